@@ -1,0 +1,1 @@
+"""What a run is: frozen dataclasses with named presets, no behaviour."""

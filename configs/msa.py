@@ -1,0 +1,145 @@
+"""Runs of `python -m train.msa`: multimodal sentiment analysis with missing modalities."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which file, and how it is read."""
+
+    path: str = ""
+    """MMSA, MulT or MAG-BERT pickle, or .npz of train.convert; empty: planted data."""
+    teacher_path: str = ""
+    """Another file whose train split trains the teacher; empty: the same as the student's."""
+    word_vectors: str = ""
+    """Word vectors in GloVe's text format, for layouts that hold words instead of features."""
+    labels: Literal["binary", "ternary", "seven", "classes"] = "binary"
+    """binary: score > 0, zeros left out; ternary: its sign; seven: rounded; classes: the file's."""
+    scale: bool = True
+    """z-score every feature by its mean and deviation on the train split; off: literal values."""
+    clip: float = 5.0
+    """Scaled features are clipped to plus and minus this."""
+    max_frames: int = 50
+    """Longest sequence taken from layouts of variable length (MAG-BERT)."""
+    feed: Literal["auto", "device", "grain"] = "auto"
+    """device: the data live on the device; grain: batches stream from disk; auto: what fits."""
+    threads: int = 2
+    """Reading threads when batches stream from disk."""
+    planted_seed: int = 0
+    """Seed of the planted data."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Teacher and student; the defaults are the paper's where it says, MulT's elsewhere."""
+
+    features: int = 40
+    """Width d of each modality."""
+    layers: int = 4
+    """Depth of the encoders."""
+    heads: int = 10
+    """Attention heads; must divide the width."""
+    embed_dropout: float = 0.25
+    """Dropout on embedded input."""
+    attention_dropout: float = 0.1
+    """Dropout on attention weights."""
+    relu_dropout: float = 0.1
+    """Dropout inside the feed-forward parts."""
+    residual_dropout: float = 0.1
+    """Dropout on what each branch adds."""
+    head_dropout: float = 0.1
+    """Dropout in the classification head."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type of the encoders; auto: bfloat16 on accelerators, float32 on CPU."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The student's objective; every choice that the paper leaves open."""
+
+    scd: float = 1.0
+    """Weight of sample-level contrastive distillation."""
+    cpd: float = 1.0
+    """Weight of category-guided prototype distillation."""
+    rcd: float = 1.0
+    """Weight of response-disentangled consistency distillation."""
+    margin: float = 1.2
+    """Distance beyond which a negative pair no longer counts (eta)."""
+    normalize: bool = True
+    """Unit-normalise joint features in the contrastive term."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Contrastive term over pairs; sum is the paper's letter and swamps the task loss."""
+    renormalize: bool = False
+    """Let the non-target responses sum to one, as decoupled KD does."""
+    statistics_hidden: int = 64
+    """Width of the statistics networks."""
+    kd_temperature: float = 1.0
+    """Temperature of the KL arm."""
+    dkd_alpha: float = 1.0
+    """Weight of the target part in the decoupled-KD arm."""
+    dkd_beta: float = 8.0
+    """Weight of the non-target part in the decoupled-KD arm."""
+    dkd_temperature: float = 4.0
+    """Temperature of the decoupled-KD arm."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, for teacher and student alike."""
+
+    rate: float = 4e-3
+    """Learning rate."""
+    batch: int = 64
+    """Rows a step, over all devices; the losses couple them."""
+    epochs: int = 50
+    """Passes of the student over its data."""
+    teacher_epochs: int = 0
+    """Passes of the teacher over its data; 0: as many as the student's."""
+    clip: float = 0.8
+    """Gradients longer than this are scaled down to it; statistics networks apart."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the run; cosine ends at zero."""
+
+
+@dataclass(frozen=True)
+class MsaConfig:
+    """Distil a student that bears missing modalities from a teacher that saw everything."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seeds: int = 1
+    """Number of seeds, trained side by side."""
+    first_seed: int = 1111
+    """Seeds are this, this + 1, ..."""
+    ablate: bool = False
+    """Train every arm of the paper's ablation, not only MRM + CE and CorrKD."""
+    sweep: tuple[str, ...] = ()
+    """Arms over hyper-parameters: rate, margin, scd, cpd or rcd, as margin=0.8,1.2,1.6."""
+    student_start: Literal["random", "teacher"] = "random"
+    """Where the student starts: from its own seed, or from the teacher's parameters."""
+
+
+PRESETS: dict[str, MsaConfig] = {
+    "planted": MsaConfig(
+        data=DataConfig(labels="classes"),
+        network=NetworkConfig(features=24, layers=1, heads=4),
+        optimizer=OptimizerConfig(rate=2e-3, epochs=100, teacher_epochs=9, schedule="cosine"),
+        seeds=5,
+        ablate=True,
+    ),
+    "mosi": MsaConfig(),
+    "mosei": MsaConfig(
+        network=NetworkConfig(heads=8),
+        losses=LossConfig(margin=1.0),
+        optimizer=OptimizerConfig(rate=2e-3, batch=32, epochs=20),
+    ),
+    "iemocap": MsaConfig(
+        data=DataConfig(labels="classes"),
+        losses=LossConfig(margin=1.4),
+        optimizer=OptimizerConfig(epochs=30),
+    ),
+}
+"""Named runs; what they leave out is the paper's MOSI setting."""

@@ -1,0 +1,1 @@
+"""Files and generators to NumPy arrays, one module for each data family."""

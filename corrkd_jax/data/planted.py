@@ -1,0 +1,127 @@
+"""A multimodal sentiment task with an effect of known size, in MMSA's file layout.
+
+Four classes are four unit directions in a five-dimensional latent space. The three modalities see
+the same noisy latent vector: language strongly, audio and vision weakly, each in half of the
+frames. The student's train split is small and has wrong labels; the teacher's is large and clean.
+A student that learns from the teacher can therefore be better than one that learns from labels
+alone, with every modality as with some of them missing.
+
+A linear model on time-averaged features reaches, over seeds, 71 to 76 % on language, 50 to 56 %
+on audio, 56 to 60 % on vision and 74 to 80 % on all three.
+"""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from corrkd_jax.data import msa
+from corrkd_jax.errors import InputError
+
+SCORES = (-2.0, -1.0, 1.0, 2.0)
+"""`regression_labels` of class 0, 1, 2 and 3: the score tells the class, its sign the polarity."""
+
+_CLASSES, _LATENT = len(SCORES), 5
+
+
+def generate(
+    seed: int,
+    train: int = 300,
+    valid: int = 500,
+    test: int = 2000,
+    teacher_train: int = 3000,
+    flips: float = 0.3,
+    frames: int = 8,
+    sizes: tuple[int, int, int] = (12, 6, 8),
+    gains: tuple[float, float, float] = (1.3, 0.55, 0.55),
+    frame_rate: float = 0.5,
+) -> tuple[dict, dict]:
+    """Draw the student's and the teacher's file.
+
+    With unit rows M_y, standard normal n, e_m, n_t and y uniform over four classes:
+    z = 2 M_y + 0.8 n; u_m = g_m (0.6 z + 0.4 e_m); w_t ~ Bernoulli(frame_rate), the same for the
+    three modalities; x_{m,t} = 1.5 w_t u_m A_m + n_t, with A_m normal [5, D_m] / sqrt(5). M and
+    A_m belong to the seed and are shared by both files. Each part has a random stream of its own:
+    changing the size of one leaves the others as they are, and changing `flips` leaves the
+    features. Class labels (`classification_labels`) are 0 to 3; `regression_labels` are `SCORES`
+    of the same, possibly wrong, class.
+
+    Args:
+        seed: not negative.
+        train, valid, test: samples in the student's file; valid and test are clean.
+        teacher_train: samples in the teacher's train split, clean.
+        flips: share of the student's train labels that are drawn again from all four classes,
+            which makes 3/4 of that share wrong.
+        frames: frames of each modality; none is padding.
+        sizes: features of text, audio, vision.
+        gains: g_m of text, audio, vision.
+        frame_rate: probability that a frame carries the signal.
+
+    Returns:
+        Two dicts in MMSA's layout (`train`, `valid`, `test`): the student's and the teacher's.
+        Valid and test are the same arrays in both.
+    """
+    # Stream 0 is the law; the others are the parts.
+    law = np.random.default_rng([seed, 0])
+    directions = law.standard_normal((_CLASSES, _LATENT))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    mixing = [law.standard_normal((_LATENT, size)) / np.sqrt(_LATENT) for size in sizes]
+
+    first = 0
+
+    def part(stream: int, n: int, share: float = 0.0) -> dict:
+        nonlocal first
+        random = np.random.default_rng([seed, stream])
+        classes = random.integers(0, _CLASSES, n)
+        latent = 2 * directions[classes] + 0.8 * random.standard_normal((n, _LATENT))
+        present = random.random((n, frames, 1)) < frame_rate
+        fields: dict = {}
+        for modality, gain, matrix in zip(msa.MODALITIES, gains, mixing, strict=True):
+            own = gain * (0.6 * latent + 0.4 * random.standard_normal((n, _LATENT)))
+            noise = random.standard_normal((n, frames, matrix.shape[1]))
+            signal = 1.5 * present * (own @ matrix)[:, None, :]
+            fields[modality] = (signal + noise).astype(np.float32)
+        # Drawn last, and always, so that the features do not depend on the share.
+        again, redrawn = random.random(n) < share, random.integers(0, _CLASSES, n)
+        classes = np.where(again, redrawn, classes)
+        scores = np.array(SCORES, np.float32)[classes]
+        numbers = range(first + 1, first + n + 1)
+        first += n
+        return fields | {
+            "id": [f"planted$_${number:06d}" for number in numbers],
+            "raw_text": [f"planted utterance {number}" for number in numbers],
+            "annotations": ["Positive" if score > 0 else "Negative" for score in scores],
+            "classification_labels": classes.astype(np.float32),
+            "regression_labels": scores,
+        }
+
+    student = {
+        "train": part(1, train, flips),
+        "valid": part(2, valid),
+        "test": part(3, test),
+    }
+    return student, student | {"train": part(4, teacher_train)}
+
+
+def write(folder: str | Path, seed: int) -> tuple[Path, Path]:
+    """Write `planted.pkl` (student) and `planted_teacher.pkl`, pickles of protocol 4.
+
+    Args:
+        folder: where to write; made if absent.
+        seed: see `generate`.
+
+    Returns:
+        The paths of the student's and the teacher's file.
+
+    Raises:
+        InputError: the folder or a file cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    paths = folder / "planted.pkl", folder / "planted_teacher.pkl"
+    for path, content in zip(paths, generate(seed), strict=True):
+        msa.write_atomically(path, lambda file, content=content: pickle.dump(content, file, 4))
+    return paths

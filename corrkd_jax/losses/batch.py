@@ -1,0 +1,94 @@
+"""What losses that couple a batch share: pairs, rows of other shards, rows that do not count.
+
+A batch may lie whole on one device, or be sharded over a mapped axis (`axis_name`). Every loss
+built from these helpers returns, on every shard, the value of the whole batch; the mean over
+shards of its gradients is then the gradient of that value.
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from corrkd_jax.losses.reduction import at_least_float32
+
+_EPS = 1e-12
+
+
+def psum(x: Array, axis_name: str | None) -> Array:
+    """Sum over the shards of a batch; `x` itself when it is not sharded."""
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
+def gather(x: Array, axis_name: str | None) -> Array:
+    """Rows of all shards, `[batch, ...] -> [global_batch, ...]`, in shard order."""
+    return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
+
+
+def normalize_rows(x: Array) -> Array:
+    """Rows on the unit sphere, epsilon inside the root; a zero row stays zero.
+
+    So does its gradient, which would otherwise be a million times what comes in.
+    """
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jnp.where(square > 0, lax.rsqrt(square + _EPS), 0)
+
+
+def counted_rows(x: Array, weights: Array | None) -> Array:
+    """Rows of weight 0 turned to zeros: NaN or absurd labels in padding meet no gradient.
+
+    Args:
+        x: `[batch, ...]`.
+        weights: `[batch]` row weights, or None for ones.
+    """
+    x = jnp.asarray(x)
+    if weights is None:
+        return x
+    counted = jnp.asarray(weights) > 0
+    return jnp.where(counted.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
+
+
+def student_and_teacher(
+    student: Array, teacher: Array, weights: Array | None
+) -> tuple[Array, Array]:
+    """Both as a loss takes them: float32 at least, the teacher constant, only rows that count.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    student = at_least_float32(student)
+    teacher = at_least_float32(lax.stop_gradient(teacher))
+    if student.shape != teacher.shape:
+        raise ValueError(f"student {student.shape} and teacher {teacher.shape} must agree in shape")
+    return counted_rows(student, weights), counted_rows(teacher, weights)
+
+
+def row_weights(weights: Array | None, batch: int, dtype: jnp.dtype) -> Array:
+    """`weights` as constants of type `dtype`, ones if None; `[batch]`."""
+    if weights is None:
+        return jnp.ones((batch,), dtype)
+    return lax.stop_gradient(jnp.asarray(weights)).astype(dtype)
+
+
+def off_diagonal(
+    weights: Array | None, batch: int, dtype: jnp.dtype, axis_name: str | None
+) -> Array:
+    """Weights of all ordered pairs of different rows.
+
+    Args:
+        weights: `[batch]` row weights, or None for ones.
+        batch: number of rows on this shard.
+        dtype: float type of the result.
+        axis_name: mapped axis over which the batch is sharded, or None.
+
+    Returns:
+        `[batch, global_batch]` with `w_i w_j`, zero where i and j are the same row.
+    """
+    rows = row_weights(weights, batch, dtype)
+    columns = gather(rows, axis_name)
+    same = own_columns(batch, axis_name)[:, None] == jnp.arange(columns.shape[0])
+    return jnp.where(same, 0.0, rows[:, None] * columns)
+
+
+def own_columns(batch: int, axis_name: str | None) -> Array:
+    """`[batch]` positions of this shard's rows among the rows of all shards."""
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * batch
+    return first + jnp.arange(batch)

@@ -1,0 +1,116 @@
+"""Category-guided prototype distillation (CorrKD, arXiv:2404.16456)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.lax import Precision
+
+from corrkd_jax.losses.batch import (
+    counted_rows,
+    normalize_rows,
+    psum,
+    row_weights,
+    student_and_teacher,
+)
+from corrkd_jax.losses.reduction import at_least_float32, reduce
+
+
+class Prototypes(NamedTuple):
+    """Class means of a batch.
+
+    Attributes:
+        centers: `[classes, features]`; zeros for a class that the batch lacks.
+        present: `[classes]` float, 1 where the batch holds the class.
+    """
+
+    centers: Array
+    present: Array
+
+
+def class_prototypes(
+    features: Array,
+    labels: Array,
+    num_classes: int,
+    *,
+    weights: Array | None = None,
+    axis_name: str | None = None,
+) -> Prototypes:
+    """Mean feature of each class over the whole batch, over all its shards.
+
+    Args:
+        features: `[batch, features]`; rows of weight 0 may hold anything, here and below.
+        labels: `[batch]` integers in `[0, num_classes)`.
+        num_classes: number of classes.
+        weights: `[batch]`; the mean is a weighted one.
+        axis_name: mapped axis over which the batch is sharded.
+
+    Returns:
+        `Prototypes`, float32 at least, the same on every shard.
+    """
+    features = counted_rows(at_least_float32(features), weights)
+    members = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
+    members = members * row_weights(weights, len(features), features.dtype)[:, None]
+    # accelerators would round the factors to ten bits or less
+    sums = psum(jnp.matmul(members.T, features, precision=Precision.HIGHEST), axis_name)
+    counts = psum(jnp.sum(members, axis=0), axis_name)
+    present = lax.stop_gradient((counts > 0).astype(features.dtype))
+    return Prototypes(sums / jnp.where(counts > 0, counts, 1.0)[:, None], present)
+
+
+def cosine_to_prototypes(features: Array, prototypes: Prototypes) -> Array:
+    """Cosine of every row with every class mean, `[batch, classes]`; 0 where either is zero."""
+    rows = normalize_rows(at_least_float32(features))
+    centers = normalize_rows(prototypes.centers)
+    return jnp.matmul(rows, centers.T, precision=Precision.HIGHEST)
+
+
+def category_prototype(
+    student: Array,
+    teacher: Array,
+    labels: Array,
+    num_classes: int,
+    *,
+    weights: Array | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Give each sample the teacher's cosines to its own and to the other categories.
+
+    `1 / (N K) sum_i sum_k (M^s_k(i) - M^t_k(i))^2`, where `M^w_k(i)` is the cosine between
+    sample i and the batch prototype of class k, teacher prototypes from teacher features and
+    student prototypes from student features. The gradient reaches the student through its
+    prototypes too.
+
+    Args:
+        student: `[batch, features]`.
+        teacher: `[batch, features]`; constant.
+        labels: `[batch]` integers in `[0, num_classes)`.
+        num_classes: K.
+        weights: `[batch]`; rows of weight 0 enter neither prototypes nor the mean, and may
+            hold anything.
+        axis_name: mapped axis over which the batch is sharded; prototypes are global then.
+
+    Returns:
+        Scalar: weighted mean over rows and over the classes present in the batch (equal to
+        the paper's N K when none is absent). The printed formula shows a norm of a scalar
+        where the text says squared distance; the square is used. 0 if no row has weight.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    References:
+        Li et al., arXiv:2404.16456, L_CPD.
+    """
+    student, teacher = student_and_teacher(student, teacher, weights)
+
+    def cosines(features: Array) -> tuple[Array, Array]:
+        prototypes = class_prototypes(
+            features, labels, num_classes, weights=weights, axis_name=axis_name
+        )
+        return cosine_to_prototypes(features, prototypes), prototypes.present
+
+    of_student, present = cosines(student)
+    of_teacher, _ = cosines(teacher)
+    rows = row_weights(weights, len(student), of_student.dtype)
+    return reduce((of_student - of_teacher) ** 2, rows[:, None] * present, axis_name=axis_name)

@@ -1,0 +1,149 @@
+"""Response-disentangled consistency distillation (CorrKD, arXiv:2404.16456)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from corrkd_jax.losses.batch import (
+    counted_rows,
+    gather,
+    off_diagonal,
+    own_columns,
+    row_weights,
+    student_and_teacher,
+)
+from corrkd_jax.losses.classification import check_labels
+from corrkd_jax.losses.reduction import at_least_float32, reduce
+
+Scorer = Callable[[Array, Array], Array]
+"""A statistics network: `([n, p], [m, p]) -> [n, m]`, the score of every pair of rows."""
+
+
+class Responses(NamedTuple):
+    """A network's class probabilities, split by the true class.
+
+    Attributes:
+        target: `[batch, 1]` probability of the true class.
+        others: `[batch, classes - 1]` probabilities of the rest, in ascending class order.
+    """
+
+    target: Array
+    others: Array
+
+
+def split_responses(logits: Array, labels: Array, renormalize: bool = False) -> Responses:
+    """Split softmax responses into target and non-target parts.
+
+    Args:
+        logits: `[batch, classes]`.
+        labels: `[batch]` integers in `[0, classes)`.
+        renormalize: let the non-target part sum to one, as decoupled KD does; the paper
+            keeps the raw probabilities.
+
+    Returns:
+        `Responses` in float32 (float64 for float64 logits). The order of the non-target
+        classes is ascending with the target left out, so that a column means the same
+        class for all samples of one target.
+
+    Raises:
+        ValueError: `labels` are not integers `[batch]`.
+    """
+    logits, labels = at_least_float32(logits), jnp.asarray(labels)
+    check_labels(logits, labels)
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    kept = jnp.arange(logits.shape[-1] - 1)[None]
+    kept = kept + (kept >= labels[:, None])
+    others = jnp.take_along_axis(log_probs, kept, axis=-1)
+    if renormalize:
+        others = jax.nn.log_softmax(others, axis=-1)
+    target = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)
+    return Responses(jnp.exp(target), jnp.exp(others))
+
+
+def jsd_mutual_information(
+    scorer: Scorer,
+    a: Array,
+    b: Array,
+    *,
+    weights: Array | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Jensen-Shannon lower-bound style estimate of the mutual information of two variables.
+
+    `E_joint[-softplus(-T(a, b))] - E_product[softplus(T(a, b'))]`: the joint pairs are the rows
+    (i, i), the product pairs all (i, j) with j != i, which needs no shuffle and no key.
+
+    Args:
+        scorer: statistics network T.
+        a: `[batch, p]`.
+        b: `[batch, q]`, row i belonging to row i of `a`.
+        weights: `[batch]`; rows of weight 0 form no pair, and may hold anything.
+        axis_name: mapped axis over which the batch is sharded; rows of `b` of all shards
+            are gathered.
+
+    Returns:
+        Scalar, at most 0; `-2 log 2` for a constant-zero scorer. An expectation over no
+        pairs (a single row has no product pairs) is 0.
+
+    References:
+        Hjelm et al., arXiv:1808.06670, eq. 4; used by arXiv:2404.16456 for both parts.
+    """
+    a = counted_rows(at_least_float32(a), weights)
+    b = counted_rows(at_least_float32(b), weights)
+    scores = at_least_float32(scorer(a, gather(b, axis_name)))
+    batch = len(a)
+    joint = jnp.take_along_axis(scores, own_columns(batch, axis_name)[:, None], axis=1)[:, 0]
+    rows = row_weights(weights, batch, scores.dtype)
+    joint = reduce(-jax.nn.softplus(-joint), rows, axis_name=axis_name)
+    pairs = off_diagonal(weights, batch, scores.dtype, axis_name)
+    return joint - reduce(jax.nn.softplus(scores), pairs, axis_name=axis_name)
+
+
+def response_consistency(
+    student_logits: Array,
+    teacher_logits: Array,
+    labels: Array,
+    target_scorer: Scorer,
+    others_scorer: Scorer,
+    *,
+    renormalize: bool = False,
+    weights: Array | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Keep the mutual information between teacher and student responses, part by part.
+
+    `-I(target^t, target^s) - I(others^t, others^s)`, minimised together over the student and
+    over the statistics networks inside the two scorers (cooperative, no adversarial step).
+
+    Args:
+        student_logits: `[batch, classes]`.
+        teacher_logits: `[batch, classes]`; constant.
+        labels: `[batch]` true classes.
+        target_scorer: statistics network over target responses, `[n, 1], [m, 1] -> [n, m]`.
+        others_scorer: the same over `[n, classes - 1]`.
+        renormalize: see `split_responses`.
+        weights: `[batch]`; rows of weight 0 count for nothing, and may hold anything.
+        axis_name: mapped axis over which the batch is sharded.
+
+    Returns:
+        Scalar; `4 log 2` for zero statistics networks, 0 at best. With two classes both
+        parts carry the same information.
+
+    Raises:
+        ValueError: the logits differ in shape, or `labels` are not integers `[batch]`.
+
+    References:
+        Li et al., arXiv:2404.16456, L_RCD. The estimator's form follows arXiv:1808.06670.
+    """
+    student_logits, teacher_logits = student_and_teacher(student_logits, teacher_logits, weights)
+    labels = counted_rows(jnp.asarray(labels), weights)
+    student = split_responses(student_logits, labels, renormalize)
+    teacher = split_responses(teacher_logits, labels, renormalize)
+    shared = {"weights": weights, "axis_name": axis_name}
+    return -(
+        jsd_mutual_information(target_scorer, teacher.target, student.target, **shared)
+        + jsd_mutual_information(others_scorer, teacher.others, student.others, **shared)
+    )

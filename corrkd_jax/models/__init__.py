@@ -1,0 +1,1 @@
+"""Flax modules; one file a network, shared blocks in `transformer`."""

@@ -1,0 +1,91 @@
+"""The network of CorrKD's teacher and student (arXiv:2404.16456): encode, pool, concatenate."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from corrkd_jax.models.transformer import Dropout, SequenceEncoder, masked_mean
+
+
+class Output(NamedTuple):
+    """What a network gives.
+
+    Attributes:
+        features: `[batch, modalities * width]` float32 joint representation H.
+        logits: `[batch, tasks, classes]` float32.
+    """
+
+    features: Array
+    logits: Array
+
+
+class CorrKDNetwork(nn.Module):
+    """One sequence encoder a modality, mean over time, concatenation, a small head.
+
+    There is no cross-modal attention. Each modality is pooled before the concatenation,
+    which for aligned sequences equals pooling afterwards and also serves unaligned ones.
+    Missing frames are zeros in the input; nothing else tells the network about them.
+
+    Attributes:
+        classes: K, per task.
+        tasks: E; one for sentiment, four for IEMOCAP's binary emotions.
+        features: width d of each modality (paper: 40).
+        layers: depth of the encoders; the paper does not say, 4 is MulT's.
+        heads: attention heads (paper: 10 for MOSI and IEMOCAP, 8 for MOSEI).
+        embed_dropout: rate on embedded input.
+        attention_dropout: rate on attention weights.
+        relu_dropout: rate inside the feed-forward parts.
+        residual_dropout: rate on what each branch adds.
+        head_dropout: rate in the head.
+        dtype: compute type of the encoders; head, features and logits are float32.
+    """
+
+    classes: int
+    tasks: int = 1
+    features: int = 40
+    layers: int = 4
+    heads: int = 10
+    embed_dropout: float = 0.25
+    attention_dropout: float = 0.1
+    relu_dropout: float = 0.1
+    residual_dropout: float = 0.1
+    head_dropout: float = 0.1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: dict[str, Array], valid: dict[str, Array], train: bool = False
+    ) -> Output:
+        """Features and logits of a batch.
+
+        Args:
+            inputs: modality -> `[batch, time, in]`; lengths may differ between modalities.
+                Features are concatenated in the order of the names. Padding must be zero.
+            valid: modality -> `[batch, time]` bool, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Output`.
+        """
+        pooled = []
+        # sorted, as they are in any case once the call is compiled
+        for name, x in sorted(inputs.items()):
+            encoder = SequenceEncoder(
+                self.features,
+                self.layers,
+                self.heads,
+                self.embed_dropout,
+                self.attention_dropout,
+                self.relu_dropout,
+                self.residual_dropout,
+                self.dtype,
+                name=f"{name}_encoder",
+            )
+            pooled.append(masked_mean(encoder(x, valid[name], train), valid[name]))
+        joint = jnp.concatenate(pooled, axis=-1)
+        hidden = nn.relu(nn.Dense(joint.shape[-1], name="head_hidden")(joint))
+        hidden = joint + Dropout(self.head_dropout, name="head_dropout")(hidden, train)
+        logits = nn.Dense(self.tasks * self.classes, name="head_out")(hidden)
+        return Output(joint, logits.reshape(-1, self.tasks, self.classes))

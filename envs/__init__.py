@@ -1,0 +1,1 @@
+"""Brax environments; importing this package registers them with Brax."""

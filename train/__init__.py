@@ -1,0 +1,1 @@
+"""Programs: one engine, one module a program (`python -m train.msa`)."""

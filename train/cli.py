@@ -1,0 +1,90 @@
+"""The command line that every program shares: presets, dotted overrides, one-line errors."""
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from corrkd_jax.errors import InputError
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; none of this changes what it computes."""
+
+    workdir: str = ""
+    """Folder for everything the run writes; empty: runs/PRESET."""
+    resume: bool = False
+    """Continue the run in the work directory, bit for bit, from its newest checkpoint."""
+    fused: bool = False
+    """One call for the whole pipeline: no progress or checkpoints on the way."""
+    save_every: float = 60.0
+    """Seconds between checkpoints; stages always end with one."""
+    split: Literal["auto", "seeds", "batch"] = "auto"
+    """What several devices share: seeds, batch, or auto."""
+    lanes: Literal["auto", "vmap", "map"] = "auto"
+    """Seeds and arms side by side (vmap), one after the other (map), or auto by device."""
+    coordinator: str = ""
+    """host:port of process 0 for several hosts; auto on Slurm, GKE and TPU pods."""
+    processes: int = 1
+    """Number of processes, with an explicit coordinator."""
+    process_id: int = 0
+    """Number of this process, with an explicit coordinator."""
+
+
+def parse(
+    argv: Sequence[str],
+    program: str,
+    description: str,
+    presets: Mapping[str, Config],
+) -> tuple[str, Config, RunOptions]:
+    """Read `[PRESET] --field.name value ...`; the first preset is the default.
+
+    Args:
+        argv: arguments after the program's name.
+        program: how the user calls it, for `--help`.
+        description: first lines of `--help`.
+        presets: name -> configuration to start from.
+
+    Returns:
+        Name of the preset, its configuration with the overrides, how to run it.
+
+    Raises:
+        InputError: no such preset.
+        SystemExit: `--help`, or an option that does not parse.
+    """
+    argv = list(argv)
+    name = argv.pop(0) if argv and not argv[0].startswith("-") else next(iter(presets))
+    if name not in presets:
+        raise InputError(f"{name}: no such preset; choose from {', '.join(presets)}")
+    start = presets[name]
+    unnamed = tyro.conf.arg(name="")  # options start at the fields, not at these two words
+
+    def combine(
+        config: Annotated[type(start), unnamed] = start,
+        run: Annotated[RunOptions, unnamed] = RunOptions(),
+    ) -> tuple[Any, RunOptions]:
+        return config, run
+
+    text = f"{description}\n\nUsage: {program} [{' | '.join(presets)}] [options]"
+    config, run = tyro.cli(combine, args=argv, prog=f"{program} {name}", description=text)
+    return name, config, run
+
+
+def guard(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a program; bad input prints one line and exits with 2, an interrupt with 130."""
+    # Orbax and Flax warn about their own internals; nothing there is the user's to mend
+    warnings.filterwarnings("ignore", module=r"(orbax|flax|tensorboardX)\..*")
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; continue with --resume", file=sys.stderr)
+        raise SystemExit(130) from None

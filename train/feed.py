@@ -1,0 +1,137 @@
+"""Training sets that do not fit on the device: Grain reads them from disk, batch by batch.
+
+The order of the rows, the keys and the steps are those of the resident run, so the numbers are
+the same; what is lost is the single compiled program (one call a few steps instead).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from corrkd_jax.errors import InputError
+from train import parallel
+from train.batches import Rows
+from train.engine import Pipeline, Track, epoch_order
+from train.stage import Stage
+
+_STEPS_A_CALL = 16
+
+
+class Feed:
+    """Streams the training sets of a pipeline."""
+
+    def __init__(self, sets: Mapping[str, Rows], seeds: Sequence[int], threads: int):
+        """Args:
+        sets: data set -> rows on disk.
+        seeds: of the run, in order.
+        threads: that read.
+        """
+        self.sets = dict(sets)
+        self._seeds = np.asarray(seeds, np.int32)
+        self._threads = threads
+        self._programs: dict[str, dict[str, Callable[..., Any]]] = {}
+
+    def steps(self, stage: Stage) -> int:
+        """Steps an epoch; the last partial batch is dropped."""
+        return len(self.sets[stage.data]) // stage.batch
+
+    def advance(
+        self,
+        pipeline: Pipeline,
+        tracks: dict[str, Track],
+        seeds: Array,
+        data: dict[str, Any],
+        first: int,
+        last: int,
+    ) -> dict[str, Track]:
+        """As `Pipeline.advance`; of each streamed set `data` holds one batch, for its shapes."""
+        for number in range(first, last):
+            stage, epoch = pipeline.where(number)
+            if stage.refresh is not None:
+                raise InputError(
+                    f"{stage.name}: works on its whole training set between epochs; "
+                    "--data.feed device"
+                )
+            tracks = self._epoch(pipeline, stage, tracks, seeds, data, epoch)
+        return tracks
+
+    def _epoch(
+        self,
+        pipeline: Pipeline,
+        stage: Stage,
+        tracks: dict[str, Track],
+        seeds: Array,
+        data: dict[str, Any],
+        epoch: int,
+    ) -> dict[str, Track]:
+        if stage.name not in self._programs:
+            self._programs[stage.name] = self._compile(pipeline, stage, self.steps(stage))
+        program = self._programs[stage.name]
+        context = {
+            earlier.name: tracks[earlier.name].best
+            for earlier in pipeline.stages[: pipeline.stages.index(stage)]
+        }
+        track, at = tracks[stage.name], jnp.int32(epoch)
+        track = program["begin"](track, (seeds, context), data, at)
+        done = 0
+        for batches in self._batches(pipeline, stage, epoch):
+            batches = parallel.place(batches)
+            track = program["steps"](track, (seeds, context, batches), {}, at, jnp.int32(done))
+            done += jax.tree.leaves(batches)[0].shape[1]
+        track = program["finish"](track, (seeds,), data, at)
+        return {**tracks, stage.name: track}
+
+    def _compile(
+        self, pipeline: Pipeline, stage: Stage, count: int
+    ) -> dict[str, Callable[..., Any]]:
+        def begin(track: Track, mapped: Any, data: Any, epoch: Array) -> Track:
+            one = pipeline.lanes(partial(pipeline.begin, stage), (0, 0, None, 0, None))
+            return one(mapped[0], track, data, mapped[1], epoch)
+
+        def steps(track: Track, mapped: Any, _: Any, epoch: Array, first: Array) -> Track:
+            seeds, context, batches = mapped
+
+            def body(carry: tuple[Track, Array], batch: Any) -> tuple[tuple[Track, Array], None]:
+                track, number = carry
+                one = pipeline.lanes(partial(pipeline.step, stage), (0, 0, 0, 0, None, None))
+                return (one(seeds, track, batch, context, epoch, number), number + 1), None
+
+            (track, _), _ = lax.scan(body, (track, first), batches)
+            return track
+
+        def finish(track: Track, mapped: Any, data: Any, epoch: Array) -> Track:
+            one = pipeline.lanes(partial(pipeline.finish, stage, steps=count), (0, 0, None, None))
+            return one(mapped[0], track, data, epoch)
+
+        return {
+            "begin": parallel.compile_program(begin),
+            "steps": parallel.compile_program(steps),
+            "finish": parallel.compile_program(finish),
+        }
+
+    def _batches(self, pipeline: Pipeline, stage: Stage, epoch: int) -> Any:
+        """Iterates `[local_devices, steps, seeds, rows, ...]`, read ahead by Grain's threads."""
+        rows, layout = self.sets[stage.data], pipeline.layout
+        steps = self.steps(stage)
+        order = jax.vmap(lambda seed: epoch_order(stage, seed, epoch, len(rows)))(self._seeds)
+        order = np.asarray(order)[:, : steps * stage.batch].reshape(
+            len(self._seeds), steps, stage.batch
+        )
+        index = parallel.own_batches(order, layout)  # [local_devices, steps, seeds, rows]
+        together = max(n for n in range(1, _STEPS_A_CALL + 1) if steps % n == 0)
+
+        def read(call: int) -> dict[str, Any]:
+            wanted = index[:, call * together : (call + 1) * together]
+            flat = rows.take(wanted.reshape(-1))
+            return jax.tree.map(lambda x: x.reshape(*wanted.shape, *x.shape[1:]), flat)
+
+        options = grain.ReadOptions(
+            num_threads=self._threads, prefetch_buffer_size=2 * self._threads
+        )
+        return iter(grain.MapDataset.range(steps // together).map(read).to_iter_dataset(options))

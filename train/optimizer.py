@@ -1,0 +1,42 @@
+"""Adam with a traced learning rate, so that rates can be arms of one program."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+
+def adam(clip: float, groups: tuple[str, ...]) -> optax.GradientTransformation:
+    """Adam directions, each group of parameters clipped by its own global norm.
+
+    Args:
+        clip: largest norm of a group's gradient.
+        groups: top-level keys of the parameter tree.
+
+    Returns:
+        A transformation without learning rate; `descend` applies one.
+    """
+    each = {
+        name: optax.chain(optax.clip_by_global_norm(clip), optax.scale_by_adam()) for name in groups
+    }
+
+    def group_of(path: tuple, _: Any) -> str:
+        return path[0].key
+
+    return optax.partition(each, lambda tree: jax.tree.map_with_path(group_of, tree))
+
+
+def descend(params: Any, direction: Any, rate: Array) -> Any:
+    """`params - rate * direction`, leaf by leaf."""
+    return jax.tree.map(lambda p, d: p - rate * d, params, direction)
+
+
+def schedule(kind: str, step: Array, total: int) -> Array:
+    """Factor on the learning rate at a step counted from 0: `"constant"` or `"cosine"` to zero."""
+    if kind == "constant":
+        return jnp.ones(())
+    if kind == "cosine":
+        return 0.5 * (1.0 + jnp.cos(jnp.pi * step / total))
+    raise ValueError(f"schedule is 'constant' or 'cosine', not {kind!r}")

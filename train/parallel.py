@@ -1,0 +1,208 @@
+"""Devices: the one file that knows how many there are, and the only one that says `pmap`.
+
+Training state has a canonical layout on the host, with leading axes `[seeds]` or `[seeds, arms]`.
+On the devices it gains a leading axis of local devices. Two ways to use several of them:
+
+* `seeds`: each device trains its own seeds; nothing is exchanged.
+* `batch`: every device holds all seeds and works on its block of each batch; gradients and
+  batch-coupled losses meet in collectives over the axis `"data"`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from corrkd_jax.errors import InputError
+
+AXIS = "data"
+
+
+def connect(coordinator: str, processes: int, process_id: int) -> None:
+    """Join a group of processes before anything else touches a device.
+
+    Args:
+        coordinator: `host:port` of process 0; `auto` where the cluster says it all (Slurm,
+            GKE, TPU pods); empty to run alone.
+        processes: number of processes, when not `auto`.
+        process_id: number of this one, when not `auto`.
+
+    Raises:
+        InputError: the group cannot be formed.
+    """
+    if not coordinator:
+        return
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"--coordinator {coordinator}: {str(error).splitlines()[0]}") from error
+
+
+def is_main() -> bool:
+    """True on the process that writes files and draws progress."""
+    return jax.process_index() == 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one run lies on the devices.
+
+    Attributes:
+        split: `"seeds"` or `"batch"`; `"batch"` on a single device, where both are one.
+        devices: number of devices in all processes.
+    """
+
+    split: str
+    devices: int
+
+    @property
+    def axis_name(self) -> str | None:
+        """Axis over which a batch is sharded, None when every device has whole batches."""
+        return AXIS if self.split == "batch" and self.devices > 1 else None
+
+    @property
+    def shards(self) -> int:
+        """Number of blocks a batch is cut into."""
+        return self.devices if self.axis_name else 1
+
+
+def choose_layout(split: str, seeds: int, batch: int) -> Layout:
+    """Split seeds over the devices if they come out even, else the batch.
+
+    Args:
+        split: `"auto"`, `"seeds"` or `"batch"`.
+        seeds: number of seeds in the run.
+        batch: global batch size.
+
+    Raises:
+        InputError: neither the seeds nor the batch divide among the devices.
+    """
+    devices = jax.device_count()
+    if split == "auto":
+        split = "seeds" if seeds % devices == 0 and devices > 1 else "batch"
+    count, name = (seeds, "--seeds") if split == "seeds" else (batch, "--optimizer.batch")
+    if count % devices:
+        raise InputError(
+            f"{name} {count} does not divide among {devices} devices; choose a multiple, or set "
+            "CUDA_VISIBLE_DEVICES to fewer"
+        )
+    return Layout(split, devices)
+
+
+def compile_program(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run `function(state, mapped, shared, *scalars)` on every device.
+
+    `state` and `mapped` are split along their leading (local device) axis, `shared` and the
+    scalars are the same everywhere; `state` is donated.
+
+    Returns:
+        The mapped function, compiled on its first call.
+    """
+
+    def unpacked(state: Any, mapped: Any, shared: Any, scalars: tuple[Any, ...]) -> Any:
+        return function(state, mapped, shared, *scalars)
+
+    program = jax.pmap(unpacked, AXIS, in_axes=(0, 0, None, None), donate_argnums=0)
+    return lambda state, mapped, shared, *scalars: program(state, mapped, shared, scalars)
+
+
+def spread(tree: Any, layout: Layout) -> Any:
+    """Canonical host arrays `[seeds, ...]` -> arrays `[local_devices, ...]` on the devices."""
+    local = jax.local_device_count()
+    own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+
+    def cut(x: Any) -> Any:
+        x = np.asarray(x)
+        if layout.split == "seeds":
+            return x.reshape(layout.devices, -1, *x.shape[1:])[own]
+        return np.broadcast_to(x, (local, *x.shape))
+
+    return place(jax.tree.map(cut, tree))
+
+
+def place(tree: Any) -> Any:
+    """Arrays `[local_devices, ...]` on the host -> on the devices, a row each."""
+    # laid out as the program's own results are, or its second call would compile it again
+    return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
+
+
+def collect(tree: Any, layout: Layout) -> Any:
+    """The inverse of `spread`: arrays on the devices -> canonical NumPy arrays, on every host."""
+
+    def fetch(x: Any) -> Any:
+        if layout.split != "seeds":
+            return np.asarray(x[0])
+        if jax.process_count() > 1:
+            x = multihost_utils.process_allgather(np.asarray(x))
+        x = np.asarray(x)
+        return (
+            x.reshape(-1, *x.shape[2:]) if jax.process_count() == 1 else x.reshape(-1, *x.shape[3:])
+        )
+
+    return jax.tree.map(fetch, tree)
+
+
+def own_batches(order: np.ndarray, layout: Layout) -> np.ndarray:
+    """This host's share of an epoch's row numbers.
+
+    Args:
+        order: `[seeds, steps, batch]` row numbers of whole batches.
+        layout: how the run lies on the devices.
+
+    Returns:
+        `[local_devices, steps, seeds, rows]`: whole batches of a device's own seeds, or its block
+        of every seed's batch.
+    """
+    seeds, steps, batch = order.shape
+    if layout.split == "seeds":
+        blocks = order.reshape(layout.devices, -1, steps, batch).transpose(0, 2, 1, 3)
+    else:
+        blocks = order.reshape(seeds, steps, layout.devices, -1).transpose(2, 1, 0, 3)
+    local = jax.local_device_count()
+    return blocks[jax.process_index() * local : (jax.process_index() + 1) * local]
+
+
+def replicate(tree: Any) -> Any:
+    """One copy of every array on each local device, laid out as `compile_program` takes it."""
+    return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
+
+
+def _local_mesh() -> Mesh:
+    return Mesh(np.asarray(jax.local_devices()), (AXIS,))
+
+
+def mean(tree: Any, axis_name: str | None) -> Any:
+    """Mean over the shards of a batch; `tree` itself when it is not sharded."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def total(tree: Any, axis_name: str | None) -> Any:
+    """Sum over the shards of a batch; `tree` itself when it is not sharded."""
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def shard_index(axis_name: str | None) -> Any:
+    """Number of this shard, 0 when the batch is not sharded."""
+    return 0 if axis_name is None else jax.lax.axis_index(axis_name)
+
+
+def wait(what: str) -> None:
+    """Let all processes reach this point before any goes on."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def memory() -> int:
+    """Bytes that one device may hold; on a CPU, the machine's memory among its devices."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()

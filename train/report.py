@@ -1,0 +1,198 @@
+"""What a person reads of a run: the table, the curve, the differences, the figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from corrkd_jax.errors import InputError
+from train import corrkd, paper_tables
+from train.results import (
+    COLUMNS,
+    RATIOS,
+    Row,
+    Truth,
+    average,
+    columns,
+    floors,
+    headline_f1,
+    paired,
+    sentiment_metrics,
+)
+
+
+def table(
+    rows: Sequence[Row], truth: Truth, paper: dict[str, Sequence[float]] | None = None
+) -> str:
+    """The seven-subset table in Markdown, weighted F1 x 100, mean and deviation over seeds."""
+    parts = []
+    for number, name in enumerate(truth.task.names):
+        lines = ["| " + " | ".join([name, *COLUMNS]) + " |", "|---" * 9 + "|"]
+        for row in rows:
+            values = 100 * columns(headline_f1(row.subsets, truth)[..., number])
+            lines.append(_line(row.name, [_cell(v) for v in values.T]))
+        for constant, value in enumerate(floors(truth)[number]):
+            label = _class_name(truth, constant)
+            lines.append(_line(f"*always {label}*", [f"{100 * value:.1f}"] * 8))
+        for label, numbers in (paper or {}).items():
+            lines.append(_line(f"*{label}*", [f"{x:.1f}" for x in numbers]))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _class_name(truth: Truth, constant: int) -> str:
+    if truth.task.has_scores:
+        return ("negative", "positive")[constant]
+    return f"class {constant}"
+
+
+def sentiment_table(rows: Sequence[Row], truth: Truth) -> str:
+    """Further metrics on complete input, for runs with real scores."""
+    names = {
+        "non0_acc": "Acc-2 non0",
+        "non0_f1": "F1 non0",
+        "has0_acc": "Acc-2 has0",
+        "has0_f1": "F1 has0",
+        "acc5": "Acc-5",
+        "acc7": "Acc-7",
+        "mae": "MAE",
+        "corr": "Corr",
+    }
+    found = [sentiment_metrics(row.subsets[:, 6], truth) for row in rows]
+    shown = [key for key in names if key in found[0]]
+    lines = [_line("complete input", [names[k] for k in shown]), "|---" * (len(shown) + 1) + "|"]
+    for row, values in zip(rows, found, strict=True):
+        cells = [_cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in shown]
+        lines.append(_line(row.name, cells))
+    return "\n".join(lines)
+
+
+def curve_table(rows: Sequence[Row], truth: Truth) -> str:
+    """Weighted F1 x 100 against the share of frames missing, mean over seeds."""
+    lines = [_line("frames missing", [f"{r:.1f}" for r in RATIOS]), "|---" * 12 + "|"]
+    for row in rows:
+        values = 100 * headline_f1(row.curve, truth).mean(axis=(0, -1))
+        lines.append(_line(row.name, [f"{v:.1f}" for v in values]))
+    return "\n".join(lines)
+
+
+def differences(rows: Sequence[Row], truth: Truth) -> str:
+    """Paired differences of Avg against the baseline, seed by seed."""
+    by_name = {row.name: row for row in rows}
+    base = average(by_name[corrkd.BASELINE], truth)
+    lines = [
+        _line(f"Avg minus {corrkd.BASELINE}", ["mean ± std", "least seed", "seeds"]),
+        "|---" * 4 + "|",
+    ]
+    for row in rows:
+        if row.name == corrkd.BASELINE:
+            continue
+        d = paired(average(row, truth), base)
+        lines.append(
+            _line(
+                row.name,
+                [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", str(len(d["each"]))],
+            )
+        )
+    return "\n".join(lines)
+
+
+def write(
+    folder: Path,
+    rows: Sequence[Row],
+    truth: Truth,
+    *,
+    title: str,
+    preset: str,
+    facts: Sequence[str],
+    metrics: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Write `report.md` and its figures into a run's folder.
+
+    Args:
+        folder: of the run.
+        rows: test results, the zero-filled teacher first.
+        truth: of the test split.
+        title: heading.
+        preset: for the paper's table beside the measured one.
+        facts: lines on data, seeds and machine.
+        metrics: rows of `metrics.jsonl`, for the training curves.
+
+    Returns:
+        The report's text.
+    """
+    from train.workdir import write_text
+
+    paper = paper_tables.rows_for(preset)
+    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts)]
+    parts.append(
+        "## Missing modalities\nWeighted F1 x 100 on the test split; columns are the modalities "
+        "that are there (l text, a audio, v vision); Avg is the mean of the six incomplete "
+        "subsets. *always ...* is a constant prediction: a row that equals it has collapsed."
+    )
+    if paper:
+        parts[-1] += (
+            " Rows marked *paper* are the authors', on their features and split: a direction, "
+            "not a target."
+        )
+    parts.append(table(rows, truth, paper))
+    parts.append("## Against the baseline, seed by seed\n" + differences(rows, truth))
+    if truth.scores is not None:
+        parts.append("## Other metrics\n" + sentiment_table(rows, truth))
+    parts.append("## Missing frames\n" + curve_table(rows, truth))
+    try:
+        _curve_figure(folder / "figures" / "missing_frames.png", rows, truth)
+        parts.append("![F1 against missing frames](figures/missing_frames.png)")
+        if metrics:
+            _training_figure(folder / "figures" / "training.png", metrics)
+            parts.append("## Training\n![validation score and loss](figures/training.png)")
+    except OSError as error:
+        raise InputError(f"{folder / 'figures'}: cannot be written: {error.strerror}") from error
+    text = "\n\n".join(parts) + "\n"
+    write_text(folder / "report.md", text)
+    return text
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return "| " + " | ".join([name, *cells]) + " |"
+
+
+def _cell(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for row in rows:
+        f1 = 100 * headline_f1(row.curve, truth).mean(axis=-1)
+        mean, std = f1.mean(axis=0), f1.std(axis=0)
+        (line,) = axes.plot(RATIOS, mean, marker="o", markersize=3, label=row.name)
+        axes.fill_between(RATIOS, mean - std, mean + std, color=line.get_color(), alpha=0.12)
+    axes.axhline(100 * floors(truth).max(axis=1).mean(), color="0.6", linestyle=":", lw=1)
+    axes.set(xlabel="share of frames missing in every modality", ylabel="weighted F1 x 100")
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _training_figure(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
+    figure, (scores, losses) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in metrics:
+        groups.setdefault(row.get("arm", row["stage"]), []).append(row)
+    for name, points in groups.items():
+        epochs = [p["epoch"] + 1 for p in points]
+        scores.plot(epochs, [np.mean(p["valid_score"]) for p in points], label=name, lw=1)
+        losses.plot(epochs, [np.mean(p["train_total"]) for p in points], label=name, lw=1)
+    scores.set(xlabel="epoch", ylabel="validation F1, mean of subsets")
+    losses.set(xlabel="epoch", ylabel="training loss, total")
+    scores.legend(fontsize=6)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,280 @@
+"""A run's folder: config, metrics, events, checkpoints. All writes are whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from tensorboardX import SummaryWriter
+
+from corrkd_jax.errors import InputError
+from train import parallel
+
+CONFIG, METRICS, CHECKPOINTS, MODEL = "config.json", "metrics.jsonl", "checkpoints", "model"
+
+
+def fresh_folder(name: str) -> Path:
+    """First of `runs/name`, `runs/name-2`, ... that does not exist."""
+    path, number = Path("runs") / name, 2
+    while path.exists():
+        path, number = Path("runs") / f"{name}-{number}", number + 1
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a temporary neighbour, so that it is whole or as it was.
+
+    Raises:
+        InputError: the file cannot be written (full disk, no permission).
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a run.
+
+    Raises:
+        InputError: there is none, or it is not JSON.
+    """
+    path = folder / CONFIG
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {CONFIG}; this is not the folder of a run") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def first_difference(saved: Any, given: Any, where: str = "") -> str | None:
+    """Dotted name and both values of the first field in which two configs differ, or None."""
+    if isinstance(saved, dict) and isinstance(given, dict):
+        for key in [*saved, *(k for k in given if k not in saved)]:
+            inner = first_difference(saved.get(key), given.get(key), f"{where}.{key}".lstrip("."))
+            if inner:
+                return inner
+        return None
+    return None if saved == given else f"{where} is {saved!r} there, {given!r} here"
+
+
+class Workdir:
+    """Writes a run. On processes other than the first it does nothing."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], resume: bool):
+        """Claim a folder for a run.
+
+        Args:
+            folder: made if it does not exist.
+            config: JSON-like; written to `config.json`.
+            resume: continue the run that is there, if its config is the same.
+
+        Raises:
+            InputError: the folder holds a run and `resume` is off, or a run of another config.
+        """
+        self.folder = folder
+        self._events: SummaryWriter | None = None
+        self._manager: ocp.CheckpointManager | None = None
+        config = json.loads(json.dumps(config))
+        if (folder / CONFIG).exists():
+            if not resume:
+                raise InputError(
+                    f"{folder}: holds a run already; continue it with --resume, or choose "
+                    "another --workdir"
+                )
+            difference = first_difference(read_config(folder), config)
+            if difference:
+                raise InputError(f"{folder / CONFIG}: {difference}; --resume needs the same run")
+        elif folder.exists() and not folder.is_dir():
+            raise InputError(f"--workdir {folder}: is a file")
+        if not parallel.is_main():
+            return
+        try:
+            (folder / "figures").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+    def log(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows to `metrics.jsonl` and their means over seeds to TensorBoard.
+
+        A row has `stage`, `epoch`, optionally `arm`, and metrics as lists over the seeds.
+        """
+        if not parallel.is_main() or not rows:
+            return
+        try:
+            with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+            if self._events is None:
+                self._events = SummaryWriter(str(self.folder / "tensorboard"))
+            for row in rows:
+                group = "/".join(str(row[k]) for k in ("stage", "arm") if k in row)
+                for name, values in row.items():
+                    if isinstance(values, list):
+                        self._events.add_scalar(
+                            f"{group}/{name}", float(np.mean(values)), row["epoch"]
+                        )
+            self._events.flush()
+        except OSError as error:
+            raise _cannot_write(self.folder / METRICS, error) from error
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the metrics of global epochs from `epoch` on: they are about to be redone."""
+        path = self.folder / METRICS
+        if not parallel.is_main() or not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # a kill cut the last line short
+            if row["global_epoch"] < epoch:
+                kept.append(line + "\n")
+        write_text(path, "".join(kept))
+
+    def save(self, epoch: int, tree: Any, note: dict[str, Any]) -> None:
+        """Checkpoint a tree of canonical arrays after `epoch` global epochs; keeps the last two.
+
+        Orbax writes to a temporary folder and renames it, so a kill leaves the older ones whole.
+
+        Raises:
+            InputError: the disk is full, or refuses.
+        """
+        if not parallel.is_main():
+            return
+        try:
+            self._checkpoints().save(
+                epoch,
+                args=ocp.args.Composite(
+                    tracks=ocp.args.StandardSave(_flatten(tree)), note=ocp.args.JsonSave(note)
+                ),
+            )
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise _cannot_write(self.folder / CHECKPOINTS, error) from error
+
+    def latest(self) -> int | None:
+        """Global epochs done at the newest checkpoint, or None."""
+        if not (self.folder / CHECKPOINTS).exists():
+            return None
+        return self._checkpoints().latest_step()
+
+    def restore(self, epoch: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """The tree and the note of a checkpoint.
+
+        Args:
+            epoch: as `latest` gave it.
+            like: tree of arrays with the structure, shapes and types to expect.
+
+        Raises:
+            InputError: the checkpoint is damaged or belongs to another configuration.
+        """
+        where = self.folder / CHECKPOINTS / str(epoch)
+        try:
+            restored = self._checkpoints().restore(
+                epoch,
+                args=ocp.args.Composite(
+                    tracks=ocp.args.StandardRestore(), note=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:
+            raise InputError(f"{where}: cannot be read: {_first_line(error)}") from error
+        return _unflatten(restored["tracks"], like, where), restored["note"]
+
+    def save_model(self, tree: Any) -> None:
+        """Write what `train.evaluate` and `train.export` need: the selected parameters."""
+        if not parallel.is_main():
+            return
+        path = (self.folder / MODEL).absolute()
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(path, _flatten(tree), force=True)
+        except Exception as error:
+            raise _cannot_write(path, error) from error
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        if self._events is not None:
+            self._events.close()
+        if self._manager is not None:
+            self._manager.close()
+
+    def _checkpoints(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=2,
+                create=False,  # Orbax leaves it to us where one process acts alone
+                enable_async_checkpointing=False,
+                multiprocessing_options=_this_process_only(),
+            )
+            path = (self.folder / CHECKPOINTS).absolute()
+            path.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(path, options=options)
+        return self._manager
+
+
+def load_model(folder: Path, like: Any) -> Any:
+    """The tree that `Workdir.save_model` wrote.
+
+    Raises:
+        InputError: there is none yet, or it belongs to another configuration.
+    """
+    path = (folder / MODEL).absolute()
+    if not path.is_dir():
+        raise InputError(f"{folder}: no trained model; finish the run first (--resume)")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            flat = checkpointer.restore(path)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read: {_first_line(error)}") from error
+    return _unflatten(flat, like, path)
+
+
+def _this_process_only() -> ocp.options.MultiprocessingOptions:
+    return ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+
+
+def _flatten(tree: Any) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+
+
+def _unflatten(flat: dict[str, Any], like: Any, where: Path) -> Any:
+    wanted = _flatten(like)
+    for name, leaf in wanted.items():
+        if name not in flat:
+            raise InputError(f"{where}: lacks {name}; it was written by another configuration")
+        found = np.asarray(flat[name])
+        if found.shape != leaf.shape:
+            raise InputError(
+                f"{where}: {name} has shape {found.shape}, this configuration needs {leaf.shape}"
+            )
+    extra = sorted(set(flat) - set(wanted))
+    if extra:
+        raise InputError(f"{where}: holds {extra[0]}, which this configuration does not have")
+    leaves = [np.asarray(flat[name]).astype(leaf.dtype) for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cannot_write(path: Path, error: BaseException) -> InputError:
+    reason = getattr(error, "strerror", None) or _first_line(error)
+    return InputError(f"{path}: cannot be written: {reason}; what was saved before is intact")
