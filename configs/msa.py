@@ -100,6 +100,8 @@ class OptimizerConfig:
     """Gradients longer than this are scaled down to it; statistics networks apart."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the run; cosine ends at zero."""
+    validate_every: int = 1
+    """Epochs from one look at the validation split to the next; the best one is kept."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ PRESETS: dict[str, MsaConfig] = {
     "planted": MsaConfig(
         data=DataConfig(labels="classes"),
         network=NetworkConfig(features=24, layers=1, heads=4),
-        optimizer=OptimizerConfig(rate=2e-3, epochs=100, teacher_epochs=9, schedule="cosine"),
+        optimizer=OptimizerConfig(
+            rate=2e-3, epochs=100, teacher_epochs=9, schedule="cosine", validate_every=10
+        ),
         seeds=5,
         ablate=True,
     ),

@@ -174,6 +174,7 @@ def build_stages(
         evaluate=partial(_evaluate, network=network, task=task, subsets=masks.SUBSETS[-1:]),
         summarize=_summarize,
         select=_network_params,
+        validate_every=chosen.validate_every,
     )
     student = Stage(
         name="student",
@@ -185,6 +186,7 @@ def build_stages(
         evaluate=partial(_evaluate, network=network, task=task, subsets=masks.SUBSETS),
         summarize=_summarize,
         select=_network_params,
+        validate_every=chosen.validate_every,
         prepare=partial(_prepare, network=network),
         hyper=jax.tree.map(
             lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in arms(config))

@@ -9,7 +9,7 @@ Shuffling, masking, training, validation and the choice of the best epoch happen
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class Track(NamedTuple):
         state: the stage's own state.
         best: `stage.select` of the state at the best validation score so far.
         best_score: that score.
-        best_epoch: its epoch, counted from 0.
+        best_epoch: its epoch, counted from 0; -1 before the first validation.
         totals: metric -> sum over the steps of the epoch under way.
         history: `"train"` and `"valid"` -> metric -> `[epochs]`.
         fault: `[3]` int32: epoch and step of the first metric that was not finite and the bit
@@ -203,27 +203,33 @@ class Pipeline:
         epoch: Array,
         steps: int,
     ) -> Track:
-        """End an epoch: refresh, validate, keep the best, write the history."""
+        """End an epoch: refresh, validate if it is due, keep the best, write the history."""
         state = track.state
         if stage.refresh is not None:
             key = jax.random.fold_in(_epoch_key(stage, seed, epoch), _REFRESH)
             state = self._arms(stage, stage.refresh, 2)(state, data, key)
-        valid = self._validate(stage, state, data["valid"], stage.batch)
+        track = track._replace(state=state)
+        train = jax.tree.map(lambda total: total / steps, track.totals)
+        history = jax.tree.map(partial(_record, epoch), track.history["train"], train)
+        track = track._replace(history={**track.history, "train": history})
+        return lax.cond(
+            validates(stage, epoch),
+            lambda: self._keep_best(stage, track, data["valid"], epoch),
+            lambda: track,
+        )
+
+    def _keep_best(self, stage: Stage, track: Track, rows: Tree, epoch: Array) -> Track:
+        valid = self._validate(stage, track.state, rows, stage.batch)
         score = valid["score"]
         # a score that is not a number never wins
-        better = (score > track.best_score) | (epoch == 0)
-        selected = self._arms(stage, stage.select, 0)(state)
-        train = jax.tree.map(lambda total: total / steps, track.totals)
+        better = (score > track.best_score) | (track.best_epoch < 0)
+        selected = self._arms(stage, stage.select, 0)(track.state)
+        history = jax.tree.map(partial(_record, epoch), track.history["valid"], valid)
         return track._replace(
-            state=state,
             best=jax.tree.map(partial(_choose, better), selected, track.best),
             best_score=jnp.where(better, score, track.best_score),
             best_epoch=jnp.where(better, epoch, track.best_epoch).astype(jnp.int32),
-            history=jax.tree.map(
-                lambda past, now: past.at[..., epoch].set(now),
-                track.history,
-                {"train": train, "valid": valid},
-            ),
+            history={**track.history, "valid": history},
         )
 
     def _fresh(self, stage: Stage, seed: Array, data: dict[str, Tree], context: Context) -> Track:
@@ -246,7 +252,7 @@ class Pipeline:
             state=state,
             best=self._arms(stage, stage.select, 0)(state),
             best_score=jnp.zeros(lanes),
-            best_epoch=jnp.zeros(lanes, jnp.int32),
+            best_epoch=jnp.full(lanes, -1, jnp.int32),
             totals=zeros(metrics),
             history=jax.tree.map(
                 lambda x: jnp.zeros((*x.shape, stage.epochs), x.dtype),
@@ -285,6 +291,11 @@ def epoch_order(stage: Stage, seed: Array, epoch: Array, rows: int) -> Array:
     return jax.random.permutation(key, rows)
 
 
+def validates(stage: Stage, epoch: Any) -> Any:
+    """Whether a stage looks at the validation split after this epoch; its last one always."""
+    return ((epoch + 1) % stage.validate_every == 0) | (epoch + 1 == stage.epochs)
+
+
 def fault_of(track: Track, stage: Stage) -> tuple[int, int, list[str], tuple[int, ...]] | None:
     """First metric that was not finite, in a track collected on the host.
 
@@ -310,6 +321,10 @@ def _first_fault(fault: Array, metrics: dict[str, Array], epoch: Array, step: Ar
     now = jnp.stack(jnp.broadcast_arrays(epoch, step, mask), axis=-1).astype(jnp.int32)
     is_first = (mask > 0) & (fault[..., 2] == 0)
     return jnp.where(is_first[..., None], now, fault)
+
+
+def _record(epoch: Array, past: Array, now: Array) -> Array:
+    return past.at[..., epoch].set(now)
 
 
 def _choose(better: Array, new: Array, old: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from corrkd_jax.errors import InputError
 from train import parallel
-from train.engine import Pipeline, Track, fault_of
+from train.engine import Pipeline, Track, fault_of, validates
 from train.feed import Feed
 from train.progress import Bar
 from train.workdir import Workdir
@@ -141,6 +141,8 @@ def _rows(
             if arm is not None:
                 row["arm"] = arm
             for part, metrics in history.items():
+                if part == "valid" and not validates(stage, within):
+                    continue
                 for name, values in metrics.items():
                     own = values[:, number] if arm is not None else values
                     row[f"{part}_{name}"] = [float(x) for x in own[:, within]]

@@ -188,9 +188,10 @@ def _training_figure(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
     for row in metrics:
         groups.setdefault(row.get("arm", row["stage"]), []).append(row)
     for name, points in groups.items():
-        epochs = [p["epoch"] + 1 for p in points]
-        scores.plot(epochs, [np.mean(p["valid_score"]) for p in points], label=name, lw=1)
-        losses.plot(epochs, [np.mean(p["train_total"]) for p in points], label=name, lw=1)
+        for axes, key in ((scores, "valid_score"), (losses, "train_total")):
+            shown = [p for p in points if key in p]
+            epochs = [p["epoch"] + 1 for p in shown]
+            axes.plot(epochs, [np.mean(p[key]) for p in shown], label=name, lw=1)
     scores.set(xlabel="epoch", ylabel="validation F1, mean of subsets")
     losses.set(xlabel="epoch", ylabel="training loss, total")
     scores.legend(fontsize=6)

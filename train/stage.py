@@ -40,6 +40,7 @@ class Stage:
         refresh: `(state, data, key) -> state`, between epochs, or None.
         hyper: tree of arrays with a leading axis of arms, traced scalars for each arm; None
             if the stage has no arms.
+        validate_every: epochs from one look at the validation split to the next.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Stage:
     prepare: Callable[[Tree, Array, Context], Tree] = _unchanged
     refresh: Callable[[Tree, Tree, Array], Tree] | None = None
     hyper: Tree = None
+    validate_every: int = 1
 
 
 Lanes = Callable[[Callable[..., Tree], tuple[int | None, ...]], Callable[..., Tree]]

@@ -1,5 +1,7 @@
 """Missingness: what a mask depends on, how often it drops, and what it never does."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,8 @@ from corrkd_jax.data import masks
 KEY = jax.random.key(7)
 MANY = 20_000
 LENGTHS = {"text": 7, "audio": 11, "vision": 13}
+# So long that dropping frames all but never takes a whole modality: what is left tells the subset.
+LONG = {"text": 64, "audio": 70, "vision": 80}
 
 # Compiled once for each shape; key, ratio and subset are traced.
 frame_masks = jax.jit(masks.frame_masks)
@@ -46,8 +50,8 @@ def kept_modalities(keep):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Training masks of many samples, all frames real."""
-    keep = training_masks(KEY, sample_ids(MANY), all_valid(MANY))
+    """Training masks of many long samples, all frames real."""
+    keep = training_masks(KEY, sample_ids(MANY), all_valid(MANY, LONG))
     return {name: np.asarray(mask) for name, mask in keep.items()}
 
 
@@ -140,7 +144,7 @@ class TestFrameMasks:
     def test_what_stays_at_a_ratio_stays_at_every_smaller_one(self):
         ids, valid = sample_ids(50), ragged(50)
         curve = [frame_masks(KEY, ids, valid, ratio) for ratio in np.linspace(0, 1, 11)]
-        for smaller, larger in zip(curve, curve[1:], strict=False):
+        for smaller, larger in pairwise(curve):
             for name in valid:
                 assert (smaller[name] >= larger[name]).all()
 
@@ -171,28 +175,16 @@ class TestFrameMasks:
 
 
 class TestTrainingMasks:
-    def test_every_pattern_is_equally_frequent(self, trained):
-        # With one frame a modality, what is kept is the subset alone, unless frames drop: take
-        # samples whose frames are all kept or all dropped, modality by modality.
-        whole = np.stack([trained[name].all(axis=1) for name in masks.MODALITIES], axis=1)
-        none = np.stack([~trained[name].any(axis=1) for name in masks.MODALITIES], axis=1)
-        complete = (whole | none).all(axis=1)
-        counts = [np.sum((whole[complete] == s).all(axis=1)) for s in masks.SUBSETS]
-        for count in counts:
-            assert within_three_sigma(count, complete.sum(), 1 / 7)
+    @pytest.mark.parametrize("subset", masks.SUBSETS, ids=masks.SUBSET_NAMES)
+    def test_every_pattern_is_equally_frequent(self, trained, subset):
+        hits = (kept_modalities(trained) == subset).all(axis=1).sum()
+        assert within_three_sigma(hits, MANY, 1 / 7)
 
-    def test_half_of_the_samples_keep_all_frames_of_their_subset(self, trained):
-        kept = kept_modalities(trained)
-        frames = {name: np.asarray(trained[name]).sum(axis=1) for name in masks.MODALITIES}
-        complete = np.all(
-            [
-                ~kept[:, m] | (frames[name] == LENGTHS[name])
-                for m, name in enumerate(masks.MODALITIES)
-            ],
-            axis=0,
-        )
-        # one half, and of the other half the tenth with ratio 0; small ratios add a little
-        assert 0.55 < complete.mean() < 0.60
+    def test_how_many_samples_keep_all_frames_of_their_subset(self, trained):
+        whole = np.stack([trained[name].all(axis=1) for name in masks.MODALITIES], axis=1)
+        hits = (whole == kept_modalities(trained)).all(axis=1).sum()
+        # one half, and of the other half the tenth whose ratio is 0
+        assert within_three_sigma(hits, MANY, 0.55)
 
     def test_share_of_dropped_frames(self, trained):
         # Each modality is in 4 of 7 subsets; ratios average 0.45 in half of the samples.
@@ -231,16 +223,16 @@ class TestTrainingMasks:
         keep = training_masks(KEY, sample_ids(8), valid)
         np.testing.assert_array_equal(kept_modalities(keep).any(axis=1), np.arange(8) < 5)
 
-    def test_subsets_do_not_depend_on_the_frames(self, trained):
-        # The first frame of a kept modality drops as often in every subset.
-        kept = kept_modalities(trained)
-        rates = [
-            trained["text"][(kept == s).all(axis=1), 0].mean() for s in masks.SUBSETS if s[0]
-        ]
-        assert np.ptp(rates) < 0.06
+    @pytest.mark.parametrize("subset", masks.SUBSETS, ids=masks.SUBSET_NAMES)
+    def test_frames_drop_alike_in_every_subset(self, trained, subset):
+        samples = (kept_modalities(trained) == subset).all(axis=1)
+        for name, kept in zip(masks.MODALITIES, subset, strict=True):
+            if kept:
+                first = trained[name][samples, 0]
+                assert within_three_sigma(first.sum(), first.size, 1 - 0.45 / 2)
 
     def test_another_key_is_another_epoch(self, trained):
-        other = training_masks(jax.random.key(8), sample_ids(MANY), all_valid(MANY))
+        other = training_masks(jax.random.key(8), sample_ids(MANY), all_valid(MANY, LONG))
         for name in trained:
             correlation = np.corrcoef(trained[name][:, 0], np.asarray(other[name][:, 0]))[0, 1]
             assert abs(correlation) < 4 / np.sqrt(MANY)

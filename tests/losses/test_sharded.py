@@ -89,6 +89,9 @@ def values_and_gradients(params, batch, axis_name=None):
     }
 
 
+on_one_device = jax.jit(values_and_gradients)
+
+
 @pytest.fixture(scope="module")
 def params():
     rng = np.random.default_rng(0)
@@ -118,7 +121,7 @@ def batch():
 @pytest.fixture(scope="module")
 def whole(params, batch):
     """The rows that count, alone, on one device and without a named axis."""
-    return jax.jit(values_and_gradients)(params, {k: v[WEIGHTS > 0] for k, v in batch.items()})
+    return on_one_device(params, {k: v[WEIGHTS > 0] for k, v in batch.items()})
 
 
 @pytest.fixture(scope="module", params=[1, 2, 8])
@@ -152,5 +155,5 @@ def test_value_and_gradient_do_not_depend_on_the_number_of_devices(name, sharded
 @pytest.mark.parametrize("name", ["contrastive", "prototype", "response", "cross_entropy"])
 def test_a_mean_of_shards_on_their_own_is_something_else(name, params, batch, whole):
     halves = [{k: v[half] for k, v in batch.items()} for half in (slice(0, 8), slice(8, 16))]
-    alone = [jax.jit(values_and_gradients)(params, half)[name][0] for half in halves]
+    alone = [on_one_device(params, half)[name][0] for half in halves]
     assert abs(np.mean(alone) - whole[name][0]) > 1e-3
