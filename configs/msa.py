@@ -118,6 +118,8 @@ class MsaConfig:
     """Seeds are this, this + 1, ..."""
     ablate: bool = False
     """Train every arm of the paper's ablation, not only MRM + CE and CorrKD."""
+    arms: tuple[str, ...] = ()
+    """Only these rows of the ablation, by name."""
     sweep: tuple[str, ...] = ()
     """Arms over hyper-parameters: rate, margin, scd, cpd or rcd, as margin=0.8,1.2,1.6."""
     student_start: Literal["random", "teacher"] = "random"

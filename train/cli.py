@@ -25,6 +25,8 @@ class RunOptions:
     """One call for the whole pipeline: no progress or checkpoints on the way."""
     save_every: float = 60.0
     """Seconds between checkpoints; stages always end with one."""
+    devices: int = 0
+    """How many of this machine's devices to use; 0: all."""
     split: Literal["auto", "seeds", "batch"] = "auto"
     """What several devices share: seeds, batch, or auto."""
     lanes: Literal["auto", "vmap", "map"] = "auto"
@@ -76,12 +78,12 @@ def parse(
     return name, config, run
 
 
-def guard(main: Callable[[Sequence[str]], None]) -> None:
+def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """Run a program; bad input prints one line and exits with 2, an interrupt with 130."""
     # Orbax and Flax warn about their own internals; nothing there is the user's to mend
     warnings.filterwarnings("ignore", module=r"(orbax|flax|tensorboardX)\..*")
     try:
-        main(sys.argv[1:])
+        main(argv)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -74,7 +74,7 @@ def arms(config: MsaConfig) -> list[Arm]:
     plain = Hyper(config.optimizer.rate, loss.margin)
     full = plain._replace(scd=loss.scd, cpd=loss.cpd, rcd=loss.rcd)
     rows = {BASELINE: plain, METHOD: full}
-    if config.ablate:
+    if config.ablate or config.arms:
         rows = {
             BASELINE: plain,
             "MRM + CE + KL": plain._replace(kl=1.0),
@@ -90,7 +90,10 @@ def arms(config: MsaConfig) -> list[Arm]:
     for point in product(*axes) if axes else ():
         name = ", ".join(f"{field}={value:g}" for field, value in point)
         rows[f"{METHOD}, {name}"] = full._replace(**dict(point))
-    return [Arm(name, hyper) for name, hyper in rows.items()]
+    unknown = [name for name in config.arms if name not in rows]
+    if unknown:
+        raise InputError(f"--arms {unknown[0]!r}: choose from {', '.join(map(repr, rows))}")
+    return [Arm(name, rows[name]) for name in config.arms or rows]
 
 
 def _sweep_axis(text: str) -> list[tuple[str, float]]:

@@ -60,7 +60,7 @@ class Pipeline:
         self.layout = layout
         self.lanes = lanes
         self.epochs = sum(stage.epochs for stage in stages)
-        self._advance = parallel.compile_program(self._advance_on_device)
+        self._advance = parallel.compile_program(self._advance_on_device, layout)
 
     def empty(self, data: dict[str, Tree], seeds: Sequence[int]) -> dict[str, Track]:
         """Tracks of zeros in canonical layout, NumPy arrays; stages fill them at their start."""

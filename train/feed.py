@@ -81,7 +81,7 @@ class Feed:
         track = program["begin"](track, (seeds, context), data, at)
         done = 0
         for batches in self._batches(pipeline, stage, epoch):
-            batches = parallel.place(batches)
+            batches = parallel.place(batches, pipeline.layout)
             track = program["steps"](track, (seeds, context, batches), {}, at, jnp.int32(done))
             done += jax.tree.leaves(batches)[0].shape[1]
         track = program["finish"](track, (seeds,), data, at)
@@ -110,9 +110,9 @@ class Feed:
             return one(mapped[0], track, data, epoch)
 
         return {
-            "begin": parallel.compile_program(begin),
-            "steps": parallel.compile_program(steps),
-            "finish": parallel.compile_program(finish),
+            "begin": parallel.compile_program(begin, pipeline.layout),
+            "steps": parallel.compile_program(steps, pipeline.layout),
+            "finish": parallel.compile_program(finish, pipeline.layout),
         }
 
     def _batches(self, pipeline: Pipeline, stage: Stage, epoch: int) -> Any:

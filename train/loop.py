@@ -57,7 +57,7 @@ def run(
         done = latest
     if workdir is not None:
         workdir.forget_after(done)
-    data = parallel.replicate(data)
+    data = parallel.replicate(data, layout)
     on_device = parallel.spread(tracks, layout)
     own_seeds = parallel.spread(np.asarray(seeds, np.int32), layout)
     counts = [
@@ -84,7 +84,7 @@ def run(
             on_device = advance(on_device, done, done)
             jax.block_until_ready(on_device)
         saved, chunk = time.monotonic(), 1
-        bar.update(steps_before(done), "training")
+        bar.update(steps_before(done), "compiling")
         while done < pipeline.epochs:
             stage, within = pipeline.where(done)
             end_of_stage = done + stage.epochs - within

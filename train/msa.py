@@ -8,6 +8,7 @@ python -m train.msa mosi --data.path FILE --seeds 5 --ablate
 import dataclasses
 import json
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,20 +61,25 @@ def load(config: DataConfig, dtype: Any) -> Inputs:
     sources = dict.fromkeys(splits, dataset.source)
     if config.teacher_path:
         other = msa.read(config.teacher_path, vectors, config.max_frames)
-        _check_fits(dataset, other)
+        check_fits(dataset, other)
         make_task(other, config.labels)
         splits["teacher"], sources["teacher"] = other.train, other.source
     sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
     return Inputs(dataset, task, sets)
 
 
-def _check_fits(dataset: msa.Dataset, other: msa.Dataset) -> None:
+def check_fits(dataset: msa.Dataset, other: msa.Dataset) -> None:
+    """Refuse a second file whose features are not the first one's.
+
+    Raises:
+        InputError: names both files, the modality and both sizes.
+    """
     for name, array in dataset.train.features.items():
         found = other.train.features[name].shape[2]
         if found != array.shape[2]:
             raise InputError(
                 f"{other.source}: train: {name} has {found} features, {dataset.source} has "
-                f"{array.shape[2]}; teacher and student need the same"
+                f"{array.shape[2]}; a model takes only one of them"
             )
 
 
@@ -129,7 +135,7 @@ def train(
             chosen, batch=min(chosen.batch, *(len(inputs.sets[n]) for n in stage_sets(inputs)))
         )
         config = dataclasses.replace(config, optimizer=chosen)
-        layout = parallel.choose_layout(options.split, len(seeds), chosen.batch)
+        layout = parallel.choose_layout(options.split, len(seeds), chosen.batch, options.devices)
         steps = {name: len(inputs.sets[name]) // chosen.batch for name in stage_sets(inputs)}
         pipeline = Pipeline(
             corrkd.build_stages(config, inputs.task, steps, layout.axis_name),
@@ -151,9 +157,10 @@ def train(
         )
         best = {stage.name: tracks[stage.name].best for stage in pipeline.stages}
         workdir.save_model(best)
-        rows, truth = test(config, inputs, best, names, lanes_for(options.lanes))
+        rows, truth = judge(config, inputs, best, names, lanes_for(options.lanes))
         if parallel.is_main():
-            write_results(folder, preset, config, inputs, rows, truth, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            write_results(folder, preset, config, inputs, rows, truth, layout.devices, seconds)
         return rows
     finally:
         workdir.close()
@@ -205,23 +212,28 @@ def place(
     return feed, data | {name: inputs.sets[name].take(first) for name in names}
 
 
-def test(
-    config: MsaConfig, inputs: Inputs, best: dict[str, Any], arms: Sequence[str], lanes: Lanes
+def judge(
+    config: MsaConfig,
+    inputs: Inputs,
+    best: dict[str, Any],
+    arms: Sequence[str],
+    lanes: Lanes,
+    split: str = "test",
 ) -> tuple[list[results.Row], results.Truth]:
-    """Test results of the selected parameters: the zero-filled teacher, then every arm."""
+    """Results of the selected parameters on a split: the zero-filled teacher, then every arm."""
     network = corrkd.build_network(config.network, inputs.task)
 
     def forward(params: Any, inputs: Any, valid: Any) -> Any:
         return network.apply({"params": params}, inputs, valid, train=False).logits
 
-    rows = jax.tree.map(jnp.asarray, inputs.sets["test"].take())
+    rows = jax.tree.map(jnp.asarray, inputs.sets[split].take())
     key = jax.random.key(corrkd.VALIDATION_KEY)
     teacher = results.predict(forward, best["teacher"], rows, lanes, 1, key)
     student = results.predict(forward, best["student"], rows, lanes, 2, key)
     table = [results.Row(corrkd.TEACHER_ROW, *teacher)]
     for number, name in enumerate(arms):
         table.append(results.Row(name, student[0][:, number], student[1][:, number]))
-    truth = results.truth_of(inputs.sets["test"].split, inputs.task, inputs.dataset.source)
+    truth = results.truth_of(inputs.sets[split].split, inputs.task, inputs.dataset.source)
     return table, truth
 
 
@@ -232,6 +244,7 @@ def write_results(
     inputs: Inputs,
     rows: list[results.Row],
     truth: results.Truth,
+    devices: int,
     seconds: float,
 ) -> None:
     """Write `results.json` and `report.md`, print the table."""
@@ -244,7 +257,7 @@ def write_results(
         f"frames x features: {shapes}",
         f"labels: {inputs.task.mode}; seeds {config.first_seed} to "
         f"{config.first_seed + config.seeds - 1}; epoch chosen on the validation split",
-        f"machine: {jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}, "
+        f"machine: {devices} x {jax.devices()[0].device_kind}, {platform.machine()}, "
         f"jax {jax.__version__}; {seconds:.0f} s from start to report",
         *inputs.dataset.notes,
     ]
@@ -295,4 +308,4 @@ def _dataclass_from(kind: Any, values: dict[str, Any], where: str) -> Any:
 
 
 if __name__ == "__main__":
-    cli.guard(main)
+    cli.guard(main, sys.argv[1:])

@@ -57,7 +57,7 @@ class Layout:
 
     Attributes:
         split: `"seeds"` or `"batch"`; `"batch"` on a single device, where both are one.
-        devices: number of devices in all processes.
+        devices: number of devices, in all processes.
     """
 
     split: str
@@ -73,31 +73,52 @@ class Layout:
         """Number of blocks a batch is cut into."""
         return self.devices if self.axis_name else 1
 
+    @property
+    def local(self) -> list[jax.Device]:
+        """This process's devices."""
+        return jax.local_devices()[: self.devices // jax.process_count()]
 
-def choose_layout(split: str, seeds: int, batch: int) -> Layout:
+    @property
+    def own(self) -> slice:
+        """Positions of this process's devices among all."""
+        first = jax.process_index() * len(self.local)
+        return slice(first, first + len(self.local))
+
+    @property
+    def local_mesh(self) -> Mesh:
+        """This process's devices as the mesh on which its arrays lie."""
+        return Mesh(np.asarray(self.local), (AXIS,))
+
+
+def choose_layout(split: str, seeds: int, batch: int, devices: int = 0) -> Layout:
     """Split seeds over the devices if they come out even, else the batch.
 
     Args:
         split: `"auto"`, `"seeds"` or `"batch"`.
         seeds: number of seeds in the run.
         batch: global batch size.
+        devices: how many to use; 0 for all. Fewer than all only in a single process.
 
     Raises:
-        InputError: neither the seeds nor the batch divide among the devices.
+        InputError: there are not so many devices, or neither the seeds nor the batch divide
+            among them.
     """
-    devices = jax.device_count()
+    there = jax.device_count()
+    if devices > there or (devices not in (0, there) and jax.process_count() > 1):
+        raise InputError(f"--devices {devices}: there are {there}")
+    devices = devices or there
     if split == "auto":
         split = "seeds" if seeds % devices == 0 and devices > 1 else "batch"
     count, name = (seeds, "--seeds") if split == "seeds" else (batch, "--optimizer.batch")
     if count % devices:
         raise InputError(
-            f"{name} {count} does not divide among {devices} devices; choose a multiple, or set "
-            "CUDA_VISIBLE_DEVICES to fewer"
+            f"{name} {count} does not divide among {devices} devices; choose a multiple, or "
+            "fewer with --devices"
         )
     return Layout(split, devices)
 
 
-def compile_program(function: Callable[..., Any]) -> Callable[..., Any]:
+def compile_program(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
     """Run `function(state, mapped, shared, *scalars)` on every device.
 
     `state` and `mapped` are split along their leading (local device) axis, `shared` and the
@@ -110,28 +131,34 @@ def compile_program(function: Callable[..., Any]) -> Callable[..., Any]:
     def unpacked(state: Any, mapped: Any, shared: Any, scalars: tuple[Any, ...]) -> Any:
         return function(state, mapped, shared, *scalars)
 
-    program = jax.pmap(unpacked, AXIS, in_axes=(0, 0, None, None), donate_argnums=0)
+    devices = None if jax.process_count() > 1 else layout.local
+    program = jax.pmap(
+        unpacked, AXIS, in_axes=(0, 0, None, None), donate_argnums=0, devices=devices
+    )
     return lambda state, mapped, shared, *scalars: program(state, mapped, shared, scalars)
 
 
 def spread(tree: Any, layout: Layout) -> Any:
     """Canonical host arrays `[seeds, ...]` -> arrays `[local_devices, ...]` on the devices."""
-    local = jax.local_device_count()
-    own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
 
     def cut(x: Any) -> Any:
         x = np.asarray(x)
         if layout.split == "seeds":
-            return x.reshape(layout.devices, -1, *x.shape[1:])[own]
-        return np.broadcast_to(x, (local, *x.shape))
+            return x.reshape(layout.devices, -1, *x.shape[1:])[layout.own]
+        return np.broadcast_to(x, (len(layout.local), *x.shape))
 
-    return place(jax.tree.map(cut, tree))
+    return place(jax.tree.map(cut, tree), layout)
 
 
-def place(tree: Any) -> Any:
+def place(tree: Any, layout: Layout) -> Any:
     """Arrays `[local_devices, ...]` on the host -> on the devices, a row each."""
     # laid out as the program's own results are, or its second call would compile it again
-    return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
+    return jax.device_put(tree, NamedSharding(layout.local_mesh, PartitionSpec(AXIS)))
+
+
+def replicate(tree: Any, layout: Layout) -> Any:
+    """One copy of every array on each local device, laid out as `compile_program` takes it."""
+    return jax.device_put(tree, NamedSharding(layout.local_mesh, PartitionSpec()))
 
 
 def collect(tree: Any, layout: Layout) -> Any:
@@ -140,12 +167,10 @@ def collect(tree: Any, layout: Layout) -> Any:
     def fetch(x: Any) -> Any:
         if layout.split != "seeds":
             return np.asarray(x[0])
-        if jax.process_count() > 1:
-            x = multihost_utils.process_allgather(np.asarray(x))
         x = np.asarray(x)
-        return (
-            x.reshape(-1, *x.shape[2:]) if jax.process_count() == 1 else x.reshape(-1, *x.shape[3:])
-        )
+        if jax.process_count() > 1:
+            x = np.concatenate(multihost_utils.process_allgather(x))
+        return x.reshape(-1, *x.shape[2:])
 
     return jax.tree.map(fetch, tree)
 
@@ -166,17 +191,7 @@ def own_batches(order: np.ndarray, layout: Layout) -> np.ndarray:
         blocks = order.reshape(layout.devices, -1, steps, batch).transpose(0, 2, 1, 3)
     else:
         blocks = order.reshape(seeds, steps, layout.devices, -1).transpose(2, 1, 0, 3)
-    local = jax.local_device_count()
-    return blocks[jax.process_index() * local : (jax.process_index() + 1) * local]
-
-
-def replicate(tree: Any) -> Any:
-    """One copy of every array on each local device, laid out as `compile_program` takes it."""
-    return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
-
-
-def _local_mesh() -> Mesh:
-    return Mesh(np.asarray(jax.local_devices()), (AXIS,))
+    return blocks[layout.own]
 
 
 def mean(tree: Any, axis_name: str | None) -> Any:

@@ -52,9 +52,12 @@ class Bar:
             self._bar.stop()
 
     def update(self, done: int, what: str) -> None:
-        """Show that `done` steps of the total are behind us, and what is under way."""
+        """Show that `done` steps of the total are behind us, and what is under way.
+
+        The rate counts from the last time that was `"compiling"`.
+        """
         now = time.monotonic()
-        if self._first is None:
+        if what == "compiling" or self._first is None:
             self._first = (now, done)
         since, before = self._first
         rate = (done - before) / (now - since) if now > since and done > before else 0.0

@@ -27,14 +27,17 @@ from train.results import (
 
 
 def table(
-    rows: Sequence[Row], truth: Truth, paper: dict[str, Sequence[float]] | None = None
+    rows: Sequence[Row],
+    truth: Truth,
+    paper: dict[str, Sequence[float]] | None = None,
+    legacy_order: bool = False,
 ) -> str:
     """The seven-subset table in Markdown, weighted F1 x 100, mean and deviation over seeds."""
     parts = []
     for number, name in enumerate(truth.task.names):
         lines = ["| " + " | ".join([name, *COLUMNS]) + " |", "|---" * 9 + "|"]
         for row in rows:
-            values = 100 * columns(headline_f1(row.subsets, truth)[..., number])
+            values = 100 * columns(headline_f1(row.subsets, truth, legacy_order)[..., number])
             lines.append(_line(row.name, [_cell(v) for v in values.T]))
         for constant, value in enumerate(floors(truth)[number]):
             label = _class_name(truth, constant)
@@ -83,14 +86,15 @@ def curve_table(rows: Sequence[Row], truth: Truth) -> str:
 
 def differences(rows: Sequence[Row], truth: Truth) -> str:
     """Paired differences of Avg against the baseline, seed by seed."""
-    by_name = {row.name: row for row in rows}
-    base = average(by_name[corrkd.BASELINE], truth)
+    # where the arms asked for leave the baseline out, the zero-filled teacher stands in
+    base_row = next((row for row in rows if row.name == corrkd.BASELINE), rows[0])
+    base = average(base_row, truth)
     lines = [
-        _line(f"Avg minus {corrkd.BASELINE}", ["mean ± std", "least seed", "seeds"]),
+        _line(f"Avg minus {base_row.name}", ["mean ± std", "least seed", "seeds"]),
         "|---" * 4 + "|",
     ]
     for row in rows:
-        if row.name == corrkd.BASELINE:
+        if row is base_row:
             continue
         d = paired(average(row, truth), base)
         lines.append(

@@ -1,7 +1,6 @@
 """A run's folder: config, metrics, events, checkpoints. All writes are whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from tensorboardX import SummaryWriter
 
+from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
 from train import parallel
 
@@ -25,21 +25,8 @@ def fresh_folder(name: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary neighbour, so that it is whole or as it was.
-
-    Raises:
-        InputError: the file cannot be written (full disk, no permission).
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+    """Write a text file whole or not at all; raises InputError if the disk refuses."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -8,10 +8,9 @@ fields of MMSA and then goes through the same checks and the same cleaning.
 import contextlib
 import hashlib
 import json
-import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from corrkd_jax.data import unpickle
+from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
 
 MODALITIES = ("text", "audio", "vision")
@@ -796,35 +796,6 @@ def id_hashes(ids: Sequence[str]) -> np.ndarray:
         for name in ids
     ]
     return np.frombuffer(b"".join(digests), "<u4").reshape(-1, 2).astype(np.uint32)
-
-
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it is there whole or not at all; an older one stays until then.
-
-    Args:
-        path: the file.
-        write: receives the open binary file.
-
-    Raises:
-        InputError: the system refuses (no such folder, no permission, no space); the older file,
-            if any, is intact and nothing is left behind.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{path}: cannot be written: {reason}; check folder, rights and space"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def write_npz(dataset: Dataset, path: str | Path) -> None:

@@ -1,0 +1,38 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from corrkd_jax.errors import InputError
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file so that it is there whole or not at all; an older one stays until then.
+
+    Args:
+        path: the file.
+        write: receives the open binary file.
+
+    Raises:
+        InputError: the system refuses (no such folder, no permission, no space); the older file,
+            if any, is intact and nothing is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{path}: cannot be written: {reason}; check folder, rights and space"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
