@@ -15,6 +15,7 @@ from configs.msa import LossConfig, MsaConfig, NetworkConfig
 from corrkd_jax import losses
 from corrkd_jax.data import masks
 from corrkd_jax.errors import InputError
+from corrkd_jax.losses.batch import gather, own_columns
 from corrkd_jax.metrics import confusion, weighted_f1
 from corrkd_jax.models.corrkd import CorrKDNetwork, Output
 from corrkd_jax.models.statistics import StatisticsNetwork
@@ -296,7 +297,7 @@ def _student_step(
         )
         terms = distillation_terms(
             out,
-            _mismatch(batch["teacher"], state.hyper.shuffle),
+            _mismatch(batch["teacher"], state.hyper.shuffle, axis_name),
             batch,
             params["statistics"],
             state.hyper.margin,
@@ -389,9 +390,18 @@ def distillation_terms(
     }
 
 
-def _mismatch(teacher: Output, shuffle: Array) -> Output:
-    # batches come in random order, so a neighbour's targets are a random sample's
-    return jax.tree.map(lambda x: jnp.where(shuffle > 0, jnp.roll(x, 1, axis=0), x), teacher)
+def _mismatch(teacher: Output, shuffle: Array, axis_name: str | None) -> Output:
+    """Each row's teacher targets, or its neighbour's in the whole batch.
+
+    Batches come in random order, so a neighbour is a random other sample.
+    """
+
+    def of(x: Array) -> Array:
+        everyone = gather(x, axis_name)
+        others = everyone[(own_columns(x.shape[0], axis_name) + 1) % everyone.shape[0]]
+        return jnp.where(shuffle > 0, others, x)
+
+    return jax.tree.map(of, teacher)
 
 
 def _task_loss(logits: Array, batch: Tree, axis_name: str | None) -> Array:

@@ -127,7 +127,10 @@ class Pipeline:
                 return epoch(seeds, track, data, context, e)  # noqa: B023 — used in this turn only
 
             begin, end = (jnp.clip(e, 0, stage.epochs) for e in (first, last))
-            done[stage.name] = lax.fori_loop(begin, end, body, tracks[stage.name])
+            track = self.start(
+                stage, seeds, tracks[stage.name], data, context, (first <= 0) & (last > 0)
+            )
+            done[stage.name] = lax.fori_loop(begin, end, body, track)
             context = {**context, stage.name: done[stage.name].best}
             first, last = first - stage.epochs, last - stage.epochs
         return done
@@ -141,7 +144,7 @@ class Pipeline:
         context: Context,
         epoch: Array,
     ) -> Track:
-        track = self.begin(stage, seed, track, data, context, epoch)
+        track = self.begin(track)
         rows = data[stage.data]
         steps = self.steps(stage, data)
         own = stage.batch // self.layout.shards
@@ -159,17 +162,21 @@ class Pipeline:
         track, _ = lax.scan(body, track, (jnp.arange(steps), order))
         return self.finish(stage, seed, track, data, epoch, steps)
 
-    def begin(
+    def start(
         self,
         stage: Stage,
-        seed: Array,
+        seeds: Array,
         track: Track,
         data: dict[str, Tree],
         context: Context,
-        epoch: Array,
+        now: Array,
     ) -> Track:
-        """Start an epoch: initialise the stage at its first one, empty the totals."""
-        track = lax.cond(epoch == 0, lambda: self._fresh(stage, seed, data, context), lambda: track)
+        """Initialise a stage for all seeds if its first epoch is `now` due."""
+        fresh = self.lanes(partial(self._fresh, stage), (0, None, 0))
+        return lax.cond(now, lambda: fresh(seeds, data, context), lambda: track)
+
+    def begin(self, track: Track) -> Track:
+        """Start an epoch: empty the totals."""
         return track._replace(totals=jax.tree.map(jnp.zeros_like, track.totals))
 
     def step(

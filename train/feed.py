@@ -91,8 +91,8 @@ class Feed:
         self, pipeline: Pipeline, stage: Stage, count: int
     ) -> dict[str, Callable[..., Any]]:
         def begin(track: Track, mapped: Any, data: Any, epoch: Array) -> Track:
-            one = pipeline.lanes(partial(pipeline.begin, stage), (0, 0, None, 0, None))
-            return one(mapped[0], track, data, mapped[1], epoch)
+            track = pipeline.start(stage, mapped[0], track, data, mapped[1], epoch == 0)
+            return pipeline.begin(track)
 
         def steps(track: Track, mapped: Any, _: Any, epoch: Array, first: Array) -> Track:
             seeds, context, batches = mapped

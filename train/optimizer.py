@@ -19,7 +19,9 @@ def adam(clip: float, groups: tuple[str, ...]) -> optax.GradientTransformation:
         A transformation without learning rate; `descend` applies one.
     """
     each = {
-        name: optax.chain(optax.clip_by_global_norm(clip), optax.scale_by_adam()) for name in groups
+        # one vector a group: an update of a few long loops instead of one a leaf
+        name: optax.flatten(optax.chain(optax.clip_by_global_norm(clip), optax.scale_by_adam()))
+        for name in groups
     }
 
     def group_of(path: tuple, _: Any) -> str:

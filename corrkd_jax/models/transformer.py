@@ -28,11 +28,11 @@ def sinusoidal_positions(length: int, features: int) -> np.ndarray:
 def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
     """Boolean mask that is True with probability `1 - rate`, cheap enough for attention maps.
 
-    A counter hashed with the key (two rounds of xor-shift and multiply) takes a fifth of
-    the integer work of threefry and fuses into its consumer; dropout needs no more. For
-    anything else use `jax.random`.
+    A counter hashed with the two words of the key (rounds of xor-shift and multiply) takes a
+    fifth of the integer work of threefry and fuses into its consumer; dropout needs no more.
+    For anything else use `jax.random`.
     """
-    words = jax.random.bits(key, (2,), jnp.uint32)
+    words = jax.random.key_data(key)[-2:]
     x = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     x = (x ^ words[0]) * jnp.uint32(0x9E3779B1)
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
