@@ -130,6 +130,7 @@ PRESETS: dict[str, MsaConfig] = {
     "planted": MsaConfig(
         data=DataConfig(labels="classes"),
         network=NetworkConfig(features=24, layers=1, heads=4),
+        losses=LossConfig(statistics_hidden=32),
         optimizer=OptimizerConfig(
             rate=2e-3, epochs=100, teacher_epochs=9, schedule="cosine", validate_every=10
         ),
