@@ -59,6 +59,9 @@ class Arm:
     hyper: Hyper
 
 
+TERMS = ("scd", "cpd", "rcd", "kl", "dkd")
+"""Terms that tie a student to its teacher, as `Hyper` names their weights."""
+
 TEACHER_ROW = "Teacher, zero-filled"
 BASELINE = "MRM + CE"
 METHOD = "CorrKD"
@@ -164,6 +167,8 @@ def build_stages(
         axis_name: mapped axis over which batches are sharded, or None.
     """
     network = build_network(config.network, task)
+    chosen_arms = arms(config)
+    used = tuple(t for t in TERMS if any(getattr(arm.hyper, t) for arm in chosen_arms))
     own = "teacher" if "teacher" in steps else "train"
     chosen = config.optimizer
     teacher_epochs = chosen.teacher_epochs or chosen.epochs
@@ -186,14 +191,16 @@ def build_stages(
         data="train",
         batch=chosen.batch,
         init=partial(_student_init, **shared, task=task),
-        step=partial(_student_step, **shared, task=task, total=chosen.epochs * steps["train"]),
+        step=partial(
+            _student_step, **shared, task=task, terms=used, total=chosen.epochs * steps["train"]
+        ),
         evaluate=partial(_evaluate, network=network, task=task, subsets=masks.SUBSETS),
         summarize=_summarize,
         select=_network_params,
         validate_every=chosen.validate_every,
         prepare=partial(_prepare, network=network),
         hyper=jax.tree.map(
-            lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in arms(config))
+            lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in chosen_arms)
         ),
     )
     return [teacher, student]
@@ -285,6 +292,7 @@ def _student_step(
     network: CorrKDNetwork,
     axis_name: str | None,
     task: Task,
+    terms: tuple[str, ...],
     total: int,
 ) -> tuple[Training, dict[str, Array]]:
     def objective(params: Tree) -> tuple[Array, dict[str, Array]]:
@@ -295,7 +303,8 @@ def _student_step(
             train=True,
             rngs={"dropout": key},
         )
-        terms = distillation_terms(
+        values = distillation_terms(
+            terms,
             out,
             _mismatch(batch["teacher"], state.hyper.shuffle, axis_name),
             batch,
@@ -305,15 +314,16 @@ def _student_step(
             task.classes,
             axis_name,
         )
-        weighted = {name: getattr(state.hyper, name) * value for name, value in terms.items()}
+        weighted = {name: getattr(state.hyper, name) * value for name, value in values.items()}
         task_loss = _task_loss(out.logits, batch, axis_name)
-        return task_loss + sum(weighted.values()), {"task": task_loss, **terms}
+        return task_loss + sum(weighted.values()), {"task": task_loss, **values}
 
     state, metrics = _descend(state, objective, config, total, axis_name)
     return state, metrics
 
 
 def distillation_terms(
+    terms: tuple[str, ...],
     student: Output,
     teacher: Output,
     batch: Tree,
@@ -323,12 +333,13 @@ def distillation_terms(
     classes: int,
     axis_name: str | None,
 ) -> dict[str, Array]:
-    """All terms that tie a student to its teacher, unweighted, each over the whole batch.
+    """Terms that tie a student to its teacher, unweighted, each over the whole batch.
 
     The terms that use labels are means over the tasks and leave out rows without a label (a
     score of zero in binary mode); the contrastive one takes every real row.
 
     Args:
+        terms: which of `TERMS`; what no arm weighs need not be computed.
         student: on masked input.
         teacher: on complete input; constant.
         batch: holds `labels`, `label_weight` `[batch, tasks]` and `row` `[batch]`.
@@ -339,7 +350,7 @@ def distillation_terms(
         axis_name: mapped axis over which the batch is sharded.
 
     Returns:
-        Scalars by name: `scd`, `cpd`, `rcd`, `kl`, `dkd`.
+        Scalars by name.
     """
     weights = batch["label_weight"] * batch["row"][:, None]
     scorer = StatisticsNetwork(config.statistics_hidden)
@@ -348,25 +359,26 @@ def distillation_terms(
         for part in ("target", "others")
     )
 
-    def of_task(student_logits: Array, teacher_logits: Array, labels: Array, weights: Array):
+    def of_task(
+        student_logits: Array, teacher_logits: Array, labels: Array, weights: Array
+    ) -> dict[str, Array]:
         shared = {"weights": weights, "axis_name": axis_name}
-        return {
-            "cpd": losses.category_prototype(
+        logits = (student_logits, teacher_logits)
+        each = {
+            "cpd": lambda: losses.category_prototype(
                 student.features, teacher.features, labels, classes, **shared
             ),
-            "rcd": losses.response_consistency(
-                student_logits,
-                teacher_logits,
+            "rcd": lambda: losses.response_consistency(
+                *logits,
                 labels,
                 score_target,
                 score_others,
                 renormalize=config.renormalize,
                 **shared,
             ),
-            "kl": losses.kd(student_logits, teacher_logits, config.kd_temperature, **shared),
-            "dkd": losses.decoupled_kd(
-                student_logits,
-                teacher_logits,
+            "kl": lambda: losses.kd(*logits, config.kd_temperature, **shared),
+            "dkd": lambda: losses.decoupled_kd(
+                *logits,
                 labels,
                 config.dkd_alpha,
                 config.dkd_beta,
@@ -374,10 +386,14 @@ def distillation_terms(
                 **shared,
             ),
         }
+        return {name: term() for name, term in each.items() if name in terms}
 
-    terms = jax.vmap(of_task, in_axes=1)(student.logits, teacher.logits, batch["labels"], weights)
-    return {
-        "scd": losses.sample_contrastive(
+    per_task = jax.vmap(of_task, in_axes=1)(
+        student.logits, teacher.logits, batch["labels"], weights
+    )
+    values = {name: jnp.mean(value) for name, value in per_task.items()}
+    if "scd" in terms:
+        values["scd"] = losses.sample_contrastive(
             student.features,
             teacher.features,
             margin,
@@ -385,9 +401,8 @@ def distillation_terms(
             reduction=config.reduction,
             weights=batch["row"],
             axis_name=axis_name,
-        ),
-        **{name: jnp.mean(value) for name, value in terms.items()},
-    }
+        )
+    return values
 
 
 def _mismatch(teacher: Output, shuffle: Array, axis_name: str | None) -> Output:

@@ -7,6 +7,7 @@ wherever shards of a batch are not put together.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -59,7 +60,7 @@ def two_arms(rate=(0.05, 0.2), soft=(0.0, 0.5), broken_at=(NEVER, NEVER)) -> dic
 def stages(
     axis_name: str | None,
     epochs: tuple[int, int] = (3, 4),
-    noise: float = 0.0,
+    noise: float | tuple[float, float] = 0.0,
     batch: int = 16,
     arms: dict[str, np.ndarray] | None = None,
     validate_every: int = 1,
@@ -98,7 +99,7 @@ def stages(
         step=partial(_step, name="student", axis_name=axis_name, noise=noise),
         prepare=lambda batch, key, context: {
             **batch,
-            "soft": batch["x"] @ context["teacher"] + jax.random.normal(key),
+            "soft": batch["x"] @ context["teacher"] + noise * jax.random.normal(key),
         },
         hyper=two_arms() if arms is None else arms,
         refresh=None,
@@ -122,7 +123,7 @@ def train(
     own = parallel.spread(np.asarray(seeds, np.int32), pipe.layout)
     on_device = parallel.replicate(sets, pipe.layout)
     ends = [0, *cuts, pipe.epochs]
-    for first, last in zip(ends[:-1], ends[1:], strict=True):
+    for first, last in pairwise(ends):
         tracks = pipe.advance(tracks, own, on_device, first, last)
     return parallel.collect(tracks, pipe.layout)
 

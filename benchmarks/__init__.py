@@ -1,0 +1,1 @@
+"""Measurements, never assertions about time; `python -m benchmarks.msa`."""
