@@ -101,20 +101,27 @@ def check(config: MsaConfig) -> None:
         InputError: names the option and what would do.
     """
     network, chosen = config.network, config.optimizer
-    if network.features % network.heads:
-        raise InputError(
-            f"--network.heads {network.heads} does not divide --network.features {network.features}"
-        )
     positive = {
         "--seeds": config.seeds,
         "--optimizer.batch": chosen.batch,
         "--optimizer.epochs": chosen.epochs,
         "--optimizer.rate": chosen.rate,
+        "--optimizer.validate-every": chosen.validate_every,
         "--network.features": network.features,
+        "--network.layers": network.layers,
+        "--network.heads": network.heads,
     }
     for name, value in positive.items():
         if not value > 0:
             raise InputError(f"{name} {value}: must be positive")
+    if chosen.teacher_epochs < 0:
+        raise InputError(
+            f"--optimizer.teacher-epochs {chosen.teacher_epochs}: must not be negative"
+        )
+    if network.features % network.heads:
+        raise InputError(
+            f"--network.heads {network.heads} does not divide --network.features {network.features}"
+        )
     corrkd.arms(config)
 
 

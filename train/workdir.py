@@ -1,6 +1,8 @@
 """A run's folder: config, metrics, events, checkpoints. All writes are whole or not at all."""
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,7 @@ class Workdir:
         self.folder = folder
         self._events: SummaryWriter | None = None
         self._manager: ocp.CheckpointManager | None = None
+        self._untouched = not (folder / CONFIG).exists()
         config = json.loads(json.dumps(config))
         if (folder / CONFIG).exists():
             if not resume:
@@ -84,6 +87,7 @@ class Workdir:
                 raise InputError(f"{folder / CONFIG}: {difference}; --resume needs the same run")
         elif folder.exists() and not folder.is_dir():
             raise InputError(f"--workdir {folder}: is a file")
+        parallel.wait("folder checked")  # before the first process fills it
         if not parallel.is_main():
             return
         try:
@@ -99,6 +103,7 @@ class Workdir:
         """
         if not parallel.is_main() or not rows:
             return
+        self._untouched = False
         try:
             with open(self.folder / METRICS, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -140,6 +145,7 @@ class Workdir:
         """
         if not parallel.is_main():
             return
+        self._untouched = False
         try:
             self._checkpoints().save(
                 epoch,
@@ -148,6 +154,7 @@ class Workdir:
                 ),
             )
         except Exception as error:  # Orbax and TensorStore raise many kinds
+            _remove_partial(self.folder / CHECKPOINTS)
             raise _cannot_write(self.folder / CHECKPOINTS, error) from error
 
     def latest(self) -> int | None:
@@ -182,19 +189,38 @@ class Workdir:
         """Write what `train.evaluate` and `train.export` need: the selected parameters."""
         if not parallel.is_main():
             return
+        self._untouched = False
         path = (self.folder / MODEL).absolute()
+        fresh, old = path.with_name(f".{MODEL}.new"), path.with_name(f".{MODEL}.old")
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(path, _flatten(tree), force=True)
+            # not over the older model: Orbax removes what it overwrites before it writes
+            with ocp.StandardCheckpointer(
+                multiprocessing_options=_this_process_only()
+            ) as checkpointer:
+                checkpointer.save(fresh, _flatten(tree), force=True)
+            shutil.rmtree(old, ignore_errors=True)
+            if path.exists():
+                path.rename(old)
+            fresh.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
         except Exception as error:
+            _remove_partial(self.folder)
             raise _cannot_write(path, error) from error
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish what is being written; give up the claim if nothing ever was.
+
+        So a run that bad input stopped does not stand in the way of the next one.
+        """
         if self._events is not None:
             self._events.close()
         if self._manager is not None:
             self._manager.close()
+        if self._untouched and parallel.is_main():
+            (self.folder / CONFIG).unlink(missing_ok=True)
+            for folder in (self.folder / "figures", self.folder):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def _checkpoints(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -206,6 +232,8 @@ class Workdir:
             )
             path = (self.folder / CHECKPOINTS).absolute()
             path.mkdir(parents=True, exist_ok=True)
+            if parallel.is_main():
+                _remove_partial(path)
             self._manager = ocp.CheckpointManager(path, options=options)
         return self._manager
 
@@ -220,7 +248,7 @@ def load_model(folder: Path, like: Any) -> Any:
     if not path.is_dir():
         raise InputError(f"{folder}: no trained model; finish the run first (--resume)")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_this_process_only()) as checkpointer:
             flat = checkpointer.restore(path)
     except Exception as error:
         raise InputError(f"{path}: cannot be read: {_first_line(error)}") from error
@@ -231,6 +259,12 @@ def _this_process_only() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what a save that failed, or was killed, left unfinished."""
+    for path in folder.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _flatten(tree: Any) -> dict[str, np.ndarray]:

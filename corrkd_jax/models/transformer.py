@@ -121,8 +121,13 @@ class SelfAttention(nn.Module):
         query, key, value = projected
         scores = (query @ key.swapaxes(-1, -2)).astype(jnp.float32) / math.sqrt(size)
         scores = jnp.where(valid[:, None, None, :], scores, MASKED)
-        weights = Dropout(self.dropout, name="dropout")(jax.nn.softmax(scores, axis=-1), train)
-        mixed = (weights.astype(self.dtype) @ value).swapaxes(1, 2).reshape(batch, time, features)
+        # softmax, its denominator divided out after the product: the result has heads x time rows
+        # where the attention map has heads x time x time
+        weights = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        weights = Dropout(self.dropout, name="dropout")(weights, train)
+        mixed = (weights.astype(self.dtype) @ value) / total.astype(self.dtype)
+        mixed = mixed.swapaxes(1, 2).reshape(batch, time, features)
         return nn.Dense(
             features,
             kernel_init=nn.initializers.xavier_uniform(),
@@ -198,7 +203,8 @@ class SequenceEncoder(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 length=self.layers,
             )
-            layer = EncoderLayer(
+            # a layer's inside is cheaper to compute again than to carry through the scan
+            layer = nn.remat(EncoderLayer, static_argnums=(3,))(
                 self.heads,
                 self.attention_dropout,
                 self.relu_dropout,

@@ -34,6 +34,12 @@ def open_run(folder, resume=False, config=CONFIG):
     return Workdir(folder, config, resume)
 
 
+def leave_a_run(folder):
+    workdir = open_run(folder)
+    workdir.log([row(0)])
+    workdir.close()
+
+
 def one_line(caught) -> str:
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -54,7 +60,7 @@ def row(epoch, **more):
 
 def test_config_is_written_and_a_second_run_refused(tmp_path):
     folder = tmp_path / "deep" / "run"
-    open_run(folder).close()
+    leave_a_run(folder)
     assert read_config(folder) == json.loads(json.dumps(CONFIG))
     with pytest.raises(InputError) as caught:
         open_run(folder)
@@ -63,6 +69,16 @@ def test_config_is_written_and_a_second_run_refused(tmp_path):
     assert "holds a run already" in message
     assert "--resume" in message
     open_run(folder, resume=True).close()
+    assert (folder / "config.json").exists()
+
+
+def test_a_run_that_wrote_nothing_gives_the_folder_back(tmp_path):
+    open_run(tmp_path / "run").close()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    open_run(tmp_path / "mine").close()
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +90,7 @@ def test_config_is_written_and_a_second_run_refused(tmp_path):
     ],
 )
 def test_resume_names_the_field_that_differs(tmp_path, change, words):
-    open_run(tmp_path).close()
+    leave_a_run(tmp_path)
     with pytest.raises(InputError) as caught:
         open_run(tmp_path, resume=True, config={**CONFIG, **change})
     message = one_line(caught)
@@ -259,7 +275,6 @@ workdir = Workdir(folder, {}, False)
 workdir.save(1, tree, {"epoch": 1})
 workdir.save_model(tree)
 write_text(folder / "report.md", "first")
-before = sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 bigger = {"w": tree["w"] + 1}
@@ -297,6 +312,8 @@ def test_full_disk_is_one_line_and_leaves_the_older_files(tmp_path):
         assert str(folder) in message
     tree = {"w": np.random.default_rng(0).random(40000).astype(np.float32)}
     zeros = {"w": np.zeros(40000, np.float32)}
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["1"]
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
     workdir = Workdir(folder, {}, resume=True)
     assert workdir.latest() == 1
     np.testing.assert_array_equal(workdir.restore(1, zeros)[0]["w"], tree["w"])
@@ -305,8 +322,6 @@ def test_full_disk_is_one_line_and_leaves_the_older_files(tmp_path):
     workdir.close()
     np.testing.assert_array_equal(load_model(folder, zeros)["w"], tree["w"])
     assert (folder / "report.md").read_text() == "first"
-    assert not [p for p in folder.iterdir() if "tmp" in p.name]
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"1", "2"}
 
 
 SAVES = """
@@ -351,6 +366,7 @@ def test_kill_in_the_middle_of_a_save_leaves_a_whole_checkpoint(tmp_path):
         assert latest > reached
         tree, note = workdir.restore(latest, zeros)
         workdir.close()
+        assert all(p.name.isdigit() for p in folder.iterdir())
         assert note == {"epoch": latest}
         np.testing.assert_array_equal(tree["w"], np.full(400_000, latest, np.float32))
         reached = latest

@@ -7,16 +7,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from corrkd_jax.data import planted
 
 ROOT = Path(__file__).parents[2]
-TEACHER_EPOCHS, EPOCHS = 2, 6
+TEACHER_EPOCHS, EPOCHS = 2, 10
 
 
 def files(folder: Path) -> tuple[Path, Path]:
-    """Write the student's and the teacher's file: 64, 32 and 40 rows; 64 for the teacher."""
+    """Write the student's and the teacher's file: 64, 32 and 40 rows; 64 for the teacher.
+
+    As in the real ones, some values are not finite.
+    """
     paths = folder / "small.pkl", folder / "small_teacher.pkl"
     contents = planted.generate(3, train=64, valid=32, test=40, teacher_train=64, frames=4)
+    for split in ("train", "test"):
+        contents[0][split]["audio"][0, 0, :2] = -np.inf
+        contents[0][split]["vision"][1, 1, 0] = np.nan
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(pickle.dumps(content))
     return paths
@@ -47,12 +55,17 @@ def arguments(data: tuple[Path, Path], workdir: Path, **changes: Any) -> list[st
     return [*words, "--arms", "MRM + CE", "CorrKD"]
 
 
-def start(*words: object, **environment: str) -> subprocess.Popen:
-    """`python -m WORDS...` in the project's root, on CPU, output piped."""
+def environment(**changes: str) -> dict[str, str]:
+    """This process's variables, on CPU."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", **changes}
+
+
+def start(*words: object, **variables: str) -> subprocess.Popen:
+    """`python -m WORDS...` in the project's root, output piped."""
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, words)],
         cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
