@@ -18,15 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from configs.msa import MsaConfig
+from configs.msa import DataConfig
 from corrkd_jax.data import masks
+from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
 from train import cli, corrkd, msa, report, results
-from train.engine import Pipeline
-from train.parallel import Layout
+from train.batches import Rows
 from train.progress import say
 from train.protocol import scores
-from train.workdir import load_model, write_text
+from train.trained import Trained, check_features, load_run
+from train.workdir import write_text
 
 
 @dataclass(frozen=True)
@@ -50,60 +51,6 @@ class EvaluateOptions:
     """Add MulT's swapped-argument F1, only to compare with old tables."""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A finished run, brought back.
-
-    Attributes:
-        preset: it was made from.
-        config: of the run, paths filled in.
-        inputs: its data, or those asked for.
-        models: selected parameters by stage, leading axes seeds (and arms).
-        arms: names of the arms.
-    """
-
-    preset: str
-    config: MsaConfig
-    inputs: msa.Inputs
-    models: dict[str, Any]
-    arms: list[str]
-
-
-def load_run(folder: Path, path: str = "") -> Loaded:
-    """Bring back a finished run, with its own data or another file of the same shapes.
-
-    The scaler always comes from the file the run was trained on.
-
-    Raises:
-        InputError: no such run, an unfinished one, or a file that does not fit it.
-    """
-    preset, config = msa.restore_config(folder)
-    config = msa.with_data(config, folder)
-    trained = msa.load(config.data, corrkd.compute_dtype(config.network.dtype))
-    inputs = trained
-    if path and Path(path) != Path(config.data.path):
-        other = msa.load(replace(config.data, path=path, teacher_path=""), jnp.float32)
-        msa.check_fits(trained.dataset, other.dataset)
-        scaler = trained.sets["train"].scaler
-        sets = {name: replace(rows, scaler=scaler) for name, rows in other.sets.items()}
-        inputs = msa.Inputs(other.dataset, trained.task, sets)
-    arms = [arm.name for arm in corrkd.arms(config)]
-    like = model_shapes(config, trained)
-    return Loaded(preset, config, inputs, load_model(folder, like), arms)
-
-
-def model_shapes(config: MsaConfig, inputs: msa.Inputs) -> dict[str, Any]:
-    """Shapes of the selected parameters that a configuration gives on these data."""
-    stages = corrkd.build_stages(config, inputs.task, {"train": 1}, None)
-    one = {
-        "train": inputs.sets["train"].take(slice(2)),
-        "valid": inputs.sets["valid"].take(slice(2)),
-    }
-    pipeline = Pipeline(stages, Layout("batch", 1), msa.lanes_for("vmap"))
-    tracks = pipeline.empty(one, range(config.seeds))
-    return {name: track.best for name, track in tracks.items()}
-
-
 def main(argv: Sequence[str]) -> None:
     """Evaluate a finished run."""
     argv = list(argv)
@@ -121,17 +68,20 @@ def main(argv: Sequence[str]) -> None:
 
 def evaluate(folder: Path, options: EvaluateOptions) -> None:
     """Table, curve and predictions of a finished run."""
-    run = load_run(folder, options.data.path)
-    rows_of = run.inputs.sets[options.split]
-    rows, truth = msa.judge(
-        run.config, run.inputs, run.models, run.arms, msa.lanes_for("auto"), options.split
-    )
+    run = load_run(folder)
+    config = msa.with_data(run.config, folder)
+    if options.data.path:
+        config = replace(config, data=replace(config.data, path=options.data.path))
+    inputs = inputs_for(run, config.data)
+    rows_of = inputs.sets[options.split]
+    lanes = msa.lanes_for("auto")
+    rows, truth = msa.judge(config, inputs, run.models, run.arms, lanes, options.split)
     out = Path(options.out) if options.out else folder
     out.mkdir(parents=True, exist_ok=True)
     seeds = [run.config.first_seed + i for i in range(run.config.seeds)]
     facts = [
         f"run {folder}, preset {run.preset}, seeds {seeds[0]} to {seeds[-1]}",
-        f"file {Path(run.inputs.dataset.source).name}, split {options.split}, {len(rows_of)} rows",
+        f"file {Path(inputs.dataset.source).name}, split {options.split}, {len(rows_of)} rows",
     ]
     parts = [
         f"# Evaluation of {folder.name}",
@@ -150,6 +100,23 @@ def evaluate(folder: Path, options: EvaluateOptions) -> None:
     write_text(out / "predictions.csv", predictions_csv(rows, rows_of.split.ids, truth, seeds))
     say(text)
     say(f"{out / 'evaluation.md'}, {out / 'predictions.csv'}")
+
+
+def inputs_for(run: Trained, config: DataConfig) -> msa.Inputs:
+    """A file as the run's networks take it: its labels, its scaler.
+
+    Raises:
+        InputError: the file cannot be read, does not fit, or has labels the run does not know.
+    """
+    vectors = config.word_vectors or None
+    dataset = files.read(config.path, vectors, config.max_frames)
+    check_features(run, dataset)
+    dtype = corrkd.compute_dtype(run.config.network.dtype)
+    sets = {
+        name: Rows(getattr(dataset, name), run.scaler, run.task, dataset.source, dtype)
+        for name in files.SPLITS
+    }
+    return msa.Inputs(dataset, run.task, sets)
 
 
 def predictions_csv(

@@ -22,8 +22,8 @@ from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.data.msa import MODALITIES
 from corrkd_jax.errors import InputError
 from train import cli, corrkd
-from train.evaluate import Loaded, load_run
 from train.progress import say
+from train.trained import Trained, load_run
 from train.workdir import write_text
 
 
@@ -55,21 +55,21 @@ def main(argv: Sequence[str]) -> None:
 
 def run(folder: Path, out: Path, options: ExportOptions) -> None:
     """Write the export of one network of a finished run."""
-    loaded = load_run(folder)
-    params = pick(loaded, options)
-    exported, shapes = build(loaded, params)
+    trained = load_run(folder)
+    params = pick(trained, options)
+    exported, shapes = build(trained, params)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made: {error.strerror}") from error
     blob = exported.serialize()
     write_atomically(out / "model.stablehlo", lambda file: file.write(blob))
-    task = loaded.inputs.task
+    task = trained.task
     metadata = {
         "method": options.arm,
         "run": folder.name,
-        "preset": loaded.preset,
-        "seed": options.seed or loaded.config.first_seed,
+        "preset": trained.preset,
+        "seed": options.seed or trained.config.first_seed,
         "inputs": {
             "features": {m: ["batch", *shape] for m, shape in shapes.items()},
             "present": {m: ["batch", shape[0]] for m, shape in shapes.items()},
@@ -81,7 +81,7 @@ def run(folder: Path, out: Path, options: ExportOptions) -> None:
         "labels": task.mode,
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
-        "network": asdict(loaded.config.network),
+        "network": asdict(trained.config.network),
     }
     write_text(out / "metadata.json", json.dumps(metadata, indent=2) + "\n")
     text = readme(f"{options.arm}, run {folder.name}", shapes)
@@ -90,29 +90,32 @@ def run(folder: Path, out: Path, options: ExportOptions) -> None:
     say(f"{out / 'model.stablehlo'}: {len(blob) / 1e6:.1f} MB")
 
 
-def pick(loaded: Loaded, options: ExportOptions) -> Any:
+def pick(trained: Trained, options: ExportOptions) -> Any:
     """Parameters of one seed of one arm.
 
     Raises:
         InputError: the run has no such arm or seed.
     """
-    number = options.seed - loaded.config.first_seed if options.seed else 0
-    if not 0 <= number < loaded.config.seeds:
-        first, last = loaded.config.first_seed, loaded.config.first_seed + loaded.config.seeds - 1
+    number = options.seed - trained.config.first_seed if options.seed else 0
+    if not 0 <= number < trained.config.seeds:
+        first, last = (
+            trained.config.first_seed,
+            trained.config.first_seed + trained.config.seeds - 1,
+        )
         raise InputError(f"--seed {options.seed}: the run has seeds {first} to {last}")
     if options.arm == "teacher":
-        return jax.tree.map(lambda x: x[number], loaded.models["teacher"])
-    if options.arm not in loaded.arms:
-        known = "; ".join(["teacher", *loaded.arms])
+        return jax.tree.map(lambda x: x[number], trained.models["teacher"])
+    if options.arm not in trained.arms:
+        known = "; ".join(["teacher", *trained.arms])
         raise InputError(f"--arm {options.arm}: the run has {known}")
-    arm = loaded.arms.index(options.arm)
-    return jax.tree.map(lambda x: x[number, arm], loaded.models["student"])
+    arm = trained.arms.index(options.arm)
+    return jax.tree.map(lambda x: x[number, arm], trained.models["student"])
 
 
-def build(loaded: Loaded, params: Any) -> tuple[export.Exported, dict[str, tuple[int, int]]]:
+def build(trained: Trained, params: Any) -> tuple[export.Exported, dict[str, tuple[int, int]]]:
     """The exported function and the shapes `(time, features)` of its inputs."""
-    network = corrkd.build_network(loaded.config.network, loaded.inputs.task)
-    scaler = loaded.inputs.sets["train"].scaler
+    network = corrkd.build_network(trained.config.network, trained.task)
+    scaler = trained.scaler
     params = jax.tree.map(jnp.asarray, params)
 
     def predict(
@@ -128,7 +131,7 @@ def build(loaded: Loaded, params: Any) -> tuple[export.Exported, dict[str, tuple
         return jax.nn.softmax(logits, axis=-1)
 
     (batch,) = export.symbolic_shape("batch")
-    shapes = {name: x.shape[1:] for name, x in loaded.inputs.dataset.train.features.items()}
+    shapes = trained.shapes
     features = {m: jax.ShapeDtypeStruct((batch, *s), np.float32) for m, s in shapes.items()}
     masks = {m: jax.ShapeDtypeStruct((batch, s[0]), np.bool_) for m, s in shapes.items()}
     exporter = export.export(jax.jit(predict), platforms=("cpu", "cuda", "tpu"))

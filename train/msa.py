@@ -47,7 +47,7 @@ class Inputs:
 
 
 def load(config: DataConfig, dtype: Any) -> Inputs:
-    """Read, check and scale the files of a configuration.
+    """Read the files of a configuration, check them, fit the scaler.
 
     Raises:
         InputError: a file cannot be used; see `corrkd_jax.data.msa.read`.
@@ -108,7 +108,6 @@ def check(config: MsaConfig) -> None:
         "--optimizer.rate": chosen.rate,
         "--optimizer.validate-every": chosen.validate_every,
         "--network.features": network.features,
-        "--network.layers": network.layers,
         "--network.heads": network.heads,
     }
     for name, value in positive.items():
@@ -129,18 +128,23 @@ def train(
     preset: str, config: MsaConfig, options: cli.RunOptions, folder: Path
 ) -> list[results.Row]:
     """One run from files to report; returns the rows of its table."""
+    from train import trained  # which brings back what this writes, and so imports this module
+
     started = time.monotonic()
     saved = {"program": "msa", "preset": preset, **dataclasses.asdict(config)}
     workdir = Workdir(folder, saved, options.resume)
     try:
         config = with_data(config, folder)
         inputs = load(config.data, corrkd.compute_dtype(config.network.dtype))
+        # only now: a run that cannot start leaves no folder that looks like one
+        workdir.claim()
         for note in inputs.dataset.notes:
             say(f"{inputs.dataset.source}: {note}")
         chosen, seeds = config.optimizer, [config.first_seed + i for i in range(config.seeds)]
-        chosen = dataclasses.replace(
-            chosen, batch=min(chosen.batch, *(len(inputs.sets[n]) for n in stage_sets(inputs)))
-        )
+        smallest = min(len(inputs.sets[name]) for name in stage_sets(inputs))
+        if chosen.batch > smallest:
+            say(f"--optimizer.batch {chosen.batch}: only {smallest} training rows; using those")
+            chosen = dataclasses.replace(chosen, batch=smallest)
         config = dataclasses.replace(config, optimizer=chosen)
         layout = parallel.choose_layout(options.split, len(seeds), chosen.batch, options.devices)
         steps = {name: len(inputs.sets[name]) // chosen.batch for name in stage_sets(inputs)}
@@ -163,7 +167,7 @@ def train(
             save_every=options.save_every,
         )
         best = {stage.name: tracks[stage.name].best for stage in pipeline.stages}
-        workdir.save_model(best)
+        trained.save(workdir, inputs, best)
         rows, truth = judge(config, inputs, best, names, lanes_for(options.lanes))
         if parallel.is_main():
             seconds = time.monotonic() - started
@@ -292,13 +296,16 @@ def restore_config(folder: Path) -> tuple[str, MsaConfig]:
         InputError: the folder is not a run of this program, or of another version of it.
     """
     saved = read_config(folder)
-    if saved.pop("program", None) != "msa":
+    if not isinstance(saved, dict) or saved.pop("program", None) != "msa":
         raise InputError(f"{folder / CONFIG}: not a run of train.msa")
-    preset = saved.pop("preset")
+    if not isinstance(preset := saved.pop("preset", None), str):
+        raise InputError(f"{folder / CONFIG}: names no preset; it was not written by train.msa")
     return preset, _dataclass_from(MsaConfig, saved, str(folder / CONFIG))
 
 
 def _dataclass_from(kind: Any, values: dict[str, Any], where: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}, not a group of fields")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(values) - set(fields))
     if unknown:

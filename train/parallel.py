@@ -104,7 +104,7 @@ def choose_layout(split: str, seeds: int, batch: int, devices: int = 0) -> Layou
             among them.
     """
     there = jax.device_count()
-    if devices > there or (devices not in (0, there) and jax.process_count() > 1):
+    if not 0 <= devices <= there or (devices not in (0, there) and jax.process_count() > 1):
         raise InputError(f"--devices {devices}: there are {there}")
     devices = devices or there
     if split == "auto":

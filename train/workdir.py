@@ -61,10 +61,10 @@ class Workdir:
     """Writes a run. On processes other than the first it does nothing."""
 
     def __init__(self, folder: Path, config: dict[str, Any], resume: bool):
-        """Claim a folder for a run.
+        """See whether a folder can take a run; nothing is written before `claim`.
 
         Args:
-            folder: made if it does not exist.
+            folder: made by `claim` if it does not exist.
             config: JSON-like; written to `config.json`.
             resume: continue the run that is there, if its config is the same.
 
@@ -88,13 +88,26 @@ class Workdir:
         elif folder.exists() and not folder.is_dir():
             raise InputError(f"--workdir {folder}: is a file")
         parallel.wait("folder checked")  # before the first process fills it
+        self._config = config
+
+    def claim(self) -> None:
+        """Make the folder and write the config.
+
+        Raises:
+            InputError: the disk refuses.
+        """
         if not parallel.is_main():
             return
         try:
-            (folder / "figures").mkdir(parents=True, exist_ok=True)
+            (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(folder, error) from error
-        write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+            raise _cannot_write(self.folder, error) from error
+        self.write(CONFIG, json.dumps(self._config, indent=2) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file into the folder, whole or not at all."""
+        if parallel.is_main():
+            write_text(self.folder / name, text)
 
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to `metrics.jsonl` and their means over seeds to TensorBoard.
