@@ -286,6 +286,8 @@ def write_results(
     say(report.table(rows, truth))
     say("")
     say(report.differences(rows, truth))
+    if preset == "planted" and (margins := report.planted_margins(rows, truth)):
+        say("\n" + margins)
     say(f"\n{folder / 'report.md'} ({seconds:.0f} s)")
 
 

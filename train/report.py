@@ -22,8 +22,10 @@ from train.results import (
     floors,
     headline_f1,
     paired,
+    sentiment_floors,
     sentiment_metrics,
 )
+from train.workdir import write_text
 
 
 def table(
@@ -66,12 +68,13 @@ def sentiment_table(rows: Sequence[Row], truth: Truth) -> str:
         "mae": "MAE",
         "corr": "Corr",
     }
-    found = [sentiment_metrics(row.subsets[:, 6], truth) for row in rows]
-    shown = [key for key in names if key in found[0]]
+    found = {row.name: sentiment_metrics(row.subsets[:, 6], truth) for row in rows}
+    found |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
+    shown = [key for key in names if key in found[rows[0].name]]
     lines = [_line("complete input", [names[k] for k in shown]), "|---" * (len(shown) + 1) + "|"]
-    for row, values in zip(rows, found, strict=True):
+    for name, values in found.items():
         cells = [_cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in shown]
-        lines.append(_line(row.name, cells))
+        lines.append(_line(name, cells))
     return "\n".join(lines)
 
 
@@ -81,6 +84,9 @@ def curve_table(rows: Sequence[Row], truth: Truth) -> str:
     for row in rows:
         values = 100 * headline_f1(row.curve, truth).mean(axis=(0, -1))
         lines.append(_line(row.name, [f"{v:.1f}" for v in values]))
+    for constant, value in enumerate(floors(truth).mean(axis=0)):
+        name = f"*always {_class_name(truth, constant)}*"
+        lines.append(_line(name, [f"{100 * value:.1f}"] * len(RATIOS)))
     return "\n".join(lines)
 
 
@@ -103,6 +109,31 @@ def differences(rows: Sequence[Row], truth: Truth) -> str:
                 [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", str(len(d["each"]))],
             )
         )
+    return "\n".join(lines)
+
+
+def planted_margins(rows: Sequence[Row], truth: Truth) -> str:
+    """What the planted task was built to show, and whether it did; empty if arms are missing."""
+    avg = {row.name: average(row, truth) for row in rows}
+    needed = (corrkd.TEACHER_ROW, corrkd.BASELINE, corrkd.METHOD)
+    if not all(name in avg for name in needed):
+        return ""
+    teacher, base, method = (avg[name] for name in needed)
+    claims = [
+        (f"{corrkd.METHOD} - {corrkd.BASELINE}", paired(method, base), 3.0),
+        (f"{corrkd.BASELINE} - {corrkd.TEACHER_ROW}", paired(base, teacher), 6.0),
+        (f"{corrkd.METHOD} - {corrkd.TEACHER_ROW}", paired(method, teacher), 0.0),
+    ]
+    lines = [_line("Avg", ["measured", "least seed", "required", ""]), "|---" * 5 + "|"]
+    for name, d, least in claims:
+        verdict = "holds" if d["mean"] >= least else "MISSED"
+        cells = [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", f">= {least:g}"]
+        lines.append(_line(name, [*cells, verdict]))
+    if corrkd.CONTROL in avg:
+        d, gain = paired(avg[corrkd.CONTROL], base), paired(method, base)["mean"]
+        verdict = "holds" if d["mean"] < gain / 2 else "MISSED"
+        cells = [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", "gain gone"]
+        lines.append(_line(f"control: {corrkd.CONTROL}, - {corrkd.BASELINE}", [*cells, verdict]))
     return "\n".join(lines)
 
 
@@ -130,7 +161,6 @@ def write(
     Returns:
         The report's text.
     """
-    from train.workdir import write_text
 
     paper = paper_tables.rows_for(preset)
     parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts)]
@@ -145,6 +175,8 @@ def write(
             "not a target."
         )
     parts.append(table(rows, truth, paper))
+    if preset == "planted" and (margins := planted_margins(rows, truth)):
+        parts.append("## What was planted\n" + margins)
     parts.append("## Against the baseline, seed by seed\n" + differences(rows, truth))
     if truth.scores is not None:
         parts.append("## Other metrics\n" + sentiment_table(rows, truth))
@@ -196,7 +228,7 @@ def _training_figure(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
             shown = [p for p in points if key in p]
             epochs = [p["epoch"] + 1 for p in shown]
             axes.plot(epochs, [np.mean(p[key]) for p in shown], label=name, lw=1)
-    scores.set(xlabel="epoch", ylabel="validation F1, mean of subsets")
+    scores.set(xlabel="epoch", ylabel="validation F1 (teacher: complete input)")
     losses.set(xlabel="epoch", ylabel="training loss, total")
     scores.legend(fontsize=6)
     figure.savefig(path, dpi=130)

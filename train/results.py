@@ -158,12 +158,25 @@ def floors(truth: Truth) -> np.ndarray:
 
 
 def sentiment_metrics(logits: np.ndarray, truth: Truth) -> dict[str, np.ndarray]:
-    """Metrics of real scores for logits `[seeds, n, 1, classes]`, each `[seeds]`.
+    """Metrics of real scores for logits `[seeds, n, 1, classes]`, each `[seeds]`."""
+    return _score_metrics(scores(jnp.asarray(logits[..., 0, :]), truth.task.mode), truth)
+
+
+def sentiment_floors(truth: Truth) -> dict[str, dict[str, np.ndarray]]:
+    """The same metrics of the two constant predictions, by name."""
+    constants = {"always negative": -1.0, "always positive": 1.0}
+    return {
+        name: _score_metrics(jnp.full((1, len(truth.scores)), value), truth)
+        for name, value in constants.items()
+    }
+
+
+def _score_metrics(predicted: Array, truth: Truth) -> dict[str, np.ndarray]:
+    """Metrics of predicted scores `[seeds, n]`.
 
     Accuracies at seven and five levels and the absolute error need a prediction on the score's
     own scale, which only mode `seven` gives; elsewhere they are left out.
     """
-    predicted = scores(jnp.asarray(logits[..., 0, :]), truth.task.mode)
     report = jax.vmap(lambda p: metrics.sentiment_report(truth.scores, p))(predicted)
     if truth.task.mode != "seven":
         report = {k: v for k, v in report.items() if k not in ("acc7", "acc5", "mae")}

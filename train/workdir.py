@@ -74,7 +74,7 @@ class Workdir:
         self.folder = folder
         self._events: SummaryWriter | None = None
         self._manager: ocp.CheckpointManager | None = None
-        self._untouched = not (folder / CONFIG).exists()
+        self._untouched = False
         config = json.loads(json.dumps(config))
         if (folder / CONFIG).exists():
             if not resume:
@@ -98,6 +98,7 @@ class Workdir:
         """
         if not parallel.is_main():
             return
+        self._untouched = not (self.folder / CONFIG).exists()
         try:
             (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         except OSError as error:
