@@ -33,12 +33,11 @@ def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
     For anything else use `jax.random`.
     """
     words = jax.random.key_data(key)[-2:]
-    x = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    x = (x ^ words[0]) * jnp.uint32(0x9E3779B1)
+    x = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) ^ words[0]
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = x ^ words[1]
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    x = x ^ (x >> 16)
+    # the comparison looks at the high bits, which a last shift would leave as they are
     return x >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 

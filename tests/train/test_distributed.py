@@ -13,8 +13,8 @@ import pytest
 
 from tests.train import tiny, toy
 from train import msa
-from train.evaluate import load_run
 from train.parallel import Layout
+from train.trained import load_run
 
 TOY = """
 import sys
@@ -32,6 +32,7 @@ parallel.connect(address, 2, int(number))
 assert jax.device_count() == 2 and jax.local_device_count() == 1
 pipe = toy.pipeline(parallel.choose_layout(split, 2, 16))
 workdir = Workdir(Path(folder) / "run", {}, False)
+workdir.claim()
 tracks = loop.run(pipe, toy.data(), (5, 9), ("plain", "soft"), workdir, save_every=0.0)
 workdir.save_model(tracks["student"].best)
 workdir.close()
@@ -61,7 +62,7 @@ def test_both_processes_hold_the_result_of_one(tmp_path, split):
         for number in range(2)
     ]
     for process in processes:
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors[-3000:]
     one = toy.train(toy.pipeline(Layout(split, 2)), toy.data(), (5, 9))
     for number in range(2):
@@ -97,7 +98,7 @@ def test_the_program_on_two_processes(tiny_files, tmp_path):
         )
         for number in range(2)
     ]
-    outputs = [process.communicate() for process in processes]
+    outputs = [process.communicate(timeout=400) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors[-3000:]
     assert "| CorrKD |" in outputs[0][0]
@@ -113,6 +114,8 @@ def test_the_program_on_two_processes(tiny_files, tmp_path):
     for a, b in zip(*metrics, strict=True):
         assert a.keys() == b.keys()
         for name in a:
-            assert a[name] == (b[name] if isinstance(a[name], str) else pytest.approx(b[name], rel=1e-5, abs=1e-5))
+            assert a[name] == (
+                b[name] if isinstance(a[name], str) else pytest.approx(b[name], rel=1e-5, abs=1e-5)
+            )
     models = [load_run(tmp_path / name).models for name in ("one", "two")]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *models)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.train import tiny, toy
 from train import loop
-from train.evaluate import load_run
 from train.parallel import Layout
+from train.trained import load_run
 from train.workdir import Workdir
 
 SEEDS, ARMS = (5, 9), ("plain", "soft")
@@ -26,7 +26,7 @@ def pipe():
 def whole(pipe, tmp_path_factory):
     """Tracks and metrics of a run that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    workdir = Workdir(folder, {}, resume=False)
+    workdir = toy.claimed(folder)
     tracks = loop.run(pipe, toy.data(), SEEDS, ARMS, workdir)
     workdir.close()
     return tracks, (folder / "metrics.jsonl").read_text()
@@ -60,14 +60,14 @@ class Stops(Workdir):
 )
 def test_stopped_and_continued(pipe, whole, tmp_path, stop, save_every):
     """Before the first checkpoint, after some, and with metrics ahead of the last one."""
-    workdir = Stops(tmp_path, {}, resume=False)
+    workdir = toy.claimed(tmp_path, Stops)
     setattr(workdir, *stop)
     with pytest.raises(Stopped):
         loop.run(pipe, toy.data(), SEEDS, ARMS, workdir, save_every=save_every)
     workdir.close()
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"stage": "student", "ep')
-    workdir = Workdir(tmp_path, {}, resume=True)
+    workdir = toy.claimed(tmp_path, resume=True)
     tracks = loop.run(pipe, toy.data(), SEEDS, ARMS, workdir, resume=True)
     workdir.close()
     jax.tree.map(np.testing.assert_array_equal, tracks, whole[0])
@@ -76,7 +76,7 @@ def test_stopped_and_continued(pipe, whole, tmp_path, stop, save_every):
 
 def test_a_finished_run_continues_to_the_same_end(pipe, whole, tmp_path):
     for resume in (False, True):
-        workdir = Workdir(tmp_path, {}, resume)
+        workdir = toy.claimed(tmp_path, resume=resume)
         tracks = loop.run(pipe, toy.data(), SEEDS, ARMS, workdir, resume=resume)
         workdir.close()
         jax.tree.map(np.testing.assert_array_equal, tracks, whole[0])

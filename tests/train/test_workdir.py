@@ -31,7 +31,9 @@ def like(tree):
 
 
 def open_run(folder, resume=False, config=CONFIG):
-    return Workdir(folder, config, resume)
+    workdir = Workdir(folder, config, resume)
+    workdir.claim()
+    return workdir
 
 
 def leave_a_run(folder):
@@ -272,6 +274,7 @@ folder = Path(sys.argv[1])
 random = np.random.default_rng(0)
 tree = {"w": random.random(40000).astype(np.float32)}
 workdir = Workdir(folder, {}, False)
+workdir.claim()
 workdir.save(1, tree, {"epoch": 1})
 workdir.save_model(tree)
 write_text(folder / "report.md", "first")
@@ -331,6 +334,7 @@ import numpy as np
 from train.workdir import Workdir
 
 workdir = Workdir(Path(sys.argv[1]), {}, True)
+workdir.claim()
 first = (workdir.latest() or 0) + 1
 print("ready", flush=True)
 for epoch in range(first, 10**6):

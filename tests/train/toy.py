@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from corrkd_jax.losses.batch import psum
 from train import parallel
 from train.engine import Pipeline
 from train.stage import Lanes, Stage, looped
+from train.workdir import Workdir
 
 FEATURES = 3
 NEVER = -1.0
@@ -110,6 +112,13 @@ def stages(
 def pipeline(layout: parallel.Layout, lanes: Lanes = looped, **options: Any) -> Pipeline:
     """Both stages on a layout."""
     return Pipeline(stages(layout.axis_name, **options), layout, lanes)
+
+
+def claimed(folder: Path, kind: type[Workdir] = Workdir, resume: bool = False) -> Workdir:
+    """A run's folder, ready to be written."""
+    workdir = kind(folder, {}, resume)
+    workdir.claim()
+    return workdir
 
 
 def train(
