@@ -113,10 +113,13 @@ def check(config: MsaConfig) -> None:
     for name, value in positive.items():
         if not value > 0:
             raise InputError(f"{name} {value}: must be positive")
-    if chosen.teacher_epochs < 0:
-        raise InputError(
-            f"--optimizer.teacher-epochs {chosen.teacher_epochs}: must not be negative"
-        )
+    counts = {
+        "--optimizer.teacher-epochs": chosen.teacher_epochs,
+        "--network.layers": network.layers,
+    }
+    for name, value in counts.items():
+        if value < 0:
+            raise InputError(f"{name} {value}: must not be negative")
     if network.features % network.heads:
         raise InputError(
             f"--network.heads {network.heads} does not divide --network.features {network.features}"

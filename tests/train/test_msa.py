@@ -372,7 +372,7 @@ def test_malicious_pickle_is_not_executed(tiny_files, tmp_path):
     [
         ({"network__heads": 3}, ("--network.heads 3", "--network.features 8")),
         ({"network__heads": 0}, ("--network.heads 0", "positive")),
-        ({"network__layers": 0}, ("--network.layers 0", "positive")),
+        ({"network__layers": -1}, ("--network.layers -1", "negative")),
         ({"seeds": 0}, ("--seeds 0", "positive")),
         ({"optimizer__epochs": 0}, ("--optimizer.epochs 0", "positive")),
         ({"optimizer__batch": -4}, ("--optimizer.batch -4", "positive")),
