@@ -119,4 +119,19 @@ def test_the_program_on_two_processes(tiny_files, tmp_path):
                 b[name] if isinstance(a[name], str) else pytest.approx(b[name], rel=1e-5, abs=1e-5)
             )
     models = [load_run(tmp_path / name).models for name in ("one", "two")]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *models)
+    one, two = (dict(leaves_that_matter(model)) for model in models)
+    assert one.keys() == two.keys()
+    for name, x in one.items():
+        np.testing.assert_allclose(two[name], x, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def leaves_that_matter(tree):
+    """All but the bias of attention's keys.
+
+    A softmax does not see it, so its gradient is rounding alone, which Adam makes a step of.
+    """
+    for path, x in jax.tree.leaves_with_path(tree):
+        name = jax.tree_util.keystr(path)
+        if "attention" in name and name.endswith("['bias']") and x.shape[-1] == 3 * 8:
+            x = np.delete(x, np.s_[8:16], axis=-1)
+        yield name, x
