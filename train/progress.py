@@ -21,8 +21,8 @@ class Bar:
         self._total, self._quiet = total, quiet_seconds
         self._console = Console(file=sys.stderr)
         self._start = self._last = time.monotonic()
-        self._first = None
-        self._done = 0
+        self._what = ""
+        self._since = self._until = (self._start, 0)
         self._bar: Progress | None = None
         if self._console.is_terminal and parallel.is_main():
             self._bar = Progress(
@@ -54,12 +54,14 @@ class Bar:
     def update(self, done: int, what: str) -> None:
         """Show that `done` steps of the total are behind us, and what is under way.
 
-        The rate counts from the last time that was `"compiling"`.
+        The rate counts from the end of what came before it.
         """
         now = time.monotonic()
-        if what == "compiling" or self._first is None:
-            self._first = (now, done)
-        since, before = self._first
+        if what != self._what or what == "compiling":
+            # stages differ in cost, and none is to blame for compilation
+            self._what, self._since = what, self._until if what != "compiling" else (now, done)
+        self._until = (now, done)
+        since, before = self._since
         rate = (done - before) / (now - since) if now > since and done > before else 0.0
         rate_text = f"{rate:.1f} steps/s" if rate else ""
         if self._bar:
