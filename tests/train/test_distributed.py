@@ -122,7 +122,8 @@ def test_the_program_on_two_processes(tiny_files, tmp_path):
     one, two = (dict(leaves_that_matter(model)) for model in models)
     assert one.keys() == two.keys()
     for name, x in one.items():
-        np.testing.assert_allclose(two[name], x, rtol=1e-5, atol=1e-5, err_msg=name)
+        # a fortieth of one of Adam's steps, which magnify the rounding of small gradients
+        np.testing.assert_allclose(two[name], x, rtol=1e-5, atol=1e-4, err_msg=name)
 
 
 def leaves_that_matter(tree):
