@@ -442,7 +442,7 @@ def _descend(
     metrics = {
         **metrics,
         "total": value,
-        "gradient_norm": optax.global_norm(gradients["network"]),
+        "gradient_norm": optax.tree.norm(gradients["network"]),
     }
     return Training(params, tx_state, state.step + 1, state.hyper), metrics
 
