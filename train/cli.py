@@ -78,6 +78,22 @@ def parse(
     return name, config, run
 
 
+def two_names(argv: Sequence[str], question: str) -> tuple[list[str], list[str]]:
+    """The two names that a command starts with, and its options.
+
+    Args:
+        argv: arguments after the program's name.
+        question: what to ask for if a name is missing, with the usage.
+
+    Raises:
+        InputError: fewer than two names, and no call for help.
+    """
+    names = [argument for argument in argv[:2] if not argument.startswith("-")]
+    if len(names) < 2 and "-h" not in argv and "--help" not in argv:
+        raise InputError(question)
+    return names, list(argv[len(names) :])
+
+
 def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """Run a program; bad input prints one line and exits with 2, an interrupt with 130."""
     # Orbax and Flax warn about their own internals; nothing there is the user's to mend

@@ -29,13 +29,12 @@ class ConvertOptions:
 
 def main(argv: Sequence[str]) -> None:
     """Convert one file."""
-    argv = list(argv)
-    names = [a for a in argv[:2] if not a.startswith("-")]
-    if len(names) < 2 and "-h" not in argv and "--help" not in argv:
-        raise InputError("which file, and where to? python -m train.convert FILE OUT.npz")
+    names, rest = cli.two_names(
+        argv, "which file, and where to? python -m train.convert FILE OUT.npz"
+    )
     options = tyro.cli(
         ConvertOptions,
-        args=argv[len(names) :],
+        args=rest,
         prog="python -m train.convert FILE OUT.npz",
         description=__doc__,
     )

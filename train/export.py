@@ -39,14 +39,10 @@ class ExportOptions:
 
 def main(argv: Sequence[str]) -> None:
     """Export a finished run."""
-    argv = list(argv)
-    wants_help = "-h" in argv or "--help" in argv
-    names = [a for a in argv[:2] if not a.startswith("-")]
-    if len(names) < 2 and not wants_help:
-        raise InputError("which run, and where to? python -m train.export RUN OUT")
+    names, rest = cli.two_names(argv, "which run, and where to? python -m train.export RUN OUT")
     options = tyro.cli(
         ExportOptions,
-        args=argv[len(names) :],
+        args=rest,
         prog="python -m train.export RUN OUT",
         description=__doc__,
     )
