@@ -7,9 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 
 MASKED = -1e9
 """Score of a key that must not be attended to; finite, so that no row turns into NaN."""
+
+
+KEPT = "kept"
+"""Name of the results inside a layer that its backward pass reads rather than computes again."""
 
 
 def sinusoidal_positions(length: int, features: int) -> np.ndarray:
@@ -126,7 +131,7 @@ class SelfAttention(nn.Module):
         total = jnp.sum(weights, axis=-1, keepdims=True)
         weights = Dropout(self.dropout, name="dropout")(weights, train)
         mixed = (weights.astype(self.dtype) @ value) / total.astype(self.dtype)
-        mixed = mixed.swapaxes(1, 2).reshape(batch, time, features)
+        mixed = checkpoint_name(mixed.swapaxes(1, 2).reshape(batch, time, features), KEPT)
         return nn.Dense(
             features,
             kernel_init=nn.initializers.xavier_uniform(),
@@ -154,7 +159,8 @@ class EncoderLayer(nn.Module):
         )
         x = x + Dropout(self.residual_dropout, name="drop_attention")(y, train)
         y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_feed_forward")(x)
-        y = nn.relu(nn.Dense(4 * features, dtype=self.dtype, name="expand")(y))
+        y = checkpoint_name(nn.Dense(4 * features, dtype=self.dtype, name="expand")(y), KEPT)
+        y = nn.relu(y)
         y = Dropout(self.relu_dropout, name="drop_relu")(y, train)
         y = nn.Dense(features, dtype=self.dtype, name="contract")(y)
         return x + Dropout(self.residual_dropout, name="drop_feed_forward")(y, train)
@@ -203,7 +209,8 @@ class SequenceEncoder(nn.Module):
                 length=self.layers,
             )
             # a layer's inside is cheaper to compute again than to carry through the scan
-            layer = nn.remat(EncoderLayer, static_argnums=(3,))(
+            policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+            layer = nn.remat(EncoderLayer, static_argnums=(3,), policy=policy)(
                 self.heads,
                 self.attention_dropout,
                 self.relu_dropout,
