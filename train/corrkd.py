@@ -97,7 +97,8 @@ def arms(config: MsaConfig) -> list[Arm]:
     unknown = [name for name in config.arms if name not in rows]
     if unknown:
         raise InputError(f"--arms {unknown[0]!r}: choose from {', '.join(map(repr, rows))}")
-    return [Arm(name, rows[name]) for name in config.arms or rows]
+    chosen = rows if config.ablate else config.arms or rows
+    return [Arm(name, rows[name]) for name in chosen]
 
 
 def _sweep_axis(text: str) -> list[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """`python -m train.msa`: distil a student that bears missing modalities.
 
-python -m train.msa                                    planted data, every arm, five seeds
+python -m train.msa                                    planted data, five seeds
 python -m train.msa mosi --data.path FILE --workdir runs/mosi
 python -m train.msa mosi --data.path FILE --seeds 5 --ablate
 """
