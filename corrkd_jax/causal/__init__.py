@@ -1,0 +1,36 @@
+"""De-biasing by intervention and by counterfactuals: pure functions of arrays.
+
+Intervention replaces `P(Y|X)` by `P(Y|do(X))`, an expectation over a dictionary of confounders;
+counterfactuals take from a model's output what its bias alone would have said. Every function
+takes anything that NumPy can read, so outputs of another framework need no conversion.
+"""
+
+from corrkd_jax.causal.counterfactual import (
+    Found,
+    beam_search,
+    grid_search,
+    purify,
+    replace_tokens,
+    stand_in,
+)
+from corrkd_jax.causal.dictionary import subject_dictionary
+from corrkd_jax.causal.intervention import (
+    backdoor_expectation,
+    backdoor_probabilities,
+    geometric_probabilities,
+    intervene,
+)
+
+__all__ = [
+    "Found",
+    "backdoor_expectation",
+    "backdoor_probabilities",
+    "beam_search",
+    "geometric_probabilities",
+    "grid_search",
+    "intervene",
+    "purify",
+    "replace_tokens",
+    "stand_in",
+    "subject_dictionary",
+]
