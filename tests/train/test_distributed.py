@@ -115,8 +115,9 @@ def test_the_program_on_two_processes(tiny_files, tmp_path):
     for a, b in zip(*metrics, strict=True):
         assert a.keys() == b.keys()
         for name in a:
+            # sums over a batch round differently across processes, and differently per machine
             assert a[name] == (
-                b[name] if isinstance(a[name], str) else pytest.approx(b[name], rel=1e-5, abs=1e-5)
+                b[name] if isinstance(a[name], str) else pytest.approx(b[name], rel=1e-4, abs=1e-4)
             )
     models = [load_run(tmp_path / name).models for name in ("one", "two")]
     one, two = (dict(leaves_that_matter(model)) for model in models)
