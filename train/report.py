@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from corrkd_jax.errors import InputError
 from train import corrkd, paper_tables
@@ -205,7 +202,8 @@ def _cell(values: np.ndarray) -> str:
 
 
 def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
     for row in rows:
         f1 = 100 * headline_f1(row.curve, truth).mean(axis=-1)
         mean, std = f1.mean(axis=0), f1.std(axis=0)
@@ -215,11 +213,11 @@ def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
     axes.set(xlabel="share of frames missing in every modality", ylabel="weighted F1 x 100")
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def _training_figure(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
-    figure, (scores, losses) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    scores, losses = figure.subplots(1, 2)
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in metrics:
         groups.setdefault(row.get("arm", row["stage"]), []).append(row)
@@ -232,4 +230,3 @@ def _training_figure(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
     losses.set(xlabel="epoch", ylabel="training loss, total")
     scores.legend(fontsize=6)
     figure.savefig(path, dpi=130)
-    plt.close(figure)

@@ -1,0 +1,95 @@
+"""A sentiment task whose training split has a label bias and a context bias of known size.
+
+A tenth of the words carry the sentiment, others only go with it: in the training split a class
+occurs more often, and each class brings context words of its own. On a split without that bias a
+model that trusts context is wrong, and what counterfactual inference takes away can be measured.
+Follows MCIS's page of planted tasks (arXiv:2403.05023); the words are made up.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FRAMES = 12
+KINDS = {"bad": 20, "good": 20, "left": 20, "right": 20, "plain": 60}
+"""Words by kind: negative and positive ones, context of class 0 and of class 1, neutral ones."""
+
+WORDS = tuple(f"{kind}{i:02d}" for kind, count in KINDS.items() for i in range(count))
+LEXICON = tuple(word for word in WORDS if word.startswith(("bad", "good")))
+"""Content words: those that carry sentiment."""
+
+_START = dict(zip(KINDS, np.cumsum([0, *KINDS.values()])[:-1].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How a split leans.
+
+    Attributes:
+        positive: share of class 1; 0.5 has no label bias.
+        context: share of context words that belong to the sample's class; 0.5 has no context
+            bias, less reverses it.
+    """
+
+    positive: float
+    context: float
+
+
+BIASED = Bias(0.8, 0.8)
+LABEL_BIASED = Bias(0.85, 0.5)
+UNBIASED = Bias(0.5, 0.5)
+REVERSED = Bias(0.5, 0.2)
+
+
+def generate(seed: int, bias: Bias, n: int, stream: int = 0) -> dict:
+    """One split in MMSA's fields.
+
+    Each of 12 words is a sentiment word with probability 0.15, then of its class's kind with
+    0.75; a context word with 0.30, then of its class's list with `bias.context`; else neutral.
+    Audio (5 features) and vision (20) are standard normal, shifted in the first one by 0.6 towards
+    the class; one frame repeated, as the files of utterance features have it.
+
+    Args:
+        seed: not negative.
+        bias: of this split.
+        n: samples.
+        stream: tells splits of one seed apart.
+
+    Returns:
+        `text` `[n, 12, 140]` one-hot float32, `audio`, `vision` `[n, 12, size]` float32,
+        `raw_text`, `id`, `classification_labels` 0 or 1, `regression_labels` -1 or 1,
+        `annotations`.
+    """
+    random = np.random.default_rng([seed, stream])
+    labels = (random.random(n) < bias.positive).astype(np.int64)
+    sign = 2 * labels - 1
+    kind = random.random((n, FRAMES))
+    agrees = random.random((n, FRAMES)) < np.where(kind < 0.15, 0.75, bias.context)
+    side = np.where(agrees, labels[:, None], 1 - labels[:, None])
+    number = random.integers(0, 20, (n, FRAMES))
+    sentiment = np.where(side == 1, _START["good"], _START["bad"]) + number
+    context = np.where(side == 1, _START["right"], _START["left"]) + number
+    neutral = _START["plain"] + random.integers(0, KINDS["plain"], (n, FRAMES))
+    words = np.where(kind < 0.15, sentiment, np.where(kind < 0.45, context, neutral))
+
+    def sense(size: int) -> np.ndarray:
+        x = random.standard_normal((n, 1, size))
+        x[:, 0, 0] += 0.6 * sign
+        return np.repeat(x, FRAMES, axis=1).astype(np.float32)
+
+    return {
+        "text": np.eye(len(WORDS), dtype=np.float32)[words],
+        "audio": sense(5),
+        "vision": sense(20),
+        "raw_text": [" ".join(WORDS[i] for i in row) for row in words],
+        "id": [f"bias{stream}$_${i:06d}" for i in range(n)],
+        "classification_labels": labels.astype(np.float32),
+        "regression_labels": sign.astype(np.float32),
+        "annotations": ["Positive" if y else "Negative" for y in labels],
+    }
+
+
+def content(raw_text: list[str], lexicon: tuple[str, ...] = LEXICON) -> np.ndarray:
+    """Which words carry sentiment, `[n, 12]` bool."""
+    known = set(lexicon)
+    return np.array([[word in known for word in text.split(" ")] for text in raw_text])

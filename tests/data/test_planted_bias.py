@@ -1,0 +1,57 @@
+"""The biased task: its rates are the ones it states, and the reader takes it."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from corrkd_jax.data import msa, planted_bias
+from corrkd_jax.data.planted_bias import BIASED, REVERSED, UNBIASED
+
+
+@pytest.mark.parametrize("bias", [BIASED, UNBIASED, REVERSED])
+def test_rates(bias):
+    split = planted_bias.generate(0, bias, 6000)
+    labels = split["classification_labels"].astype(int)
+    assert labels.mean() == pytest.approx(bias.positive, abs=0.02)
+    words = np.array([text.split(" ") for text in split["raw_text"]])
+    kinds = np.char.rstrip(words, "0123456789")
+    assert np.isin(kinds, ["bad", "good"]).mean() == pytest.approx(0.15, abs=0.01)
+    assert np.isin(kinds, ["left", "right"]).mean() == pytest.approx(0.30, abs=0.01)
+    for pair, rate in ((("bad", "good"), 0.75), (("left", "right"), bias.context)):
+        own = np.array(pair)[labels][:, None]
+        agrees = (kinds == own)[np.isin(kinds, pair)]
+        assert agrees.mean() == pytest.approx(rate, abs=0.02)
+    for name in ("audio", "vision"):
+        first = split[name][:, 0, 0]
+        assert first[labels == 1].mean() - first[labels == 0].mean() == pytest.approx(1.2, abs=0.08)
+
+
+def test_text_is_its_words_and_content_the_lexicon():
+    split = planted_bias.generate(1, BIASED, 20)
+    words = [planted_bias.WORDS[i] for i in split["text"][3].argmax(-1)]
+    assert split["raw_text"][3] == " ".join(words)
+    found = planted_bias.content(split["raw_text"])
+    assert found.shape == (20, planted_bias.FRAMES)
+    assert found[3].tolist() == [word.startswith(("bad", "good")) for word in words]
+
+
+def test_splits_of_a_seed_differ_and_repeat():
+    one, same, other = (planted_bias.generate(2, BIASED, 9, stream) for stream in (1, 1, 2))
+    assert one["raw_text"] == same["raw_text"] != other["raw_text"]
+    np.testing.assert_array_equal(one["audio"], same["audio"])
+    assert not set(one["id"]) & set(other["id"])
+
+
+def test_the_reader_takes_it(tmp_path):
+    parts = {"train": BIASED, "valid": UNBIASED, "test": REVERSED}
+    content = {
+        name: planted_bias.generate(3, bias, 30, stream)
+        for stream, (name, bias) in enumerate(parts.items())
+    }
+    path = tmp_path / "bias.pkl"
+    path.write_bytes(pickle.dumps(content))
+    dataset = msa.read(path)
+    assert dataset.layout == "mmsa"
+    assert dataset.train.features["text"].shape == (30, 12, 140)
+    assert dataset.train.raw_text == tuple(content["train"]["raw_text"])
