@@ -1,6 +1,6 @@
 """Splits of a multimodal file as the arrays that stages see."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -62,17 +62,7 @@ class Rows:
     def _part(self, index: np.ndarray | slice) -> msa.Split:
         if isinstance(index, slice) and index == slice(None):
             return self.split
-        split = self.split
-        numbers = np.arange(len(self))[index]
-        return replace(
-            split,
-            features={name: np.asarray(x[index]) for name, x in split.features.items()},
-            valid={name: x[index] for name, x in split.valid.items()},
-            ids=tuple(split.ids[i] for i in numbers),
-            scores=None if split.scores is None else split.scores[index],
-            classes=None if split.classes is None else split.classes[index],
-            raw_text=None,
-        )
+        return msa.take_rows(self.split, index)
 
     def _features(self, part: msa.Split) -> dict[str, np.ndarray]:
         if self.scaler is not None:

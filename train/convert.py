@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     for note in dataset.notes:
         say(f"{source}: {note}")
     msa.write_npz(dataset, target)
-    sizes = ", ".join(f"{name} {len(getattr(dataset, name).ids)}" for name in msa.SPLITS)
+    sizes = ", ".join(f"{name} {len(dataset.splits[name].ids)}" for name in dataset.splits)
     say(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {sizes}")
 
 

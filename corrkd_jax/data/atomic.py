@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -36,3 +37,18 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_pickle(folder: str | Path, name: str, content: object) -> Path:
+    """Write `folder/name`, a pickle of protocol 4; the folder is made if absent.
+
+    Raises:
+        InputError: the folder or the file cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    write_atomically(folder / name, lambda file: pickle.dump(content, file, 4))
+    return folder / name

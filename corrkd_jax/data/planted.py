@@ -10,13 +10,12 @@ A linear model on time-averaged features reaches, over seeds, 71 to 76 % on lang
 on audio, 56 to 60 % on vision and 74 to 80 % on all three.
 """
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 
 from corrkd_jax.data import msa
-from corrkd_jax.errors import InputError
+from corrkd_jax.data.atomic import write_pickle
 
 SCORES = (-2.0, -1.0, 1.0, 2.0)
 """`regression_labels` of class 0, 1, 2 and 3: the score tells the class, its sign the polarity."""
@@ -116,12 +115,8 @@ def write(folder: str | Path, seed: int) -> tuple[Path, Path]:
     Raises:
         InputError: the folder or a file cannot be written.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
-    paths = folder / "planted.pkl", folder / "planted_teacher.pkl"
-    for path, content in zip(paths, generate(seed), strict=True):
-        msa.write_atomically(path, lambda file, content=content: pickle.dump(content, file, 4))
-    return paths
+    student, teacher = generate(seed)
+    return (
+        write_pickle(folder, "planted.pkl", student),
+        write_pickle(folder, "planted_teacher.pkl", teacher),
+    )

@@ -7,8 +7,11 @@ Follows MCIS's page of planted tasks (arXiv:2403.05023); the words are made up.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from corrkd_jax.data.atomic import write_pickle
 
 FRAMES = 12
 KINDS = {"bad": 20, "good": 20, "left": 20, "right": 20, "plain": 60}
@@ -33,6 +36,16 @@ class Bias:
 
     positive: float
     context: float
+
+    @property
+    def reversed(self) -> "Bias":
+        """The opposite lean: of context where there is one, with balanced labels, else of labels.
+
+        What is balanced stays so.
+        """
+        if self.context != 0.5:
+            return Bias(0.5, 1 - self.context)
+        return Bias(1 - self.positive, 0.5)
 
 
 BIASED = Bias(0.8, 0.8)
@@ -87,6 +100,41 @@ def generate(seed: int, bias: Bias, n: int, stream: int = 0) -> dict:
         "regression_labels": sign.astype(np.float32),
         "annotations": ["Positive" if y else "Negative" for y in labels],
     }
+
+
+def splits(seed: int, bias: Bias = BIASED) -> dict[str, dict]:
+    """The splits of an experiment.
+
+    | split | n | leans as |
+    |---|---|---|
+    | `train` | 1500 | `bias` |
+    | `valid` | 500 | `UNBIASED`: coefficients are searched on it |
+    | `valid_biased` | 500 | `bias`: what a validation split drawn like training shows |
+    | `test` | 2000 | `UNBIASED` |
+    | `test_reversed` | 2000 | `bias.reversed` |
+    | `test_iid` | 2000 | `bias` |
+
+    Args:
+        seed: not negative.
+        bias: of training: `BIASED`, `LABEL_BIASED`, or `UNBIASED` for the negative control.
+    """
+    return {
+        "train": generate(seed, bias, 1500, 1),
+        "valid": generate(seed, UNBIASED, 500, 2),
+        "test": generate(seed, UNBIASED, 2000, 4),
+        "valid_biased": generate(seed, bias, 500, 3),
+        "test_reversed": generate(seed, bias.reversed, 2000, 5),
+        "test_iid": generate(seed, bias, 2000, 6),
+    }
+
+
+def write(folder: str | Path, seed: int, bias: Bias = BIASED) -> Path:
+    """Write `planted_bias.pkl`, a pickle of protocol 4 in MMSA's layout; see `splits`.
+
+    Raises:
+        InputError: the folder or the file cannot be written.
+    """
+    return write_pickle(folder, "planted_bias.pkl", splits(seed, bias))
 
 
 def content(raw_text: list[str], lexicon: tuple[str, ...] = LEXICON) -> np.ndarray:

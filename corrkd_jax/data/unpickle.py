@@ -141,6 +141,11 @@ def load(path: str | Path) -> object:
     except InputError:
         raise
     except _RefusedGlobal as refused:
+        if str(refused).startswith("joblib."):
+            raise InputError(
+                f"{path}: is a file of joblib, which keeps arrays in a form of its own; if you "
+                "trust it, convert it once: pickle.dump(joblib.load(IN), open(OUT, 'wb'), 4)"
+            ) from None
         raise InputError(
             f"{path}: refused: the pickle asks for {refused}, and only NumPy arrays and plain "
             "containers are loaded; save the data as such"

@@ -1,5 +1,7 @@
 """Fake files in the published layouts, small enough for tests."""
 
+import json
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -138,6 +140,116 @@ def mag_bert(text: str = "vectors") -> dict[str, list]:
             rows.append(((words, vision, audio), label, f"{split}[{number}]"))
         content[split] = rows
     return content
+
+
+def clue(folder: Path, names: tuple[str, ...] = ("train", "dev", "test")) -> Path:
+    """MISA's `train.pkl` and so on: rows ((ids, vision, audio, words), [[label]], segment).
+
+    Row i has 1 + i words of `WORDS`; id k is word k.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(5)
+    for name, n in zip(names, (7, 4, 5, 5), strict=False):
+        rows = []
+        for number in range(n):
+            ids = np.arange(1 + number) % len(WORDS)
+            vision, audio = random.normal(size=(len(ids), 4)), random.normal(size=(len(ids), 3))
+            words = [WORDS[i] for i in ids]
+            label = np.array([[number - 2.0]], np.float32)
+            rows.append(((ids, vision, audio, words), label, f"{name}{number % 2}[{number}]"))
+        save(folder / f"{name}.pkl", rows)
+    return folder
+
+
+UR_FUNNY = {"train": [1, 2, 3, 4], "dev": [5, 6], "test": [7, 8, 9]}
+
+
+def ur_funny() -> dict[str, Any]:
+    """UR-FUNNY's six pickles by name: segment s has s % 4 words, after s % 3 sentences of two."""
+    random = np.random.default_rng(6)
+    segments = [segment for fold in UR_FUNNY.values() for segment in fold]
+
+    def senses(size: int) -> dict[int, dict]:
+        return {
+            s: {
+                "punchline_features": random.normal(size=(s % 4, size)),
+                "context_features": [random.normal(size=(2, size)) for _ in range(s % 3)],
+            }
+            for s in segments
+        }
+
+    audio = senses(81)
+    audio[1]["punchline_features"][0, 0] = np.nan
+    return {
+        "data_folds": dict(UR_FUNNY),
+        "language_sdk": {
+            s: {
+                "punchline_embedding_indexes": list(range(s % 4)),
+                "context_embedding_indexes": [[5, 6]] * (s % 3),
+                "punchline_sentence": " ".join(f"punch{i}" for i in range(s % 4)),
+                "context_sentences": ["once upon"] * (s % 3),
+                "punchline_intervals": [],
+                "context_intervals": [],
+            }
+            for s in segments
+        },
+        "word_embedding_list": [np.full(300, 1.0 + i) for i in range(8)],
+        "covarep_features_sdk": audio,
+        "openface_features_sdk": senses(371),
+        "humor_label_sdk": {s: s % 2 for s in segments},
+    }
+
+
+def folder_of(folder: Path, content: dict[str, Any]) -> Path:
+    """One pickle a name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in content.items():
+        save(folder / f"{name}.pkl", value)
+    return folder
+
+
+def mustard(folder: Path) -> Path:
+    """MUStARD with features: twelve utterances of other shows and six of FRIENDS, two folds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(7)
+    speakers = ("SHELDON", "DOROTHY", "PERSON")
+    items = {
+        f"1_{number}": {
+            "utterance": f"Oh, it's number {number}!",
+            "speaker": "PERSON" if number >= 16 else speakers[number % 3],
+            "context": ["Well."],
+            "context_speakers": ["PERSON"],
+            "show": "FRIENDS" if number >= 12 else "BBT",
+            "sarcasm": number % 2 == 0,
+        }
+        for number in range(18)
+    }
+    (folder / "sarcasm_data.json").write_text(json.dumps(items))
+    rows = np.arange(18)
+    folds = [(rows[rows % 3 != fold], rows[rows % 3 == fold]) for fold in range(2)]
+    (folder / "split_indices.p").write_bytes(python2_pickle(folds))
+    for modality, size, suffix in (("text", 5, "pkl"), ("audio", 3, "npz"), ("vision", 4, "p")):
+        features = {
+            key: random.normal(size=(1 + number % 4, size)) for number, key in enumerate(items)
+        }
+        if modality == "vision":
+            features = {key: array[0] for key, array in features.items()}
+        path = folder / f"{modality}.{suffix}"
+        if suffix == "npz":
+            np.savez(path, **features)
+        else:
+            save(path, features)
+    return folder
+
+
+class Touch:
+    """A pickle that makes a folder when it is loaded by Python's own unpickler."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
 
 
 def glove(path: Path) -> Path:

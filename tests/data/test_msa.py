@@ -219,10 +219,10 @@ def test_word_vectors_with_a_header_and_a_word_with_a_space(tmp_path: Path):
     np.testing.assert_array_equal(data.train.features["text"][1, :2], [[1, 2], [3, 4]])
 
 
-def test_word_vectors_where_text_is_vectors(tmp_path: Path):
+def test_word_vectors_where_text_is_vectors_without_raw_text(tmp_path: Path):
     path = files.glove(tmp_path / "glove.txt")
-    for content in (files.mmsa_aligned(), files.mag_bert()):
-        with pytest.raises(InputError, match=r"data\.pkl: text: is numbers already"):
+    for content in (files.mult_sentiment(), files.mag_bert()):
+        with pytest.raises(InputError, match=r"data\.pkl: train: text: is numbers already"):
             _read(tmp_path, content, word_vectors=path)
 
 
@@ -534,7 +534,7 @@ def _one_split(random: np.random.Generator, n: int = 200, time: int = 5) -> msa.
 
 @pytest.mark.parametrize("chunk", [1, 1000, 2**26])
 def test_scaler(monkeypatch, chunk: int):
-    monkeypatch.setattr(msa, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr("corrkd_jax.data.fields._CHUNK_BYTES", chunk)
     split = _one_split(np.random.default_rng(0))
     split.features["audio"][..., 1] = 0.1  # does not vary
     split.features["vision"][3, 0, 2] = 1e6  # an outlier, to be clipped

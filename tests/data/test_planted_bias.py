@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from corrkd_jax.data import msa, planted_bias
-from corrkd_jax.data.planted_bias import BIASED, REVERSED, UNBIASED
+from corrkd_jax.data.planted_bias import BIASED, LABEL_BIASED, REVERSED, UNBIASED
 
 
 @pytest.mark.parametrize("bias", [BIASED, UNBIASED, REVERSED])
@@ -55,3 +55,47 @@ def test_the_reader_takes_it(tmp_path):
     assert dataset.layout == "mmsa"
     assert dataset.train.features["text"].shape == (30, 12, 140)
     assert dataset.train.raw_text == tuple(content["train"]["raw_text"])
+
+
+def test_reversed():
+    for bias, positive, context in ((BIASED, 0.5, 0.2), (LABEL_BIASED, 0.15, 0.5)):
+        assert bias.reversed.positive == pytest.approx(positive)
+        assert bias.reversed.context == pytest.approx(context)
+    assert UNBIASED.reversed == UNBIASED
+
+
+@pytest.mark.parametrize("bias", [BIASED, LABEL_BIASED, UNBIASED])
+def test_splits_of_an_experiment(bias):
+    content = planted_bias.splits(0, bias)
+    leans = {
+        "train": (1500, bias),
+        "valid": (500, UNBIASED),
+        "test": (2000, UNBIASED),
+        "valid_biased": (500, bias),
+        "test_reversed": (2000, bias.reversed),
+        "test_iid": (2000, bias),
+    }
+    assert list(content) == list(leans)
+    for name, (n, lean) in leans.items():
+        labels = content[name]["classification_labels"].astype(int)
+        assert len(labels) == n
+        assert labels.mean() == pytest.approx(lean.positive, abs=0.06)
+        words = np.array([text.split(" ") for text in content[name]["raw_text"]])
+        kinds = np.char.rstrip(words, "0123456789")
+        agrees = (kinds == np.array(["left", "right"])[labels][:, None])[
+            np.isin(kinds, ["left", "right"])
+        ]
+        assert agrees.mean() == pytest.approx(lean.context, abs=0.04)
+    assert len({name for fields in content.values() for name in fields["id"]}) == 8500
+
+
+def test_write(tmp_path):
+    path = planted_bias.write(tmp_path / "new", 1, LABEL_BIASED)
+    assert path == tmp_path / "new" / "planted_bias.pkl"
+    data = msa.read(path)
+    assert (data.layout, data.notes) == ("mmsa", ())
+    assert list(data.more) == ["valid_biased", "test_reversed", "test_iid"]
+    expected = planted_bias.splits(1, LABEL_BIASED)["test_iid"]
+    assert data.more["test_iid"].raw_text == tuple(expected["raw_text"])
+    # text frames are words, as counterfactuals of context need
+    assert " ".join(data.test.words[0]) == data.test.raw_text[0]

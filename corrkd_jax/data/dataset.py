@@ -1,0 +1,388 @@
+"""What every reader returns, and the way there: MMSA's fields, checked and cleaned.
+
+A reader of another layout brings its values to MMSA's names and then takes the same way.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corrkd_jax.data import fields as checked
+from corrkd_jax.errors import InputError
+
+MODALITIES = ("text", "audio", "vision")
+SPLITS = ("train", "valid", "test")
+SENTIMENT = ("sentiment",)
+
+_LABEL_KEYS = ("regression_labels", "classification_labels")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a dataset; row i of every field is the same utterance.
+
+    Attributes:
+        features: modality -> [n, time, features] float32, finite. The three modalities may differ
+            in time and in features. Read from an `.npz`, they are read-only memory maps.
+        valid: modality -> [n, time] bool, True where a frame is real and False where it is
+            padding; every row has at least one True.
+        ids: n strings, unique within the split.
+        scores: [n] float32 sentiment, in [-3, 3] for MOSI and MOSEI and [-1, 1] for SIMS, or None.
+        classes: [n, tasks] int32, the class labels that the file holds, or None.
+        raw_text: n strings, or None.
+        words: n rows; word t of a row is what text frame t stands for, "" where a frame stands for
+            none. A row has no more words than frames; the frames after its last word are padding.
+            None where the frames are not known to be words.
+    """
+
+    features: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+    ids: tuple[str, ...]
+    scores: np.ndarray | None
+    classes: np.ndarray | None
+    raw_text: tuple[str, ...] | None
+    words: tuple[tuple[str, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of one file or folder.
+
+    Attributes:
+        train, valid, test: the splits; the feature size of a modality is the same in all.
+        source: the path that was read.
+        layout: "mmsa", "mult", "mag-bert", "clue", "ur-funny", "mustard" or "npz".
+        aligned: whether the three modalities have the same number of frames in every split.
+        tasks: ("sentiment",), ("humor",), ("sarcasm",) or ("neutral", "happy", "sad", "angry").
+        notes: what was cleaned or looks odd, one line each.
+        more: name -> further split, such as "test_ood", "test_reversed" or "valid_biased".
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    source: str
+    layout: str
+    aligned: bool
+    tasks: tuple[str, ...]
+    notes: tuple[str, ...]
+    more: dict[str, Split] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All splits by name: train, valid, test, then those of `more`."""
+        return {name: getattr(self, name) for name in SPLITS} | self.more
+
+
+def make_split(
+    fields: dict[str, Any], split: str, where: str, counts: Counter, notes: list[str]
+) -> Split:
+    """Check and clean the MMSA fields of one split; empties `fields` of its features.
+
+    Args:
+        fields: MMSA's keys; and `words`, if the reader knows the words of the text frames.
+        split: its name.
+        where: file and split, for messages.
+        counts: receives the numbers that `count_notes` reports.
+        notes: receives remarks on ids.
+    """
+    features: dict[str, np.ndarray] = {}
+    for modality in MODALITIES:
+        raw = checked.numbers(checked.take(fields, modality, where), where, modality)
+        checked.check_features(raw, where, modality)
+        with np.errstate(over="ignore"):
+            array = np.require(raw, np.float32, "W")
+        del raw
+        counts[modality, "values"] += array.size
+        counts[modality, "not finite"] += _zero_not_finite(array)
+        features[modality] = array
+    n = len(features["text"])
+    for modality in MODALITIES:
+        checked.check_rows(len(features[modality]), n, where, modality)
+
+    valid, outside, real = _valid_frames(fields, features, where)
+    for modality in MODALITIES:
+        counts[modality, "outside"] += outside[modality]
+        counts[modality, "real"] += real[modality]
+
+    scores = classes = None
+    if not any(key in fields for key in _LABEL_KEYS):
+        checked.take(fields, "regression_labels", where)
+    if "regression_labels" in fields:
+        scores = checked.label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+    if "classification_labels" in fields:
+        numbers = checked.label_field(fields, "classification_labels", n, where)
+        classes = numbers.astype(np.int32)
+        if np.any(classes != numbers) or classes.min() < 0:
+            raise InputError(
+                f"{where}: classification_labels: class labels must be whole numbers from 0; "
+                "correct them or remove the field"
+            )
+    raw_text = None
+    if fields.get("raw_text") is not None:
+        raw_text = checked.strings(fields["raw_text"], n, where, "raw_text")
+    words = fields.get("words")
+    if words is None and raw_text is not None:
+        words = _words_by_count(raw_text, valid["text"])
+    if fields.get("id") is None:
+        ids = tuple(f"{split}-{number:06d}" for number in range(n))
+        notes.append(f"{split}: no ids in the file, generated as {ids[0]}")
+    else:
+        ids, repeated = _unique(checked.strings(fields["id"], n, where, "id"))
+        if repeated:
+            notes.append(f"{split}: {repeated} repeated ids made unique by a suffix such as #2")
+    return Split(features, valid, ids, scores, classes, raw_text, words)
+
+
+def make_dataset(
+    splits: Mapping[str, Split],
+    path: str | Path,
+    layout: str,
+    notes: Sequence[str],
+    tasks: tuple[str, ...] = SENTIMENT,
+) -> Dataset:
+    """Checks between splits; `tasks` is for files with one label a sample."""
+    train = splits["train"]
+    for name, split in splits.items():
+        for modality in MODALITIES:
+            size, expected = split.features[modality].shape[2], train.features[modality].shape[2]
+            if size != expected:
+                raise InputError(
+                    f"{path}: {name}: {modality}: {size} features, but train has {expected}; the "
+                    "splits must come from the same extraction"
+                )
+        for key, here, there in (
+            ("regression_labels", split.scores, train.scores),
+            ("classification_labels", split.classes, train.classes),
+        ):
+            if (here is None) != (there is None) or (
+                here is not None and here.shape[1:] != there.shape[1:]
+            ):
+                raise InputError(
+                    f"{path}: {name}: {key}: is not the same kind of label as in train; give all "
+                    "splits the same label fields"
+                )
+    shared_ids = []
+    for first, second in combinations(splits, 2):
+        shared = set(splits[first].ids) & set(splits[second].ids)
+        if shared:
+            shared_ids.append(f"{len(shared)} ids are in both {first} and {second}: {min(shared)}")
+    return Dataset(
+        train=train,
+        valid=splits["valid"],
+        test=splits["test"],
+        source=str(path),
+        layout=layout,
+        aligned=all(
+            len({split.features[modality].shape[1] for modality in MODALITIES}) == 1
+            for split in splits.values()
+        ),
+        tasks=(
+            checked.EMOTIONS if train.classes is not None and train.classes.shape[1] > 1 else tasks
+        ),
+        # A file from write_npz brings the notes of its first reading.
+        notes=tuple(dict.fromkeys((*notes, *shared_ids))),
+        more={name: split for name, split in splits.items() if name not in SPLITS},
+    )
+
+
+def take_rows(split: Split, index: np.ndarray) -> Split:
+    """Some rows of a split, by their numbers or by a mask `[n]`; features leave the disk."""
+    numbers = np.arange(len(split.ids))[index]
+
+    def of(rows: tuple | None) -> tuple | None:
+        return None if rows is None else tuple(rows[i] for i in numbers)
+
+    return Split(
+        features={name: np.asarray(x[numbers]) for name, x in split.features.items()},
+        valid={name: x[numbers] for name, x in split.valid.items()},
+        ids=of(split.ids),
+        scores=None if split.scores is None else split.scores[numbers],
+        classes=None if split.classes is None else split.classes[numbers],
+        raw_text=of(split.raw_text),
+        words=of(split.words),
+    )
+
+
+def concatenate(splits: Sequence[Split], source: str) -> Split:
+    """The rows of several splits of one file, one after the other.
+
+    Raises:
+        InputError: the splits differ in the frames of a modality.
+    """
+    for modality in MODALITIES:
+        frames = {split.features[modality].shape[1] for split in splits}
+        if len(frames) > 1:
+            raise InputError(
+                f"{source}: {modality}: splits of {sorted(frames)} frames cannot be joined; pad "
+                "them to the same length"
+            )
+
+    def joined(key: str) -> Any:
+        parts = [getattr(split, key) for split in splits]
+        if any(part is None for part in parts):
+            return None
+        if isinstance(parts[0], tuple):
+            return tuple(item for part in parts for item in part)
+        return np.concatenate(parts)
+
+    return Split(
+        features={m: np.concatenate([s.features[m] for s in splits]) for m in MODALITIES},
+        valid={m: np.concatenate([s.valid[m] for s in splits]) for m in MODALITIES},
+        ids=_unique(joined("ids"))[0],
+        scores=joined("scores"),
+        classes=joined("classes"),
+        raw_text=joined("raw_text"),
+        words=joined("words"),
+    )
+
+
+def id_hashes(ids: Sequence[str]) -> np.ndarray:
+    """Hashes of ids to derive a random key per sample from, whatever its place in a batch.
+
+    Args:
+        ids: n strings.
+
+    Returns:
+        [n, 2] uint32: the 8 bytes of BLAKE2b as two little-endian words, the same on every
+        platform and in every release.
+    """
+    digests = [
+        hashlib.blake2b(name.encode("utf8", "surrogatepass"), digest_size=8).digest()
+        for name in ids
+    ]
+    return np.frombuffer(b"".join(digests), "<u4").reshape(-1, 2).astype(np.uint32)
+
+
+def count_notes(counts: Counter) -> list[str]:
+    """What cleaning did to all splits together, one line a modality and kind."""
+    notes = []
+    for modality in MODALITIES:
+        bad, outside = counts[modality, "not finite"], counts[modality, "outside"]
+        if bad:
+            share = 100 * bad / counts[modality, "values"]
+            notes.append(f"{modality}: {bad} values not finite ({share:.2g} %) set to 0")
+        if outside:
+            share = 100 * outside / counts[modality, "real"]
+            notes.append(
+                f"{modality}: {outside} non-zero frames ({share:.2g} %) lie in what lengths or "
+                "text_bert call padding and are ignored"
+            )
+    return notes
+
+
+def _zero_not_finite(array: np.ndarray) -> int:
+    """Set NaN and infinities to 0 in place; return how many there were."""
+    bad = 0
+    for rows in checked.row_chunks(array):
+        finite = np.isfinite(array[rows])
+        if not finite.all():
+            bad += finite.size - np.count_nonzero(finite)
+            array[rows][~finite] = 0.0
+    return bad
+
+
+def _valid_frames(
+    fields: dict[str, Any], features: dict[str, np.ndarray], where: str
+) -> tuple[dict[str, np.ndarray], dict[str, int], dict[str, int]]:
+    """Masks [n, time] of the real frames; `read` states the law.
+
+    Returns:
+        The mask of each modality, its number of non-zero frames outside of the mask, and its
+        number of non-zero frames.
+    """
+    content = {modality: array.any(axis=-1) for modality, array in features.items()}
+    aligned = len({mask.shape for mask in content.values()}) == 1
+    attention = None
+    if fields.get("text_bert") is not None:
+        tokens = checked.numbers(fields["text_bert"], where, "text_bert")
+        n, time = content["text"].shape
+        if tokens.shape != (n, 3, time):
+            raise InputError(
+                f"{where}: text_bert: shape {tokens.shape}, but {(n, 3, time)} as text is needed; "
+                "correct or remove the field"
+            )
+        attention = tokens[:, 1] != 0
+    union = content["text"] | content["audio"] | content["vision"] if aligned else None
+    valid = {}
+    for modality in MODALITIES:
+        lengths = fields.get(f"{modality}_lengths")
+        if lengths is not None:
+            mask = _length_mask(lengths, content[modality].shape, where, f"{modality}_lengths")
+        elif attention is not None and (aligned or modality == "text"):
+            mask = attention
+        else:
+            mask = _span(content[modality] if union is None else union)
+        mask[~mask.any(axis=1), 0] = True
+        valid[modality] = mask
+    real = {name: np.count_nonzero(mask) for name, mask in content.items()}
+    outside = {name: np.count_nonzero(mask & ~valid[name]) for name, mask in content.items()}
+    return valid, outside, real
+
+
+def _span(nonzero: np.ndarray) -> np.ndarray:
+    """[n, time] bool: from the first to the last True of each row, both included."""
+    begun = np.logical_or.accumulate(nonzero, axis=1)
+    to_come = np.logical_or.accumulate(nonzero[:, ::-1], axis=1)[:, ::-1]
+    return begun & to_come
+
+
+def _length_mask(lengths: Any, shape: tuple[int, ...], where: str, key: str) -> np.ndarray:
+    n, time = shape
+    numbers = checked.numbers(lengths, where, key)
+    if numbers.ndim == 0 or numbers.size != len(numbers):
+        raise InputError(f"{where}: {key}: shape {numbers.shape}; one length per sample is needed")
+    checked.check_rows(len(numbers), n, where, key)
+    numbers = numbers.reshape(n)
+    if not np.all((numbers >= 0) & (numbers == np.rint(numbers))):
+        raise InputError(f"{where}: {key}: lengths must be whole numbers from 0; correct the field")
+    if numbers.max() > time:
+        raise InputError(
+            f"{where}: {key}: a length of {numbers.max():g} exceeds the {time} frames of the "
+            "array; the field belongs to other features, correct or remove it"
+        )
+    return np.arange(time) < numbers[:, None]
+
+
+def _unique(ids: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """Ids with a suffix for each repetition, and how many got one."""
+    taken = set(ids)
+    seen: Counter = Counter()
+    result, repeated = [], 0
+    for name in ids:
+        seen[name] += 1
+        other = name
+        if seen[name] > 1:
+            repeated += 1
+            while (other := f"{name}#{seen[name]}") in taken:
+                seen[name] += 1
+            taken.add(other)
+        result.append(other)
+    return tuple(result), repeated
+
+
+def _words_by_count(
+    raw_text: tuple[str, ...], valid: np.ndarray
+) -> tuple[tuple[str, ...], ...] | None:
+    """The words of the text frames, if every sentence has as many as its row has real frames."""
+    sentences = [text.split() for text in raw_text]
+    # A row without a word has one frame all the same.
+    if any(
+        max(1, len(sentence)) != count
+        for sentence, count in zip(sentences, valid.sum(axis=1), strict=True)
+    ):
+        return None
+    rows = []
+    for sentence, mask in zip(sentences, valid, strict=True):
+        frames = np.flatnonzero(mask)
+        row = [""] * (frames[-1] + 1)
+        for frame, word in zip(frames, sentence, strict=False):
+            row[frame] = word
+        rows.append(tuple(row))
+    return tuple(rows)

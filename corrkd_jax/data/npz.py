@@ -1,0 +1,181 @@
+"""This project's own file: plain arrays that `read` maps from disk instead of loading."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from corrkd_jax.data import fields as checked
+from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.data.dataset import MODALITIES, SENTIMENT, SPLITS, Dataset, Split, make_dataset
+from corrkd_jax.errors import InputError
+
+
+def write_npz(dataset: Dataset, path: str | Path) -> None:
+    """Convert a dataset to an uncompressed `.npz` whose features `read` maps instead of loading.
+
+    Members: `tasks`, `notes` and, for each split, `train/text`, `train/text_valid` (and so for
+    the other modalities), `train/ids`, and where present `train/scores`, `train/classes`,
+    `train/raw_text`, `train/words`. Lists of text other than the ids are UTF-8 JSON in a uint8
+    array, since fixed-width strings would be as wide as the longest sentence.
+
+    Args:
+        dataset: what to write; its features may themselves be memory maps.
+        path: the file, replaced atomically.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    members: dict[str, np.ndarray] = {
+        "tasks": np.array(dataset.tasks),
+        "notes": _to_json(dataset.notes),
+    }
+    for name, split in dataset.splits.items():
+        for modality in MODALITIES:
+            members[f"{name}/{modality}"] = split.features[modality]
+            members[f"{name}/{modality}_valid"] = split.valid[modality]
+        members[f"{name}/ids"] = np.array(split.ids)
+        if split.scores is not None:
+            members[f"{name}/scores"] = split.scores
+        if split.classes is not None:
+            members[f"{name}/classes"] = split.classes
+        if split.raw_text is not None:
+            members[f"{name}/raw_text"] = _to_json(split.raw_text)
+        if split.words is not None:
+            members[f"{name}/words"] = _to_json(split.words)
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **members))
+
+
+def _to_json(strings: Sequence) -> np.ndarray:
+    return np.frombuffer(json.dumps(strings).encode(), np.uint8)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as a zip archive does; False for what cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError:
+        return False  # unpickle.load says what is wrong with the path
+
+
+def read_npz(path: Path) -> Dataset:
+    """Read a file of `write_npz`; raises InputError where it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            arrays = {
+                member.filename.removesuffix(".npy"): _member(path, archive, file, member)
+                for member in archive.infolist()
+                if member.filename.endswith(".npy")
+            }
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a whole .npz file of plain arrays ({reason})") from error
+    if not any(f"{split}/text" in arrays for split in SPLITS):
+        found = ", ".join(sorted(arrays)[:12]) or "none"
+        raise InputError(
+            f"{path}: no member 'train/text'; use a file from write_npz (found: {found})"
+        )
+    found = [key.removesuffix("/text") for key in arrays if key.endswith("/text")]
+    splits = {
+        split: _npz_split(arrays, split, f"{path}: {split}")
+        for split in dict.fromkeys((*SPLITS, *found))
+    }
+    notes = _strings(arrays["notes"], f"{path}: notes") if "notes" in arrays else ()
+    tasks = tuple(map(str, np.atleast_1d(arrays.get("tasks", SENTIMENT))))
+    return make_dataset(splits, path, "npz", notes, tasks)
+
+
+def _member(
+    path: Path, archive: zipfile.ZipFile, file: BinaryIO, member: zipfile.ZipInfo
+) -> np.ndarray:
+    """One array of an `.npz`: a read-only memory map, or loaded where it is compressed or empty."""
+    if member.compress_type == zipfile.ZIP_STORED:
+        # The local header has name and extra fields of its own lengths, at bytes 26 to 29.
+        file.seek(member.header_offset + 26)
+        skip = np.frombuffer(file.read(4), "<u2").sum()
+        file.seek(member.header_offset + 30 + int(skip))
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is not None:
+            shape, fortran, dtype = read_header(file)
+            if dtype.hasobject:
+                raise ValueError(f"{member.filename} holds Python objects")
+            if 0 not in shape and dtype.itemsize:
+                order = "F" if fortran else "C"
+                return np.memmap(path, dtype, "r", file.tell(), shape, order)
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str) -> Split:
+    """Check the members of one split; features stay memory maps."""
+    fields = {
+        key.removeprefix(f"{split}/"): array
+        for key, array in arrays.items()
+        if key.startswith(f"{split}/")
+    }
+    features, valid = {}, {}
+    for modality in MODALITIES:
+        array = checked.numbers(checked.take(fields, modality, where), where, modality)
+        checked.check_features(array, where, modality)
+        if modality != "text":
+            checked.check_rows(len(array), len(features["text"]), where, modality)
+        key = f"{modality}_valid"
+        mask = np.array(checked.take(fields, key, where))
+        if mask.dtype != bool or mask.shape != array.shape[:2] or not mask.any(axis=1).all():
+            raise InputError(
+                f"{where}: {key}: must be bool {array.shape[:2]} with a True in every row; write "
+                "the file again with write_npz"
+            )
+        features[modality] = array if array.dtype == np.float32 else array.astype(np.float32)
+        valid[modality] = mask
+    n = len(features["text"])
+    ids = tuple(map(str, np.atleast_1d(checked.take(fields, "ids", where)).tolist()))
+    checked.check_rows(len(ids), n, where, "ids")
+    if len(set(ids)) < n:
+        raise InputError(f"{where}: ids: must be unique; write the file again with write_npz")
+    scores = classes = raw_text = words = None
+    for key, name in (("scores", "regression_labels"), ("classes", "classification_labels")):
+        if key in fields:
+            fields[name] = fields[key]
+    if "scores" in fields:
+        scores = checked.label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+    if "classes" in fields:
+        classes = checked.label_field(fields, "classification_labels", n, where).astype(np.int32)
+    if scores is None and classes is None:
+        checked.take(fields, "scores", where)
+    if "raw_text" in fields:
+        raw_text = _strings(fields["raw_text"], f"{where}: raw_text")
+        checked.check_rows(len(raw_text), n, where, "raw_text")
+    if "words" in fields:
+        rows = _from_json(fields["words"], f"{where}: words")
+        checked.check_rows(len(rows), n, where, "words")
+        frames = features["text"].shape[1]
+        if not all(isinstance(row, list) and len(row) <= frames for row in rows):
+            raise InputError(
+                f"{where}: words: must be lists of at most {frames} words, the frames of text; "
+                "write the file again with write_npz"
+            )
+        words = tuple(tuple(map(str, row)) for row in rows)
+    return Split(features, valid, ids, scores, classes, raw_text, words)
+
+
+def _strings(array: np.ndarray, where: str) -> tuple[str, ...]:
+    return tuple(map(str, _from_json(array, where)))
+
+
+def _from_json(array: np.ndarray, where: str) -> list:
+    try:
+        value = json.loads(np.asarray(array, np.uint8).tobytes())
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: is no JSON list; write the file again") from error
+    if not isinstance(value, list):
+        raise InputError(f"{where}: is no JSON list; write the file again")
+    return value
