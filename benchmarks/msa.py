@@ -162,7 +162,7 @@ def _ours(name: str, options: Options):
     from corrkd_jax.data import msa as data_msa
     from train import corrkd, parallel
     from train.engine import Pipeline
-    from train.msa import lanes_for
+    from train.inputs import lanes_for
     from train.protocol import Task
 
     seeds, arms = _lanes(name)

@@ -5,29 +5,35 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class SourceConfig:
     """Which file, and how it is read."""
 
     path: str = ""
-    """MMSA, MulT or MAG-BERT pickle, or .npz of train.convert; empty: planted data."""
-    teacher_path: str = ""
-    """Another file whose train split trains the teacher; empty: the same as the student's."""
+    """File or folder in one of the layouts of docs/data.md; empty: planted data."""
     word_vectors: str = ""
-    """Word vectors in GloVe's text format, for layouts that hold words instead of features."""
-    labels: Literal["binary", "ternary", "seven", "classes"] = "binary"
-    """binary: score > 0, zeros left out; ternary: its sign; seven: rounded; classes: the file's."""
+    """Word vectors in GloVe's text format, for layouts that hold words; rebuilds text from them."""
     scale: bool = True
     """z-score every feature by its mean and deviation on the train split; off: literal values."""
     clip: float = 5.0
     """Scaled features are clipped to plus and minus this."""
     max_frames: int = 50
-    """Longest sequence taken from layouts of variable length (MAG-BERT)."""
+    """Longest sequence taken from layouts of variable length."""
     feed: Literal["auto", "device", "grain"] = "auto"
     """device: the data live on the device; grain: batches stream from disk; auto: what fits."""
     threads: int = 2
     """Reading threads when batches stream from disk."""
     planted_seed: int = 0
     """Seed of the planted data."""
+
+
+@dataclass(frozen=True)
+class DataConfig(SourceConfig):
+    """Which files, and what their labels mean."""
+
+    teacher_path: str = ""
+    """Another file whose train split trains the teacher; empty: the same as the student's."""
+    labels: Literal["binary", "ternary", "seven", "classes"] = "binary"
+    """binary: score > 0, zeros left out; ternary: its sign; seven: rounded; classes: the file's."""
 
 
 @dataclass(frozen=True)

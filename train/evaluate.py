@@ -24,6 +24,7 @@ from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
 from train import cli, corrkd, msa, report, results
 from train.batches import Rows
+from train.inputs import Inputs, lanes_for
 from train.progress import say
 from train.protocol import scores
 from train.trained import Trained, check_features, load_run
@@ -74,7 +75,7 @@ def evaluate(folder: Path, options: EvaluateOptions) -> None:
         config = replace(config, data=replace(config.data, path=options.data.path))
     inputs = inputs_for(run, config.data)
     rows_of = inputs.sets[options.split]
-    lanes = msa.lanes_for("auto")
+    lanes = lanes_for("auto")
     rows, truth = msa.judge(config, inputs, run.models, run.arms, lanes, options.split)
     out = Path(options.out) if options.out else folder
     out.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def evaluate(folder: Path, options: EvaluateOptions) -> None:
     say(f"{out / 'evaluation.md'}, {out / 'predictions.csv'}")
 
 
-def inputs_for(run: Trained, config: DataConfig) -> msa.Inputs:
+def inputs_for(run: Trained, config: DataConfig) -> Inputs:
     """A file as the run's networks take it: its labels, its scaler.
 
     Raises:
@@ -116,7 +117,7 @@ def inputs_for(run: Trained, config: DataConfig) -> msa.Inputs:
         name: Rows(getattr(dataset, name), run.scaler, run.task, dataset.source, dtype)
         for name in files.SPLITS
     }
-    return msa.Inputs(dataset, run.task, sets)
+    return Inputs(dataset, run.task, sets)
 
 
 def predictions_csv(

@@ -17,70 +17,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from configs.msa import PRESETS, DataConfig, MsaConfig
-from corrkd_jax.data import msa, planted
+from configs.msa import PRESETS, MsaConfig
+from corrkd_jax.data import planted
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, parallel, report, results
-from train.batches import Rows
+from train import cli, corrkd, parallel, report, results, trained
 from train.engine import Pipeline
-from train.feed import Feed
+from train.inputs import Inputs, lanes_for, load, place, stage_sets
 from train.loop import run
 from train.progress import say
-from train.protocol import Task, make_task
-from train.stage import Lanes, looped, vectorized
-from train.workdir import CONFIG, METRICS, Workdir, fresh_folder, read_config, write_text
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """A data set, ready for stages.
-
-    Attributes:
-        dataset: as read.
-        task: what its labels mean.
-        sets: `train`, `valid`, `test`, and `teacher` if the teacher has a file of its own.
-    """
-
-    dataset: msa.Dataset
-    task: Task
-    sets: dict[str, Rows]
-
-
-def load(config: DataConfig, dtype: Any) -> Inputs:
-    """Read the files of a configuration, check them, fit the scaler.
-
-    Raises:
-        InputError: a file cannot be used; see `corrkd_jax.data.msa.read`.
-    """
-    vectors = config.word_vectors or None
-    dataset = msa.read(config.path, vectors, config.max_frames)
-    task = make_task(dataset, config.labels)
-    # statistics of the student's training split alone: what will be known at test time
-    scaler = msa.fit_scaler(dataset.train, config.clip) if config.scale else None
-    splits = {name: getattr(dataset, name) for name in msa.SPLITS}
-    sources = dict.fromkeys(splits, dataset.source)
-    if config.teacher_path:
-        other = msa.read(config.teacher_path, vectors, config.max_frames)
-        check_fits(dataset, other)
-        make_task(other, config.labels)
-        splits["teacher"], sources["teacher"] = other.train, other.source
-    sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
-    return Inputs(dataset, task, sets)
-
-
-def check_fits(dataset: msa.Dataset, other: msa.Dataset) -> None:
-    """Refuse a second file whose features are not the first one's.
-
-    Raises:
-        InputError: names both files, the modality and both sizes.
-    """
-    for name, array in dataset.train.features.items():
-        found = other.train.features[name].shape[2]
-        if found != array.shape[2]:
-            raise InputError(
-                f"{other.source}: train: {name} has {found} features, {dataset.source} has "
-                f"{array.shape[2]}; a model takes only one of them"
-            )
+from train.stage import Lanes
+from train.workdir import METRICS, Workdir, fresh_folder, write_text
 
 
 def main(argv: Sequence[str]) -> None:
@@ -131,8 +77,6 @@ def train(
     preset: str, config: MsaConfig, options: cli.RunOptions, folder: Path
 ) -> list[results.Row]:
     """One run from files to report; returns the rows of its table."""
-    from train import trained  # which brings back what this writes, and so imports this module
-
     started = time.monotonic()
     saved = {"program": "msa", "preset": preset, **dataclasses.asdict(config)}
     workdir = Workdir(folder, saved, options.resume)
@@ -156,7 +100,7 @@ def train(
             layout,
             lanes_for(options.lanes),
         )
-        feed, data = place(config, inputs, seeds)
+        feed, data = place(config.data, inputs, seeds, chosen.batch)
         names = [arm.name for arm in corrkd.arms(config)]
         tracks = run(
             pipeline,
@@ -195,35 +139,6 @@ def with_data(config: MsaConfig, folder: Path) -> MsaConfig:
     paths = {"path": str(target / "planted.pkl")}
     paths["teacher_path"] = str(target / "planted_teacher.pkl")
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths))
-
-
-def stage_sets(inputs: Inputs) -> list[str]:
-    """Names of the sets that stages train on."""
-    return [name for name in inputs.sets if name not in ("valid", "test")]
-
-
-def lanes_for(name: str) -> Lanes:
-    """How seeds and arms share a device; `auto` is side by side except on CPU."""
-    if name == "auto":
-        name = "map" if jax.default_backend() == "cpu" else "vmap"
-    return {"map": looped, "vmap": vectorized}[name]
-
-
-def place(
-    config: MsaConfig, inputs: Inputs, seeds: Sequence[int]
-) -> tuple[Feed | None, dict[str, Any]]:
-    """Put the sets on the device whole, or arrange for the training sets to be streamed."""
-    names = stage_sets(inputs)
-    streamed = config.data.feed == "grain" or (
-        config.data.feed == "auto"
-        and sum(inputs.sets[n].nbytes for n in (*names, "valid")) > parallel.memory() / 2
-    )
-    data = {"valid": inputs.sets["valid"].take()}
-    if not streamed:
-        return None, data | {name: inputs.sets[name].take() for name in names}
-    first = slice(config.optimizer.batch)
-    feed = Feed({name: inputs.sets[name] for name in names}, seeds, config.data.threads)
-    return feed, data | {name: inputs.sets[name].take(first) for name in names}
 
 
 def judge(
@@ -292,38 +207,6 @@ def write_results(
     if preset == "planted" and (margins := report.planted_margins(rows, truth)):
         say("\n" + margins)
     say(f"\n{folder / 'report.md'} ({seconds:.0f} s)")
-
-
-def restore_config(folder: Path) -> tuple[str, MsaConfig]:
-    """Preset and configuration of a finished run.
-
-    Raises:
-        InputError: the folder is not a run of this program, or of another version of it.
-    """
-    saved = read_config(folder)
-    if not isinstance(saved, dict) or saved.pop("program", None) != "msa":
-        raise InputError(f"{folder / CONFIG}: not a run of train.msa")
-    if not isinstance(preset := saved.pop("preset", None), str):
-        raise InputError(f"{folder / CONFIG}: names no preset; it was not written by train.msa")
-    return preset, _dataclass_from(MsaConfig, saved, str(folder / CONFIG))
-
-
-def _dataclass_from(kind: Any, values: dict[str, Any], where: str) -> Any:
-    if not isinstance(values, dict):
-        raise InputError(f"{where} is {values!r}, not a group of fields")
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise InputError(f"{where}: {unknown[0]} is no field of this version")
-    filled = {}
-    for name, value in values.items():
-        inner = fields[name].type
-        if dataclasses.is_dataclass(inner):
-            value = _dataclass_from(inner, value, f"{where}: {name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        filled[name] = value
-    return kind(**filled)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A finished run, written and brought back without the data that it was trained on."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 from configs.msa import MsaConfig
 from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
-from train import corrkd, msa
+from train import corrkd
+from train.inputs import Inputs
 from train.protocol import Task
-from train.workdir import Workdir, load_model
+from train.workdir import CONFIG, Workdir, load_model, read_config
 
 FACTS = "model.json"
 
@@ -42,7 +43,7 @@ class Trained:
     arms: list[str]
 
 
-def save(workdir: Workdir, inputs: msa.Inputs, best: dict[str, Any]) -> None:
+def save(workdir: Workdir, inputs: Inputs, best: dict[str, Any]) -> None:
     """Write the selected parameters, the scaler and what the model expects."""
     scaler = inputs.sets["train"].scaler
     workdir.save_model({**best, "scaler": _arrays(scaler)})
@@ -60,7 +61,7 @@ def load_run(folder: Path) -> Trained:
     Raises:
         InputError: no such run, an unfinished one, or one of another version.
     """
-    preset, config = msa.restore_config(folder)
+    preset, config = restore_config(folder)
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -79,6 +80,38 @@ def load_run(folder: Path) -> Trained:
     found = models.pop("scaler")
     scaler = None if clip is None else files.Scaler(found["mean"], found["std"], clip)
     return Trained(preset, config, task, shapes, scaler, models, arms)
+
+
+def restore_config(folder: Path) -> tuple[str, MsaConfig]:
+    """Preset and configuration of a finished run.
+
+    Raises:
+        InputError: the folder is not a run of this program, or of another version of it.
+    """
+    saved = read_config(folder)
+    if not isinstance(saved, dict) or saved.pop("program", None) != "msa":
+        raise InputError(f"{folder / CONFIG}: not a run of train.msa")
+    if not isinstance(preset := saved.pop("preset", None), str):
+        raise InputError(f"{folder / CONFIG}: names no preset; it was not written by train.msa")
+    return preset, _dataclass_from(MsaConfig, saved, str(folder / CONFIG))
+
+
+def _dataclass_from(kind: Any, values: dict[str, Any], where: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}, not a group of fields")
+    known = {f.name: f for f in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InputError(f"{where}: {unknown[0]} is no field of this version")
+    filled = {}
+    for name, value in values.items():
+        inner = known[name].type
+        if is_dataclass(inner):
+            value = _dataclass_from(inner, value, f"{where}: {name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        filled[name] = value
+    return kind(**filled)
 
 
 def check_features(trained: Trained, dataset: files.Dataset) -> None:

@@ -17,6 +17,7 @@ from corrkd_jax.data import masks
 from corrkd_jax.errors import InputError
 from tests.train import tiny
 from train import convert, corrkd, evaluate, export, msa, results
+from train.inputs import load
 from train.stage import looped, vectorized
 
 ARMS = ("Teacher, zero-filled", "MRM + CE", "CorrKD")
@@ -149,7 +150,7 @@ def test_conversion_and_the_valid_split(tiny_run, tmp_path):
     convert.main([str(tiny_run.files[0]), str(target)])
     config = PRESETS["planted"].data
     loaded = [
-        msa.load(type(config)(path=str(path), labels="classes"), jnp.float32)
+        load(type(config)(path=str(path), labels="classes"), jnp.float32)
         for path in (tiny_run.files[0], target)
     ]
     for name in ("train", "valid", "test"):

@@ -10,7 +10,7 @@ import pytest
 
 from configs.msa import PRESETS
 from tests.train.tiny import ROOT
-from train import msa
+from train.inputs import load
 
 FOLDER = Path(os.environ.get("CORRKD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 FILE = FOLDER / "mosi" / "mosi_context8.pkl"
@@ -20,7 +20,7 @@ FILE = FOLDER / "mosi" / "mosi_context8.pkl"
 def test_real_file():
     """1447 / 209 / 206 utterances; standardised by the frames that are there."""
     config = type(PRESETS["mosi"].data)(path=str(FILE))
-    inputs = msa.load(config, jnp.float32)
+    inputs = load(config, jnp.float32)
     assert {name: len(rows) for name, rows in inputs.sets.items()} == {
         "train": 1447,
         "valid": 209,
@@ -40,7 +40,7 @@ def test_real_file():
         assert 0 < valid.mean() < 1, "conversations begin with padding"
         assert not x[~valid].any()
         assert np.abs(x).max() <= config.clip
-    free = msa.load(dataclasses.replace(config, clip=1e9), jnp.float32).sets["train"].take()
+    free = load(dataclasses.replace(config, clip=1e9), jnp.float32).sets["train"].take()
     for name, x in free["inputs"].items():
         frames = x[free["valid"][name]].astype(np.float64)
         np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-3, err_msg=name)
