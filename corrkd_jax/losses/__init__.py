@@ -10,19 +10,47 @@ from corrkd_jax.losses.response import (
     response_consistency,
     split_responses,
 )
+from corrkd_jax.losses.subspaces import (
+    SubspaceTerms,
+    central_moment_discrepancy,
+    difference,
+    reconstruction,
+    subspace_terms,
+)
+from corrkd_jax.losses.unimodal import (
+    UnimodalTables,
+    class_centers,
+    init_tables,
+    multitask_l1,
+    relative_distance,
+    shifted_labels,
+    update_tables,
+)
 
 __all__ = [
+    "SubspaceTerms",
+    "UnimodalTables",
     "active_negative_fraction",
     "category_prototype",
+    "central_moment_discrepancy",
+    "class_centers",
     "class_prototypes",
     "cosine_to_prototypes",
     "cross_entropy",
     "decoupled_kd",
+    "difference",
+    "init_tables",
     "jsd_mutual_information",
     "kd",
+    "multitask_l1",
+    "reconstruction",
     "reduce",
+    "relative_distance",
     "response_consistency",
     "sample_contrastive",
+    "shifted_labels",
     "split_responses",
+    "subspace_terms",
     "target_nontarget_kl",
+    "update_tables",
 ]

@@ -6,12 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-MASKED = -1e9
-"""Score of a key that must not be attended to; finite, so that no row turns into NaN."""
-
+from corrkd_jax.models.attention import attend, keep_mask, key_words
 
 KEPT = "kept"
 """Name of the results inside a layer that its backward pass reads rather than computes again."""
@@ -28,22 +26,6 @@ def sinusoidal_positions(length: int, features: int) -> np.ndarray:
     angles = np.arange(length)[:, None] * frequencies[None]
     table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
     return np.pad(table, ((0, 0), (0, features - 2 * half))).astype(np.float32)
-
-
-def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
-    """Boolean mask that is True with probability `1 - rate`, cheap enough for attention maps.
-
-    A counter hashed with the two words of the key (rounds of xor-shift and multiply) takes a
-    fifth of the integer work of threefry and fuses into its consumer; dropout needs no more.
-    For anything else use `jax.random`.
-    """
-    words = jax.random.key_data(key)[-2:]
-    x = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) ^ words[0]
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = x ^ words[1]
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    # the comparison looks at the high bits, which a last shift would leave as they are
-    return x >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
 class Dropout(nn.Module):
@@ -66,7 +48,7 @@ class Dropout(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """One-dimensional convolution over time, stride 1, same padding, with bias.
+    """One-dimensional convolution over time, stride 1, same padding.
 
     `[batch, time, in] -> [batch, time, features]`. Written as one matrix product and shifted
     sums: under `vmap` over weights a convolution becomes a grouped one, which is slow
@@ -76,13 +58,13 @@ class TemporalConv(nn.Module):
     features: int
     width: int = 3
     dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.width, x.shape[-1], self.features)
         # fan-in of the whole window, as a convolution counts it
         kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         taps = kernel.transpose(1, 0, 2).reshape(x.shape[-1], -1).astype(self.dtype)
         taps = (x.astype(self.dtype) @ taps).reshape(*x.shape[:-1], self.width, self.features)
         before = (self.width - 1) // 2
@@ -90,11 +72,39 @@ class TemporalConv(nn.Module):
         # output t is the sum over taps w of (input t + w - before) times that tap
         time = x.shape[-2]
         out = sum(padded[:, tap : tap + time, tap] for tap in range(self.width))
-        return out + bias.astype(self.dtype)
+        if self.use_bias:
+            out += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return out
+
+
+class QueryKeyValue(nn.Module):
+    """The three projections of attention, side by side in one matrix.
+
+    Attributes:
+        features: width of each.
+        dtype: compute type.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, source: Array | None) -> tuple[Array, Array, Array]:
+        """Queries of `x` `[..., time, in]`, keys and values of `source` (None: of `x` too)."""
+        # MulT's initialisation: one Xavier matrix for queries, keys and values
+        shape = (x.shape[-1], 3 * self.features)
+        kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:]).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if source is None:
+            return tuple(jnp.split(x @ kernel + bias, 3, axis=-1))
+        cut = self.features
+        pair = source.astype(self.dtype) @ kernel[:, cut:] + bias[cut:]
+        return x @ kernel[:, :cut] + bias[:cut], *jnp.split(pair, 2, axis=-1)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention that leaves padded keys out.
+    """Multi-head attention of a sequence to itself, or to another one.
 
     Attributes:
         heads: number of heads; a `ValueError` is raised unless it divides the width.
@@ -107,30 +117,33 @@ class SelfAttention(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array, train: bool) -> Array:
-        """`x` `[batch, time, features]`, `valid` `[batch, time]` bool -> like `x`."""
+    def __call__(self, x: Array, valid: Array, train: bool, source: Array | None = None) -> Array:
+        """Each frame's mix of the frames that it may look at.
+
+        Args:
+            x: `[batch, time, features]`, gives the queries.
+            valid: bool, False on keys to leave out: `[batch, keys]`, or `[batch, time, keys]`
+                where queries differ. A query without a key looks at all of them alike.
+            train: dropout on.
+            source: `[batch, keys, features]`, gives keys and values; None: `x` does.
+
+        Returns:
+            Like `x`.
+        """
         batch, time, features = x.shape
         if features % self.heads:
             raise ValueError(f"{self.heads} heads do not divide a width of {features} features")
         size = features // self.heads
-        # MulT's initialisation: one Xavier matrix for queries, keys and values
-        projected = nn.Dense(
-            3 * features,
-            kernel_init=nn.initializers.xavier_uniform(),
-            dtype=self.dtype,
-            name="query_key_value",
-        )(x)
+        project = QueryKeyValue(features, self.dtype, name="query_key_value")
         # heads become a batch axis before the products: their natural matrix layout
-        projected = projected.reshape(batch, time, 3, self.heads, size).transpose(2, 0, 3, 1, 4)
-        query, key, value = projected
-        scores = (query @ key.swapaxes(-1, -2)).astype(jnp.float32) / math.sqrt(size)
-        scores = jnp.where(valid[:, None, None, :], scores, MASKED)
-        # softmax, its denominator divided out after the product: the result has heads x time rows
-        # where the attention map has heads x time x time
-        weights = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        weights = Dropout(self.dropout, name="dropout")(weights, train)
-        mixed = (weights.astype(self.dtype) @ value) / total.astype(self.dtype)
+        query, key, value = (
+            y.reshape(batch, -1, self.heads, size).swapaxes(1, 2) for y in project(x, source)
+        )
+        allowed = valid[:, None] if valid.ndim == 3 else valid[:, None, None]
+        words = None
+        if train and self.dropout > 0.0:
+            words = key_words(self.make_rng("dropout"))
+        mixed = attend(query, key, value, allowed, words, self.dropout)
         mixed = checkpoint_name(mixed.swapaxes(1, 2).reshape(batch, time, features), KEPT)
         return nn.Dense(
             features,
@@ -141,7 +154,10 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm transformer layer: attention and a ReLU network of four times the width."""
+    """Pre-norm transformer layer: attention and a ReLU network of four times the width.
+
+    Another sequence to attend to is normalised by the same LayerNorm as the layer's own input.
+    """
 
     heads: int
     attention_dropout: float = 0.1
@@ -150,12 +166,12 @@ class EncoderLayer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array, train: bool) -> Array:
-        """`x` `[batch, time, features]`, `valid` `[batch, time]` bool -> like `x`."""
+    def __call__(self, x: Array, valid: Array, train: bool, source: Array | None = None) -> Array:
+        """`x` `[batch, time, features]` -> the same; the rest is for `SelfAttention`."""
         features = x.shape[-1]
-        y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_attention")(x)
+        norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_attention")
         y = SelfAttention(self.heads, self.attention_dropout, self.dtype, name="attention")(
-            y, valid, train
+            norm(x), valid, train, None if source is None else norm(source)
         )
         x = x + Dropout(self.residual_dropout, name="drop_attention")(y, train)
         y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_feed_forward")(x)
@@ -166,10 +182,37 @@ class EncoderLayer(nn.Module):
         return x + Dropout(self.residual_dropout, name="drop_feed_forward")(y, train)
 
 
+CheckpointedLayer = nn.remat(
+    EncoderLayer,
+    static_argnums=(3,),
+    policy=jax.checkpoint_policies.save_only_these_names(KEPT),
+)
+"""A layer's inside is cheaper to compute again than to carry through a scan over layers."""
+
+
+def scan_layers(
+    layer: EncoderLayer,
+    depth: int,
+    x: Array,
+    valid: Array,
+    train: bool,
+    source: Array | None = None,
+) -> Array:
+    """`layer` repeated with weights of its own each time: one compiled body, whatever the depth.
+
+    To be called in a compact method; `layer` is a `CheckpointedLayer`, the rest is for it.
+    """
+    stack = nn.scan(
+        lambda layer, x, _: (layer(x, valid, train, source), None),
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=depth,
+    )
+    return stack(layer, x, None)[0]
+
+
 class SequenceEncoder(nn.Module):
     """Temporal convolution, positions, a stack of pre-norm layers, a last LayerNorm.
-
-    The layers are alike, so they are scanned: one compiled body, whatever the depth.
 
     Padding must be zero in the input: the convolution reads one frame past the end, and zeros
     there are what its own border has. With that, more padding changes no real frame.
@@ -202,15 +245,7 @@ class SequenceEncoder(nn.Module):
         x = x + sinusoidal_positions(x.shape[-2], self.features).astype(self.dtype)
         x = Dropout(self.embed_dropout, name="dropout")(x, train)
         if self.layers:
-            stack = nn.scan(
-                lambda layer, x, _: (layer(x, valid, train), None),
-                variable_axes={"params": 0},
-                split_rngs={"params": True, "dropout": True},
-                length=self.layers,
-            )
-            # a layer's inside is cheaper to compute again than to carry through the scan
-            policy = jax.checkpoint_policies.save_only_these_names(KEPT)
-            layer = nn.remat(EncoderLayer, static_argnums=(3,), policy=policy)(
+            layer = CheckpointedLayer(
                 self.heads,
                 self.attention_dropout,
                 self.relu_dropout,
@@ -218,7 +253,7 @@ class SequenceEncoder(nn.Module):
                 self.dtype,
                 name="layers",
             )
-            x, _ = stack(layer, x, None)
+            x = scan_layers(layer, self.layers, x, valid, train)
         return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
 
 

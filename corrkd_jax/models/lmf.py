@@ -1,0 +1,113 @@
+"""LMF (arXiv:1806.00064): TFN's tensor, contracted with a weight of low rank before it exists."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.tfn import MeanNetwork, StateNetwork, mmsa_networks, with_one
+from corrkd_jax.models.torch_weights import Layer, parameter
+
+
+class LMF(nn.Module):
+    """TFN's networks, a product of one linear map each for every rank, a weighted sum of ranks.
+
+    With `[1; x]` for the vector x of a modality, factors F and weights w of the ranks r, the
+    fused feature is `sum_r w_r ([1; audio] F_r) * ([1; vision] F_r) * ([1; text] F_r) + b`.
+
+    Networks and sizes are MMSA's for MOSI, and what `TFN` says about padding and the text's
+    dropout holds here too. MMSA also configures dropout after the fusion and never applies it,
+    and leaves w and b out of its optimiser. Factors start as Xavier matrices, one a rank.
+
+    `Fused.parts` holds the three vectors.
+
+    Attributes:
+        outputs: 1 for a score, else the number of classes.
+        rank: R, number of products that are summed.
+        fused_width: of the fused feature, which a linear head then reads; None: the factors give
+            the outputs themselves, as published, and the head is the identity.
+        audio_hidden: width of the audio's layers and vector.
+        vision_hidden: of the vision's.
+        text_hidden: state of the text's LSTM; its vector is half as wide.
+        audio_dropout: rate on the normalised mean of the audio.
+        vision_dropout: of the vision.
+        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
+            text is features already.
+        axis_name: mapped axis over which a batch is sharded; its statistics are of all shards.
+    """
+
+    outputs: int = 1
+    rank: int = 3
+    fused_width: int | None = 64
+    audio_hidden: int = 16
+    vision_hidden: int = 128
+    text_hidden: int = 128
+    audio_dropout: float = 0.3
+    vision_dropout: float = 0.3
+    text_encoder: nn.Module | None = None
+    axis_name: str | None = None
+
+    def setup(self) -> None:
+        self.audio = MeanNetwork(self.audio_hidden, self.audio_dropout, self.axis_name)
+        self.vision = MeanNetwork(self.vision_hidden, self.vision_dropout, self.axis_name)
+        self.text = StateNetwork(self.text_hidden, self.text_hidden // 2)
+        self.product = LowRankProduct(self.rank, self.fused_width or self.outputs)
+        if self.fused_width:
+            self.out = nn.Dense(self.outputs)
+
+    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
+        if self.text_encoder is None:
+            return inputs
+        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
+
+    def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        parts = {
+            "text": self.text(embedded["text"], valid["text"]),
+            "audio": self.audio(embedded["audio"], valid["audio"], train),
+            "vision": self.vision(embedded["vision"], valid["vision"], train),
+        }
+        return Fused(self.product(parts), parts)
+
+    def head(self, features: Array, train: bool = False) -> Array:
+        return self.out(features) if self.fused_width else features
+
+    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
+        fused = self.fuse(self.embed(inputs, train), valid, train)
+        return self.head(fused.features, train), fused
+
+
+class LowRankProduct(nn.Module):
+    """The outer product of `[1; x]` over the modalities, times a weight of low rank.
+
+    Attributes:
+        rank: number of products that are summed.
+        width: of the result.
+    """
+
+    rank: int
+    width: int
+
+    @nn.compact
+    def __call__(self, vectors: dict[str, Array]) -> Array:
+        """`[batch, in]` of each modality -> `[batch, width]`."""
+        xavier = nn.initializers.xavier_normal
+        product = 1.0
+        for name, x in sorted(vectors.items()):
+            shape = (self.rank, 1 + x.shape[-1], self.width)
+            factor = self.param(f"{name}_factor", xavier(batch_axis=0), shape)
+            product = product * jnp.einsum("bi,rio->rbo", with_one(x), factor)
+        weights = self.param("weights", xavier(), (1, self.rank))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        return jnp.einsum("r,rbo->bo", weights[0], product) + bias
+
+
+def mmsa_table() -> list[Layer]:
+    """Weights of MMSA's LMF, for `corrkd_jax.models.torch_weights`; only for no `fused_width`."""
+    table = mmsa_networks()
+    for theirs, ours in (("audio", "audio"), ("video", "vision"), ("text", "text")):
+        table.append(Layer(f"{theirs}_factor", f"product/{ours}_factor", parameter("params")))
+    table.append(Layer("fusion_weights", "product/weights", parameter("params")))
+    row = (lambda x: x[0], lambda x: x[None])
+    table.append(Layer("fusion_bias", "product/bias", parameter("params", row)))
+    return table

@@ -1,0 +1,190 @@
+"""MISA (arXiv:2005.03545): what modalities share and what each has to itself."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.recurrent import LSTM
+from corrkd_jax.models.torch_weights import (
+    Layer,
+    ignored,
+    layer_norm,
+    linear,
+    lstm,
+    query_key_value,
+)
+from corrkd_jax.models.transformer import Dropout, SelfAttention, masked_mean
+
+ORDER = ("text", "vision", "audio")
+"""Of the modalities on the second axis of the parts; the published one."""
+
+
+class MISA(nn.Module):
+    """Vectors of the modalities, a private and a shared code of each, attention over the six codes.
+
+    Text is averaged over its valid frames; audio and vision are the last states of two stacked
+    bidirectional LSTMs as wide as their features. Dropout, its place and the sizes are MMSA's for
+    MOSI. MMSA reads as many frames of audio and vision as there are of text, aligned or not; here
+    each modality has its own `valid`, and masks as long as the text's bring that back.
+
+    `Fused.features` is the hidden layer of the head, `[batch, 3 * width]`. `Fused.parts` holds
+    what `corrkd_jax.losses.subspaces` reads, `projected`, `private`, `shared` and `reconstructed`,
+    `[batch, 3, width]` in the order of `ORDER`, and the projections as `text`, `audio`, `vision`.
+
+    Attributes:
+        outputs: 1 for a score, else the number of classes.
+        width: of projections and codes.
+        heads: of the attention over the codes.
+        feed_forward: width inside its layer.
+        dropout: rate before the head.
+        attention_dropout: rate in the attention over the codes, on its weights and all else.
+        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
+            text is features already.
+    """
+
+    outputs: int = 1
+    width: int = 128
+    heads: int = 2
+    feed_forward: int = 2048
+    dropout: float = 0.2
+    attention_dropout: float = 0.1
+    text_encoder: nn.Module | None = None
+
+    def setup(self) -> None:
+        self.sequence = {name: StackedLSTM() for name in ("audio", "vision")}
+        self.project = {name: Projection(self.width) for name in ORDER}
+        self.private = {name: nn.Dense(self.width) for name in ORDER}
+        self.shared = nn.Dense(self.width)
+        self.reconstruct = {name: nn.Dense(self.width) for name in ORDER}
+        self.attend = PostNormLayer(self.heads, self.feed_forward, self.attention_dropout)
+        self.hidden = nn.Dense(3 * self.width)
+        self.drop_hidden = Dropout(self.dropout)
+        self.out = nn.Dense(self.outputs)
+
+    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
+        if self.text_encoder is None:
+            return inputs
+        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
+
+    def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        pooled = {name: read(embedded[name], valid[name]) for name, read in self.sequence.items()}
+        pooled["text"] = masked_mean(embedded["text"], valid["text"])
+        projected = [self.project[name](pooled[name]) for name in ORDER]
+        private = [self.private[name](x) for name, x in zip(ORDER, projected, strict=True)]
+        projected, private = jnp.stack(projected, axis=1), nn.sigmoid(jnp.stack(private, axis=1))
+        shared = nn.sigmoid(self.shared(projected))
+        whole = private + shared
+        reconstructed = [self.reconstruct[name](whole[:, i]) for i, name in enumerate(ORDER)]
+        codes = self.attend(jnp.concatenate([private, shared], axis=1), train)
+        features = self.hidden(codes.reshape(len(codes), -1))
+        features = nn.relu(self.drop_hidden(features, train))
+        parts = {
+            "projected": projected,
+            "private": private,
+            "shared": shared,
+            "reconstructed": jnp.stack(reconstructed, axis=1),
+        }
+        return Fused(features, parts | {name: projected[:, i] for i, name in enumerate(ORDER)})
+
+    def head(self, features: Array, train: bool = False) -> Array:
+        return self.out(features)
+
+    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
+        fused = self.fuse(self.embed(inputs, train), valid, train)
+        return self.head(fused.features, train), fused
+
+
+class StackedLSTM(nn.Module):
+    """Two bidirectional LSTMs, each direction as wide as the input, and a LayerNorm between."""
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array) -> Array:
+        """`[batch, time, in]`, `[batch, time]` -> last states `[batch, 4 * in]`.
+
+        Forwards of the first and of the second layer, then backwards of both.
+        """
+        size = x.shape[-1]
+        ahead, back = [], []
+        for layer in (1, 2):
+            if layer == 2:
+                x = nn.LayerNorm(epsilon=1e-5, name="norm")(x)
+            last, forward = LSTM(size, name=f"forward_{layer}")(x, valid)
+            ahead.append(last)
+            last, backward = LSTM(size, reverse=True, name=f"backward_{layer}")(x, valid)
+            back.append(last)
+            x = jnp.concatenate([forward, backward], axis=-1)
+        return jnp.concatenate(ahead + back, axis=-1)
+
+
+class Projection(nn.Module):
+    """Dense, ReLU, LayerNorm: `[..., in] -> [..., width]`."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.LayerNorm(epsilon=1e-5, name="norm")(nn.relu(nn.Dense(self.width, name="in")(x)))
+
+
+class PostNormLayer(nn.Module):
+    """Transformer layer that normalises after each addition, over `[batch, codes, width]`."""
+
+    heads: int
+    feed_forward: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        everywhere = jnp.ones(x.shape[:2], bool)
+        y = SelfAttention(self.heads, self.dropout, name="attention")(x, everywhere, train)
+        x = x + Dropout(self.dropout, name="drop_attention")(y, train)
+        x = nn.LayerNorm(epsilon=1e-5, name="norm_attention")(x)
+        y = nn.relu(nn.Dense(self.feed_forward, name="expand")(x))
+        y = Dropout(self.dropout, name="drop_relu")(y, train)
+        y = nn.Dense(x.shape[-1], name="contract")(y)
+        x = x + Dropout(self.dropout, name="drop_feed_forward")(y, train)
+        return nn.LayerNorm(epsilon=1e-5, name="norm_feed_forward")(x)
+
+
+def mmsa_table() -> list[Layer]:
+    """Weights of MMSA's MISA, for `corrkd_jax.models.torch_weights`; BERT's are not among them.
+
+    Left out are names under `bertmodel.`, to be taken out of the state before the conversion.
+    Two layers of MMSA's take part in nothing and are dropped: `sp_discriminator`, `tlayer_norm`.
+    """
+    unused = ignored("weight", "bias")
+    block = "transformer_encoder.layers.0"
+    table = [
+        Layer("sp_discriminator.sp_discriminator_layer_1", "", unused),
+        Layer("tlayer_norm", "", unused),
+        Layer("shared.shared_1", "shared", linear),
+        Layer(f"{block}.self_attn", "attend/attention/query_key_value", query_key_value),
+        Layer(f"{block}.self_attn.out_proj", "attend/attention/out", linear),
+        Layer(f"{block}.norm1", "attend/norm_attention", layer_norm),
+        Layer(f"{block}.linear1", "attend/expand", linear),
+        Layer(f"{block}.linear2", "attend/contract", linear),
+        Layer(f"{block}.norm2", "attend/norm_feed_forward", layer_norm),
+        Layer("fusion.fusion_layer_1", "hidden", linear),
+        Layer("fusion.fusion_layer_3", "out", linear),
+    ]
+    for name in ORDER:
+        short, project = name[0], f"project_{name[0]}"
+        # MMSA numbers the audio's private layer by itself
+        number = 3 if name == "audio" else 1
+        table += [
+            Layer(f"{project}.{project}", f"project_{name}/in", linear),
+            Layer(f"{project}.{project}_layer_norm", f"project_{name}/norm", layer_norm),
+            Layer(f"private_{short}.private_{short}_{number}", f"private_{name}", linear),
+            Layer(f"recon_{short}.recon_{short}_1", f"reconstruct_{name}", linear),
+        ]
+    for name in ("audio", "vision"):
+        table.append(Layer(f"{name[0]}layer_norm", f"sequence_{name}/norm", layer_norm))
+        for layer in (1, 2):
+            source = f"{name[0]}rnn{layer}"
+            table += [
+                Layer(source, f"sequence_{name}/forward_{layer}/cell", lstm("l0")),
+                Layer(source, f"sequence_{name}/backward_{layer}/cell", lstm("l0_reverse")),
+            ]
+    return table
