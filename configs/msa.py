@@ -12,6 +12,8 @@ class SourceConfig:
     """File or folder in one of the layouts of docs/data.md; empty: planted data."""
     word_vectors: str = ""
     """Word vectors in GloVe's text format, for layouts that hold words; rebuilds text from them."""
+    vocabulary: str = ""
+    """BERT's vocab.txt, to tell the words of MMSA files that hold text_bert."""
     scale: bool = True
     """z-score every feature by its mean and deviation on the train split; off: literal values."""
     clip: float = 5.0

@@ -1,6 +1,7 @@
 """Splits of a multimodal file as the arrays that stages see."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ class Rows:
         task: what the labels mean.
         source: the file, for messages.
         dtype: compute type of the features on the device.
+        more: further columns `[n, ...]` by name, such as the subject of a row.
     """
 
     split: msa.Split
@@ -27,6 +29,7 @@ class Rows:
     task: Task
     source: str
     dtype: Any = jnp.float32
+    more: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.split.ids)
@@ -43,7 +46,7 @@ class Rows:
         Returns:
             `inputs` modality -> `[n, time, features]` in `dtype`, padding zero; `valid` modality ->
             `[n, time]` bool; `ids` `[n, 2]` uint32; `labels`, `label_weight`, `target`,
-            `target_weight` `[n, tasks]`; `row` `[n]` ones.
+            `target_weight` `[n, tasks]`; `row` `[n]` ones; the columns of `more`.
         """
         part = self._part(index)
         labels, weights, _ = msa.labels(part, self.task.mode, self.source)
@@ -57,6 +60,7 @@ class Rows:
             "target": target,
             "target_weight": target_weight,
             "row": np.ones(len(part.ids), np.float32),
+            **{name: column[index] for name, column in self.more.items()},
         }
 
     def _part(self, index: np.ndarray | slice) -> msa.Split:

@@ -248,6 +248,9 @@ class Pipeline:
             state = self.lanes(lambda hyper: stage.init(key, batch, hyper, context), (0,))(
                 stage.hyper
             )
+        if stage.refresh is not None:
+            own = jax.random.fold_in(key, _REFRESH)
+            state = self._arms(stage, stage.refresh, 2)(state, data, own)
         prepared = stage.prepare(batch, key, context)
         _, metrics = jax.eval_shape(self._arms(stage, stage.step, 2), state, prepared, key)
         valid = jax.eval_shape(

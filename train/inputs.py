@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from configs.debias import DebiasDataConfig
 from configs.msa import DataConfig, SourceConfig
 from corrkd_jax.data import msa
 from corrkd_jax.errors import InputError
@@ -23,7 +24,8 @@ class Inputs:
     Attributes:
         dataset: as read.
         task: what its labels mean.
-        sets: `train`, `valid`, `test`, and `teacher` if the teacher has a file of its own.
+        sets: `train`, `valid`, `test`, `teacher` if the teacher has a file of its own, and the
+            further splits of the file.
     """
 
     dataset: msa.Dataset
@@ -31,20 +33,22 @@ class Inputs:
     sets: dict[str, Rows]
 
 
-def load(config: DataConfig, dtype: Any) -> Inputs:
+def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     """Read the files of a configuration, check them, fit the scaler.
 
     Raises:
         InputError: a file cannot be used; see `corrkd_jax.data.msa.read`.
     """
     vectors = config.word_vectors or None
-    dataset = msa.read(config.path, vectors, config.max_frames)
+    dataset = msa.read(
+        config.path, vectors, config.max_frames, vocabulary=config.vocabulary or None
+    )
     task = make_task(dataset, config.labels)
     # statistics of the student's training split alone: what will be known at test time
     scaler = msa.fit_scaler(dataset.train, config.clip) if config.scale else None
-    splits = {name: getattr(dataset, name) for name in msa.SPLITS}
+    splits = dict(dataset.splits)
     sources = dict.fromkeys(splits, dataset.source)
-    if config.teacher_path:
+    if isinstance(config, DataConfig) and config.teacher_path:
         other = msa.read(config.teacher_path, vectors, config.max_frames)
         check_fits(dataset, other)
         make_task(other, config.labels)
@@ -70,7 +74,7 @@ def check_fits(dataset: msa.Dataset, other: msa.Dataset) -> None:
 
 def stage_sets(inputs: Inputs) -> list[str]:
     """Names of the sets that stages train on."""
-    return [name for name in inputs.sets if name not in ("valid", "test")]
+    return [name for name in ("train", "teacher") if name in inputs.sets]
 
 
 def lanes_for(name: str) -> Lanes:

@@ -3,6 +3,8 @@
 python -m train.msa                                    planted data, five seeds
 python -m train.msa mosi --data.path FILE --workdir runs/mosi
 python -m train.msa mosi --data.path FILE --seeds 5 --ablate
+
+With --model or --debias it trains base models and takes bias away; see train.debias.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ import jax.numpy as jnp
 from configs.msa import PRESETS, MsaConfig
 from corrkd_jax.data import planted
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, parallel, report, results, trained
+from train import cli, corrkd, debias, parallel, report, results, trained
 from train.engine import Pipeline
 from train.inputs import Inputs, lanes_for, load, place, stage_sets
 from train.loop import run
@@ -31,6 +33,9 @@ from train.workdir import METRICS, Workdir, fresh_folder, write_text
 
 def main(argv: Sequence[str]) -> None:
     """Train, evaluate on the test split, report."""
+    if debias.asked_for(argv):
+        debias.main(argv)
+        return
     preset, config, options = cli.parse(
         argv, "python -m train.msa", (__doc__ or "").split("\n\n")[0], PRESETS
     )

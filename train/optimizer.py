@@ -30,9 +30,9 @@ def adam(clip: float, groups: tuple[str, ...]) -> optax.GradientTransformation:
     return optax.partition(each, lambda tree: jax.tree.map_with_path(group_of, tree))
 
 
-def descend(params: Any, direction: Any, rate: Array) -> Any:
-    """`params - rate * direction`, leaf by leaf."""
-    return jax.tree.map(lambda p, d: p - rate * d, params, direction)
+def descend(params: Any, direction: Any, rate: Array, decay: float = 0.0) -> Any:
+    """`params - rate * (direction + decay * params)`, leaf by leaf."""
+    return jax.tree.map(lambda p, d: p - rate * (d + decay * p), params, direction)
 
 
 def schedule(kind: str, step: Array, total: int) -> Array:

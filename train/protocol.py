@@ -16,8 +16,8 @@ class Task:
     """Labels of a run.
 
     Attributes:
-        mode: `binary`, `ternary`, `seven` or `classes` (see `corrkd_jax.data.msa.labels`).
-        classes: K, classes a task that the network tells apart.
+        mode: `binary`, `ternary`, `seven`, `classes` or `score` (see `corrkd_jax.data.msa.labels`).
+        classes: K, outputs a task: classes that the network tells apart, 1 for a score.
         names: the tasks; one for sentiment, four for IEMOCAP.
     """
 
@@ -67,8 +67,8 @@ def targets(split: msa.Split, task: Task, source: str) -> tuple[np.ndarray, np.n
 def predicted_classes(logits: Array, mode: str) -> Array:
     """Predicted class of the headline metric, `[..., K] -> [...]` int32.
 
-    In mode `ternary` the neutral logit is ignored; in mode `seven` the sign of the expected
-    score decides.
+    In mode `ternary` the neutral logit is ignored; in the modes `seven` and `score` the sign of
+    the expected or predicted score decides.
     """
     if mode in ("binary", "classes"):
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -79,8 +79,11 @@ def scores(logits: Array, mode: str) -> Array:
     """Real sentiment of a prediction, `[..., K] -> [...]` float32.
 
     Modes `binary` and `ternary`: the probability of positive minus that of negative, in
-    [-1, 1], zero where both are equal. Mode `seven`: the expected score, in [-3, 3].
+    [-1, 1], zero where both are equal. Mode `seven`: the expected score, in [-3, 3]. Mode
+    `score`: the output itself, limited to [-3, 3].
     """
+    if mode == "score":
+        return jnp.clip(logits[..., 0].astype(jnp.float32), -3.0, 3.0)
     probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
     if mode == "seven":
         return probabilities @ jnp.arange(-3.0, 4.0)

@@ -37,17 +37,18 @@ def table(
         lines = ["| " + " | ".join([name, *COLUMNS]) + " |", "|---" * 9 + "|"]
         for row in rows:
             values = 100 * columns(headline_f1(row.subsets, truth, legacy_order)[..., number])
-            lines.append(_line(row.name, [_cell(v) for v in values.T]))
+            lines.append(line(row.name, [cell(v) for v in values.T]))
         for constant, value in enumerate(floors(truth)[number]):
-            label = _class_name(truth, constant)
-            lines.append(_line(f"*always {label}*", [f"{100 * value:.1f}"] * 8))
+            label = class_name(truth, constant)
+            lines.append(line(f"*always {label}*", [f"{100 * value:.1f}"] * 8))
         for label, numbers in (paper or {}).items():
-            lines.append(_line(f"*{label}*", [f"{x:.1f}" for x in numbers]))
+            lines.append(line(f"*{label}*", [f"{x:.1f}" for x in numbers]))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _class_name(truth: Truth, constant: int) -> str:
+def class_name(truth: Truth, constant: int) -> str:
+    """What a class of the headline metric is called."""
     if truth.task.has_scores:
         return ("negative", "positive")[constant]
     return f"class {constant}"
@@ -68,22 +69,22 @@ def sentiment_table(rows: Sequence[Row], truth: Truth) -> str:
     found = {row.name: sentiment_metrics(row.subsets[:, 6], truth) for row in rows}
     found |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
     shown = [key for key in names if key in found[rows[0].name]]
-    lines = [_line("complete input", [names[k] for k in shown]), "|---" * (len(shown) + 1) + "|"]
+    lines = [line("complete input", [names[k] for k in shown]), "|---" * (len(shown) + 1) + "|"]
     for name, values in found.items():
-        cells = [_cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in shown]
-        lines.append(_line(name, cells))
+        cells = [cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in shown]
+        lines.append(line(name, cells))
     return "\n".join(lines)
 
 
 def curve_table(rows: Sequence[Row], truth: Truth) -> str:
     """Weighted F1 x 100 against the share of frames missing, mean over seeds."""
-    lines = [_line("frames missing", [f"{r:.1f}" for r in RATIOS]), "|---" * 12 + "|"]
+    lines = [line("frames missing", [f"{r:.1f}" for r in RATIOS]), "|---" * 12 + "|"]
     for row in rows:
         values = 100 * headline_f1(row.curve, truth).mean(axis=(0, -1))
-        lines.append(_line(row.name, [f"{v:.1f}" for v in values]))
+        lines.append(line(row.name, [f"{v:.1f}" for v in values]))
     for constant, value in enumerate(floors(truth).mean(axis=0)):
-        name = f"*always {_class_name(truth, constant)}*"
-        lines.append(_line(name, [f"{100 * value:.1f}"] * len(RATIOS)))
+        name = f"*always {class_name(truth, constant)}*"
+        lines.append(line(name, [f"{100 * value:.1f}"] * len(RATIOS)))
     return "\n".join(lines)
 
 
@@ -93,7 +94,7 @@ def differences(rows: Sequence[Row], truth: Truth) -> str:
     base_row = next((row for row in rows if row.name == corrkd.BASELINE), rows[0])
     base = average(base_row, truth)
     lines = [
-        _line(f"Avg minus {base_row.name}", ["mean ± std", "least seed", "seeds"]),
+        line(f"Avg minus {base_row.name}", ["mean ± std", "least seed", "seeds"]),
         "|---" * 4 + "|",
     ]
     for row in rows:
@@ -101,7 +102,7 @@ def differences(rows: Sequence[Row], truth: Truth) -> str:
             continue
         d = paired(average(row, truth), base)
         lines.append(
-            _line(
+            line(
                 row.name,
                 [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", str(len(d["each"]))],
             )
@@ -121,16 +122,16 @@ def planted_margins(rows: Sequence[Row], truth: Truth) -> str:
         (f"{corrkd.BASELINE} - {corrkd.TEACHER_ROW}", paired(base, teacher), 6.0),
         (f"{corrkd.METHOD} - {corrkd.TEACHER_ROW}", paired(method, teacher), 0.0),
     ]
-    lines = [_line("Avg", ["measured", "least seed", "required", ""]), "|---" * 5 + "|"]
+    lines = [line("Avg", ["measured", "least seed", "required", ""]), "|---" * 5 + "|"]
     for name, d, least in claims:
         verdict = "holds" if d["mean"] >= least else "MISSED"
         cells = [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", f">= {least:g}"]
-        lines.append(_line(name, [*cells, verdict]))
+        lines.append(line(name, [*cells, verdict]))
     if corrkd.CONTROL in avg:
         d, gain = paired(avg[corrkd.CONTROL], base), paired(method, base)["mean"]
         verdict = "holds" if d["mean"] < gain / 2 else "MISSED"
         cells = [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", "gain gone"]
-        lines.append(_line(f"control: {corrkd.CONTROL}, - {corrkd.BASELINE}", [*cells, verdict]))
+        lines.append(line(f"control: {corrkd.CONTROL}, - {corrkd.BASELINE}", [*cells, verdict]))
     return "\n".join(lines)
 
 
@@ -191,11 +192,13 @@ def write(
     return text
 
 
-def _line(name: str, cells: Sequence[str]) -> str:
+def line(name: str, cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join([name, *cells]) + " |"
 
 
-def _cell(values: np.ndarray) -> str:
+def cell(values: np.ndarray) -> str:
+    """A value, or mean and deviation over seeds."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
@@ -207,8 +210,8 @@ def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
     for row in rows:
         f1 = 100 * headline_f1(row.curve, truth).mean(axis=-1)
         mean, std = f1.mean(axis=0), f1.std(axis=0)
-        (line,) = axes.plot(RATIOS, mean, marker="o", markersize=3, label=row.name)
-        axes.fill_between(RATIOS, mean - std, mean + std, color=line.get_color(), alpha=0.12)
+        (drawn,) = axes.plot(RATIOS, mean, marker="o", markersize=3, label=row.name)
+        axes.fill_between(RATIOS, mean - std, mean + std, color=drawn.get_color(), alpha=0.12)
     axes.axhline(100 * floors(truth).max(axis=1).mean(), color="0.6", linestyle=":", lw=1)
     axes.set(xlabel="share of frames missing in every modality", ylabel="weighted F1 x 100")
     axes.legend(fontsize=7)

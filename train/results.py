@@ -121,16 +121,17 @@ def headline_f1(logits: np.ndarray, truth: Truth, legacy_order: bool = False) ->
         truth: of the same split.
         legacy_order: swap truth and prediction as MulT's script did (do not compare with it).
     """
-    counts = _confusions(logits, truth)
+    counts = confusions(logits, truth)
     return np.asarray(metrics.weighted_f1(counts, legacy_order))
 
 
 def headline_accuracy(logits: np.ndarray, truth: Truth) -> np.ndarray:
     """Accuracy of logits `[..., n, tasks, classes]`, as `[..., tasks]`."""
-    return np.asarray(metrics.accuracy(_confusions(logits, truth)))
+    return np.asarray(metrics.accuracy(confusions(logits, truth)))
 
 
-def _confusions(logits: np.ndarray, truth: Truth) -> Array:
+def confusions(logits: np.ndarray, truth: Truth) -> Array:
+    """Counts `[..., tasks, classes, classes]` of logits `[..., n, tasks, classes]`."""
     predicted = predicted_classes(jnp.asarray(logits), truth.task.mode)
     flat = predicted.reshape(-1, *predicted.shape[-2:])
     count = truth.task.metric_classes
@@ -175,10 +176,10 @@ def _score_metrics(predicted: Array, truth: Truth) -> dict[str, np.ndarray]:
     """Metrics of predicted scores `[seeds, n]`.
 
     Accuracies at seven and five levels and the absolute error need a prediction on the score's
-    own scale, which only mode `seven` gives; elsewhere they are left out.
+    own scale, which only the modes `seven` and `score` give; elsewhere they are left out.
     """
     report = jax.vmap(lambda p: metrics.sentiment_report(truth.scores, p))(predicted)
-    if truth.task.mode != "seven":
+    if truth.task.mode not in ("seven", "score"):
         report = {k: v for k, v in report.items() if k not in ("acc7", "acc5", "mae")}
     return {name: np.asarray(value) for name, value in report.items()}
 

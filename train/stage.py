@@ -37,7 +37,8 @@ class Stage:
         select: `(state) -> tree` what is kept of the best epoch and handed to later stages.
         prepare: `(batch, key, context) -> batch`, the work that all arms share: a frozen
             teacher's targets, masks. The key is the epoch's, the same for all its steps.
-        refresh: `(state, data, key) -> state`, between epochs, or None.
+        refresh: `(state, data, key) -> state`, before the first epoch and after each, or None;
+            it may see the whole of the run's data.
         hyper: tree of arrays with a leading axis of arms, traced scalars for each arm; None
             if the stage has no arms.
         validate_every: epochs from one look at the validation split to the next.

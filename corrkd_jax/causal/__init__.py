@@ -8,6 +8,8 @@ takes anything that NumPy can read, so outputs of another framework need no conv
 from corrkd_jax.causal.counterfactual import (
     Found,
     beam_search,
+    best_point,
+    grid_scores,
     grid_search,
     purify,
     replace_tokens,
@@ -26,7 +28,9 @@ __all__ = [
     "backdoor_expectation",
     "backdoor_probabilities",
     "beam_search",
+    "best_point",
     "geometric_probabilities",
+    "grid_scores",
     "grid_search",
     "intervene",
     "purify",

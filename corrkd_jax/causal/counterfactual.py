@@ -87,7 +87,65 @@ def grid_search(
     Raises:
         ValueError: the step does not fit the reach, or no score is a number.
     """
-    return _best(_evaluate(factual, label_bias, context_bias, score, _axis(reach, step)), step)
+    return best_point(_evaluate(factual, label_bias, context_bias, score, reach, step), step)
+
+
+def grid_scores(
+    factual: ArrayLike,
+    label_bias: ArrayLike,
+    context_bias: ArrayLike,
+    score: Score,
+    reach: float = 2.0,
+    step: float = 0.1,
+) -> Array:
+    """Score at every point of the grid `[-reach, reach]^2`, traceable: map it over models.
+
+    Arguments as in :func:`grid_search`.
+
+    Returns:
+        `[points, points]`, by the coefficient of the label and of the context term, ascending.
+
+    Raises:
+        ValueError: the step does not fit the reach.
+    """
+    axis = jnp.asarray(_axis(reach, step), jnp.asarray(factual).dtype)
+
+    def at(first: Array, second: Array) -> Array:
+        return jnp.asarray(
+            score(purify(factual, label_bias, context_bias, jnp.stack([first, second])))
+        )
+
+    # one row of the grid at a time bounds the memory by that of 41 copies of the outputs
+    return lax.map(lambda first: jax.vmap(at, (None, 0))(first, axis), axis)
+
+
+def best_point(table: ArrayLike, step: float, label: bool = True, context: bool = True) -> Found:
+    """Best coefficients of a table of :func:`grid_scores`.
+
+    Args:
+        table: `[points, points]`.
+        step: of its grid.
+        label: False holds the label term's coefficient at zero.
+        context: False holds the context term's.
+
+    Raises:
+        ValueError: the scores are no scalars, or none of them is a number.
+    """
+    table = np.array(table)
+    if table.ndim != 2:
+        raise ValueError(f"a score must be a scalar, got shape {table.shape[2:]}")
+    middle = len(table) // 2
+    allowed = np.ones(table.shape, bool)
+    if not label:
+        allowed &= np.arange(len(table))[:, None] == middle
+    if not context:
+        allowed &= np.arange(len(table)) == middle
+    if np.isnan(table[allowed]).all():
+        raise ValueError("no score is a number: are the outputs finite?")
+    best = np.nanmax(table[allowed])
+    points = np.argwhere(allowed & (table == best)) - middle
+    nearest = min(points.tolist(), key=lambda p: (abs(p[0]) + abs(p[1]), p))
+    return _found(table, nearest, step)
 
 
 def beam_search(
@@ -118,8 +176,7 @@ def beam_search(
     Raises:
         ValueError: as :func:`grid_search`.
     """
-    axis = _axis(reach, step)
-    table = _evaluate(factual, label_bias, context_bias, score, axis)
+    table = _evaluate(factual, label_bias, context_bias, score, reach, step)
     return _walk(table, step, patience)
 
 
@@ -168,33 +225,12 @@ def _evaluate(
     label_bias: ArrayLike,
     context_bias: ArrayLike,
     score: Score,
-    axis: np.ndarray,
+    reach: float,
+    step: float,
 ) -> np.ndarray:
-    """Score at every point, `[label, context]`."""
+    """Score at every point, `[label, context]`, compiled."""
     arrays = tuple(jnp.asarray(np.asarray(x)) for x in (factual, label_bias, context_bias))
-
-    @jax.jit
-    def table(factual: Array, label_bias: Array, context_bias: Array, axis: Array) -> Array:
-        def at(first: Array, second: Array) -> Array:
-            return jnp.asarray(
-                score(purify(factual, label_bias, context_bias, jnp.stack([first, second])))
-            )
-
-        # one row of the grid at a time bounds the memory by that of 41 copies of the outputs
-        return lax.map(lambda first: jax.vmap(at, (None, 0))(first, axis), axis)
-
-    return np.asarray(table(*arrays, jnp.asarray(axis, arrays[0].dtype)))
-
-
-def _best(table: np.ndarray, step: float) -> Found:
-    if table.ndim != 2:
-        raise ValueError(f"a score must be a scalar, got shape {table.shape[2:]}")
-    middle = len(table) // 2
-    if np.isnan(table).all():
-        raise ValueError("no score is a number: are the outputs finite?")
-    points = np.argwhere(table == np.nanmax(table)) - middle
-    nearest = min(points.tolist(), key=lambda p: (abs(p[0]) + abs(p[1]), p))
-    return _found(table, nearest, step)
+    return np.asarray(jax.jit(lambda *x: grid_scores(*x, score, reach, step))(*arrays))
 
 
 def _walk(table: np.ndarray, step: float, patience: int) -> Found:

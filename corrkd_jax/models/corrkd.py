@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from corrkd_jax.models.fusion import Fused, Inputs
 from corrkd_jax.models.transformer import Dropout, SequenceEncoder, masked_mean
 
 
@@ -54,10 +55,51 @@ class CorrKDNetwork(nn.Module):
     head_dropout: float = 0.1
     dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self, inputs: dict[str, Array], valid: dict[str, Array], train: bool = False
-    ) -> Output:
+    def setup(self) -> None:
+        def encoder() -> SequenceEncoder:
+            return SequenceEncoder(
+                self.features,
+                self.layers,
+                self.heads,
+                self.embed_dropout,
+                self.attention_dropout,
+                self.relu_dropout,
+                self.residual_dropout,
+                self.dtype,
+            )
+
+        self.text_encoder = encoder()
+        self.audio_encoder = encoder()
+        self.vision_encoder = encoder()
+        self.classifier = Head(self.outputs, self.head_dropout)
+
+    @property
+    def outputs(self) -> int:
+        """Logits of all tasks together."""
+        return self.tasks * self.classes
+
+    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        """The identity: the encoders read features as they are."""
+        return inputs
+
+    def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Joint representation H, and the mean over time of each encoded modality."""
+        encoders = {
+            "audio": self.audio_encoder,
+            "text": self.text_encoder,
+            "vision": self.vision_encoder,
+        }
+        parts = {
+            name: masked_mean(encoders[name](x, valid[name], train), valid[name])
+            for name, x in sorted(embedded.items())
+        }
+        return Fused(jnp.concatenate(list(parts.values()), axis=-1), parts)
+
+    def head(self, features: Array, train: bool = False) -> Array:
+        """`[batch, modalities * width]` -> logits `[batch, tasks * classes]`."""
+        return self.classifier(features, train)
+
+    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> Output:
         """Features and logits of a batch.
 
         Args:
@@ -69,23 +111,18 @@ class CorrKDNetwork(nn.Module):
         Returns:
             `Output`.
         """
-        pooled = []
-        # sorted, as they are in any case once the call is compiled
-        for name, x in sorted(inputs.items()):
-            encoder = SequenceEncoder(
-                self.features,
-                self.layers,
-                self.heads,
-                self.embed_dropout,
-                self.attention_dropout,
-                self.relu_dropout,
-                self.residual_dropout,
-                self.dtype,
-                name=f"{name}_encoder",
-            )
-            pooled.append(masked_mean(encoder(x, valid[name], train), valid[name]))
-        joint = jnp.concatenate(pooled, axis=-1)
-        hidden = nn.relu(nn.Dense(joint.shape[-1], name="head_hidden")(joint))
-        hidden = joint + Dropout(self.head_dropout, name="head_dropout")(hidden, train)
-        logits = nn.Dense(self.tasks * self.classes, name="head_out")(hidden)
-        return Output(joint, logits.reshape(-1, self.tasks, self.classes))
+        joint = self.fuse(self.embed(inputs, train), valid, train).features
+        return Output(joint, self.head(joint, train).reshape(-1, self.tasks, self.classes))
+
+
+class Head(nn.Module):
+    """A residual ReLU layer with dropout, then a linear one."""
+
+    outputs: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        hidden = nn.relu(nn.Dense(x.shape[-1], name="hidden")(x))
+        x = x + Dropout(self.dropout, name="drop")(hidden, train)
+        return nn.Dense(self.outputs, name="out")(x)

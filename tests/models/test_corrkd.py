@@ -51,8 +51,8 @@ class TestSize:
         assert [count(encoder["conv"]) for encoder in encoders] == [36_040, 8_920, 4_240]
         assert [count(encoder["layers"]) for encoder in encoders] == [4 * 19_720] * 3
         assert [count(encoder["norm"]) for encoder in encoders] == [80] * 3
-        assert count(params["head_hidden"]) == 120 * 121
-        assert count(params["head_out"]) == 242
+        assert count(params["classifier"]["hidden"]) == 120 * 121
+        assert count(params["classifier"]["out"]) == 242
         assert count(params) == 300_842
 
 

@@ -1,0 +1,59 @@
+"""The simplest base model: means over time, side by side, and a few dense layers."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.transformer import masked_mean
+
+
+class Pooled(nn.Module):
+    """Mean over the valid frames of each modality, concatenated, ReLU layers, a linear head.
+
+    The model of the planted tasks, and a floor for the others. Without hidden layers it is a
+    linear model.
+
+    Attributes:
+        outputs: 1 for a score, else the number of classes.
+        text_width: of a linear map of the text without bias, which for one-hot words is a mean
+            of word embeddings; 0: the text as it is.
+        hidden: widths of the layers; none: the head reads the means.
+        bounded: tanh in place of the last ReLU.
+        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
+            text is features already.
+    """
+
+    outputs: int = 1
+    text_width: int = 0
+    hidden: tuple[int, ...] = (64,)
+    bounded: bool = False
+    text_encoder: nn.Module | None = None
+
+    def setup(self) -> None:
+        if self.text_width:
+            self.text = nn.Dense(self.text_width, use_bias=False)
+        self.layers = [nn.Dense(width) for width in self.hidden]
+        self.out = nn.Dense(self.outputs)
+
+    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        if self.text_encoder is None:
+            return inputs
+        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
+
+    def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        parts = {name: masked_mean(x, valid[name]) for name, x in embedded.items()}
+        if self.text_width:
+            parts["text"] = self.text(parts["text"])
+        features = jnp.concatenate([parts[name] for name in sorted(parts)], axis=-1)
+        for number, layer in enumerate(self.layers, 1):
+            last = self.bounded and number == len(self.layers)
+            features = (nn.tanh if last else nn.relu)(layer(features))
+        return Fused(features, parts)
+
+    def head(self, features: Array, train: bool = False) -> Array:
+        return self.out(features)
+
+    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
+        fused = self.fuse(self.embed(inputs, train), valid, train)
+        return self.head(fused.features, train), fused

@@ -1,0 +1,466 @@
+"""Base models of sentiment, with or without an intervention, as a stage of the engine."""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from configs.debias import MISA_WEIGHTS, SMALL, SMALL_SUBJECTS, DebiasConfig
+from corrkd_jax import losses
+from corrkd_jax.causal import subject_dictionary
+from corrkd_jax.errors import InputError
+from corrkd_jax.losses.unimodal import FUSION
+from corrkd_jax.metrics import confusion, weighted_f1
+from corrkd_jax.models.corrkd import CorrKDNetwork
+from corrkd_jax.models.deconfounded import Deconfounded, Mixture
+from corrkd_jax.models.fusion import Fused
+from corrkd_jax.models.lmf import LMF
+from corrkd_jax.models.misa import MISA
+from corrkd_jax.models.mult import MulT
+from corrkd_jax.models.pooled import Pooled
+from corrkd_jax.models.self_mm import SelfMM
+from corrkd_jax.models.tfn import TFN
+from corrkd_jax.models.transformer import masked_mean
+from train import optimizer, parallel
+from train.protocol import Task, predicted_classes
+from train.stage import Context, Stage, Tree
+
+MODELS: dict[str, type[nn.Module]] = {
+    "pooled": Pooled,
+    "tfn": TFN,
+    "lmf": LMF,
+    "mult": MulT,
+    "misa": MISA,
+    "self_mm": SelfMM,
+    "corrkd": CorrKDNetwork,
+}
+TITLES = {
+    "pooled": "Pooled",
+    "tfn": "TFN",
+    "lmf": "LMF",
+    "mult": "MulT",
+    "misa": "MISA",
+    "self_mm": "Self-MM",
+    "corrkd": "CorrKD's network",
+}
+
+
+class Hyper(NamedTuple):
+    """What may differ from arm to arm; traced scalars.
+
+    Attributes:
+        rate: learning rate.
+        mixture: of weightings; zeros for the base model under the same head.
+        random: 1 puts noise of the dictionary's mean and spread in its place (control).
+        flat: 1 puts equal shares in the prior's place (ablation).
+    """
+
+    rate: Any
+    mixture: Mixture = Mixture()
+    random: Any = 0.0
+    flat: Any = 0.0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table."""
+
+    name: str
+    hyper: Hyper
+
+
+OWN = "SuCI, own_subject"
+DOT = "SuCI, dot"
+RANDOM = "SuCI, dot, random dictionary"
+
+
+def arms(config: DebiasConfig, strata: int) -> list[Arm]:
+    """Arms of a run: the base model and, for an intervention, its forms and controls.
+
+    Args:
+        config: of the run.
+        strata: size of the dictionary.
+    """
+    base = Hyper(config.optimizer.rate)
+    rows = {TITLES[config.model]: base}
+    if config.debias == "suci":
+
+        def form(**weights: float) -> Hyper:
+            return base._replace(mixture=Mixture(**weights))
+
+        rows |= {
+            DOT: form(dot=1.0),
+            RANDOM: form(dot=1.0)._replace(random=1.0),
+            OWN: form(own_subject=1.0),
+        }
+        if config.ablate:
+            rows |= {
+                "SuCI, additive": form(additive=1.0),
+                "SuCI, no attention": form(uniform=1.0),
+                "SuCI, dot, flat prior": form(dot=1.0)._replace(flat=1.0),
+                f"SuCI, dot x {strata}": form(dot=float(strata)),
+                "SuCI, own_subject, flat prior": form(own_subject=1.0)._replace(flat=1.0),
+            }
+    return [Arm(name, hyper) for name, hyper in rows.items()]
+
+
+def build_model(config: DebiasConfig, task: Task, axis_name: str | None = None) -> nn.Module:
+    """The base model of a configuration, under a new head for an intervention.
+
+    Raises:
+        InputError: the task is not for base models, or an attribute is unknown or does not read.
+    """
+    if len(task.names) > 1:
+        raise InputError(
+            f"--model {config.model}: the file has {len(task.names)} tasks a sample "
+            f"({', '.join(task.names)}); base models have one"
+        )
+    kind = MODELS[config.model]
+    sizes = SMALL_SUBJECTS if config.debias == "suci" else SMALL
+    chosen = dict(sizes[config.model]) if config.small else {}
+    chosen |= network_options(config.network, kind, config.model)
+    known = {f.name for f in fields(kind)}
+    chosen["classes" if "classes" in known else "outputs"] = task.classes
+    if "axis_name" in known:
+        chosen["axis_name"] = axis_name
+    model = kind(**chosen)
+    if config.debias != "suci":
+        return model
+    return Deconfounded(
+        model,
+        _used_weightings(config),
+        config.suci.width,
+        config.suci.key_width,
+        config.suci.scale,
+        config.suci.renormalize,
+    )
+
+
+def _used_weightings(config: DebiasConfig) -> tuple[str, ...]:
+    mixtures = [arm.hyper.mixture for arm in arms(config, 2)]
+    return tuple(n for n in Mixture._fields if any(getattr(m, n) for m in mixtures))
+
+
+def network_options(options: Sequence[str], kind: type, model: str) -> dict[str, Any]:
+    """`NAME=VALUE` options as attributes of a base model.
+
+    Raises:
+        InputError: no such attribute, or a value of another type.
+    """
+    defaults = {
+        f.name: f.default
+        for f in fields(kind)
+        if isinstance(f.default, int | float | str | tuple) and f.name not in ("name", "parent")
+    }
+    for reserved in ("outputs", "classes", "tasks"):
+        defaults.pop(reserved, None)
+    chosen = {}
+    for option in options:
+        name, _, text = option.partition("=")
+        if name not in defaults:
+            raise InputError(
+                f"--network {option}: {model} has no {name!r}; it has {', '.join(defaults)}"
+            )
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        default = defaults[name]
+        if isinstance(default, tuple) and isinstance(value, int):
+            value = (value,)
+        if isinstance(default, float) and isinstance(value, int):
+            value = float(value)
+        if type(value) is not type(default):
+            raise InputError(
+                f"--network {option}: {name} is a {type(default).__name__} such as {default!r}"
+            )
+        chosen[name] = value
+    return chosen
+
+
+class Dictionary(NamedTuple):
+    """Confounders of one model; data, not parameters.
+
+    Attributes:
+        confounders: `[strata, size]`.
+        prior: `[strata]`.
+    """
+
+    confounders: Array
+    prior: Array
+
+
+class Training(NamedTuple):
+    """State of a base model under training.
+
+    Attributes:
+        variables: `params`, and `batch_stats` where the model has them.
+        optimizer: Adam's state.
+        step: steps taken.
+        hyper: of the arm.
+        dictionary: None without an intervention.
+        tables: what Self-MM remembers of every training sample; None elsewhere.
+    """
+
+    variables: Tree
+    optimizer: Tree
+    step: Array
+    hyper: Hyper
+    dictionary: Dictionary | None
+    tables: losses.UnimodalTables | None
+
+
+class Selected(NamedTuple):
+    """What is kept of an epoch: all that inference needs."""
+
+    variables: Tree
+    dictionary: Dictionary | None
+    mixture: Mixture
+
+
+def forward(
+    model: nn.Module, chosen: Selected, inputs: Tree, valid: Tree, embedded: bool = False
+) -> Array:
+    """Logits or score `[batch, outputs]` at inference.
+
+    Args:
+        model: of `build_model`.
+        chosen: its selected state.
+        inputs: modality -> `[batch, time, features]`, raw or as `embed` gives them.
+        valid: modality -> `[batch, time]` bool.
+        embedded: the inputs are embedded already.
+    """
+
+    def call(module: nn.Module) -> Array:
+        fused = module.fuse(inputs if embedded else module.embed(inputs), valid)
+        if isinstance(module, Deconfounded):
+            return module.intervention(fused.features, *chosen.dictionary, chosen.mixture)
+        return module.head(fused.features)
+
+    return nn.apply(call, model)(chosen.variables)
+
+
+@dataclass(frozen=True)
+class BaseStage:
+    """Training of a base model: the functions of its stage and what they share.
+
+    Attributes:
+        config: of the run.
+        preset: for what only a preset knows, MISA's weights.
+        task: what the labels mean.
+        model: of `build_model`.
+        strata: size of the dictionary, 0 without an intervention.
+        steps: an epoch.
+        axis_name: mapped axis over which batches are sharded, or None.
+    """
+
+    config: DebiasConfig
+    preset: str
+    task: Task
+    model: nn.Module
+    strata: int
+    steps: int
+    axis_name: str | None
+
+    def stage(self) -> Stage:
+        """The stage that the engine trains."""
+        chosen = self.config.optimizer
+        rows = arms(self.config, self.strata)
+        last = chosen.choose == "last"
+        return Stage(
+            name="base",
+            epochs=chosen.epochs,
+            data="train",
+            batch=chosen.batch,
+            init=self.init,
+            step=self.step,
+            evaluate=self.evaluate,
+            summarize=self.summarize,
+            select=self.select,
+            refresh=self.refresh if self.strata or self._has_tables else None,
+            hyper=jax.tree.map(
+                lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in rows)
+            ),
+            validate_every=chosen.epochs if last else 1,
+        )
+
+    @property
+    def _has_tables(self) -> bool:
+        return self.config.model == "self_mm" and self.task.mode == "score"
+
+    def init(self, key: Array, batch: Tree, hyper: Hyper, context: Context) -> Training:
+        """Fresh parameters; the dictionary and the tables are filled by `refresh`."""
+        dictionary = None
+        if self.strata:
+            base = self.model.base
+            given = (batch["inputs"], batch["valid"])
+            shapes = jax.eval_shape(lambda: _fused_after_init(base, key, *given))
+            size = shapes.shape[-1]
+            if self.config.suci.dictionary == "features":
+                size = sum(x.shape[-1] for x in batch["inputs"].values())
+            dictionary = Dictionary(jnp.zeros((self.strata, size)), jnp.zeros(self.strata))
+            variables = self.model.init(key, *given, *dictionary, hyper.mixture)
+        else:
+            variables = self.model.init(key, batch["inputs"], batch["valid"])
+        tx = optimizer.adam(self.config.optimizer.clip, ("network",))
+        state = tx.init({"network": variables["params"]})
+        return Training(variables, state, jnp.int32(0), hyper, dictionary, None)
+
+    def refresh(self, state: Training, data: Tree, key: Array) -> Training:
+        """Build the dictionary from the training split alone; start Self-MM's tables."""
+        train = data["train"]
+        if self._has_tables and state.tables is None:
+            widths = jax.eval_shape(
+                lambda: self._branches(_fused(self.model, state.variables, train, slice(0, 1)))
+            )
+            widths = {name: x.shape[-1] for name, x in widths.items()}
+            state = state._replace(tables=losses.init_tables(train["labels"][:, 0], widths))
+        if not self.strata:
+            return state
+        if self.config.suci.dictionary == "features":
+            means = [masked_mean(train["inputs"][m], v) for m, v in sorted(train["valid"].items())]
+            features = jnp.concatenate(means, axis=-1)
+        else:
+            features = _all_fused(self.model, state.variables, train, self.config.optimizer.batch)
+        confounders, prior = subject_dictionary(features, train["subject"], self.strata)
+        noise = jax.random.normal(jax.random.key(0), confounders.shape)
+        noise = jnp.mean(confounders, axis=0) + noise * jnp.std(confounders, axis=0)
+        flat = jnp.full(prior.shape, 1.0 / self.strata)
+        hyper = state.hyper
+        return state._replace(
+            dictionary=Dictionary(
+                jnp.where(hyper.random > 0, noise, confounders),
+                jnp.where(hyper.flat > 0, flat, prior),
+            )
+        )
+
+    def step(self, state: Training, batch: Tree, key: Array) -> tuple[Training, dict[str, Array]]:
+        """One step of AdamW on the model's own loss."""
+        statistics = {k: v for k, v in state.variables.items() if k != "params"}
+
+        def objective(params: Tree) -> tuple[Array, tuple]:
+            given = [batch["inputs"], batch["valid"]]
+            if self.strata:
+                given += [*state.dictionary, state.hyper.mixture, batch["subject"]]
+            (outputs, fused), updates = self.model.apply(
+                {"params": params["network"], **statistics},
+                *given,
+                train=True,
+                rngs={"dropout": key},
+                mutable=list(statistics),
+            )
+            terms = self._terms(outputs, fused, batch, state.tables)
+            return sum(terms.values()), (terms, updates, fused)
+
+        params = {"network": state.variables["params"]}
+        (value, (terms, updates, fused)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            params
+        )
+        gradients = parallel.mean(gradients, self.axis_name)
+        chosen = self.config.optimizer
+        tx = optimizer.adam(chosen.clip, ("network",))
+        direction, tx_state = tx.update(gradients, state.optimizer, params)
+        total = chosen.epochs * self.steps
+        rate = state.hyper.rate * optimizer.schedule(chosen.schedule, state.step, total)
+        params = optimizer.descend(params, direction, rate, chosen.decay)
+        tables = state.tables
+        if self._has_tables:
+            tables = losses.update_tables(
+                tables,
+                batch["index"],
+                self._branches(fused),
+                state.step // self.steps + 1,
+                limit=3.0,
+                weights=batch["row"],
+                axis_name=self.axis_name,
+            )
+        metrics = {**terms, "total": value, "gradient_norm": optax.tree.norm(gradients["network"])}
+        variables = {"params": params["network"], **updates}
+        return state._replace(
+            variables=variables, optimizer=tx_state, step=state.step + 1, tables=tables
+        ), metrics
+
+    def _branches(self, fused: Fused) -> dict[str, Array]:
+        """Features that Self-MM's tables remember."""
+        names = ("text", "audio", "vision")
+        return {FUSION: fused.features, **{name: fused.parts[name] for name in names}}
+
+    def _terms(
+        self, outputs: Array, fused: Fused, batch: Tree, tables: losses.UnimodalTables | None
+    ) -> dict[str, Array]:
+        """Terms of the loss, each over the whole batch, already weighted."""
+        weights = batch["label_weight"][:, 0] * batch["row"]
+        shared = {"weights": weights, "axis_name": self.axis_name}
+        if self._has_tables:
+            names = ("text", "audio", "vision")
+            predictions = {name: fused.parts[f"predicted_{name}"] for name in names}
+            labels = {name: table[batch["index"]] for name, table in tables.labels.items()}
+            return {"task": losses.multitask_l1({FUSION: outputs, **predictions}, labels, **shared)}
+        terms = {"task": losses.reduce(self._each(outputs, batch), **shared)}
+        if self.config.model == "misa":
+            parts = (fused.parts[n] for n in ("projected", "private", "shared", "reconstructed"))
+            found = losses.subspace_terms(*parts, **shared)
+            scale = MISA_WEIGHTS.get(self.preset, (0.1, 0.3, 1.0))
+            names = ("difference", "similarity", "reconstruction")
+            terms |= {n: s * x for n, s, x in zip(names, scale, found, strict=True)}
+        return terms
+
+    def _each(self, outputs: Array, batch: Tree) -> Array:
+        """Loss of every row, `[batch]`: absolute error (MISA's: squared) or cross-entropy."""
+        labels = batch["labels"][:, 0]
+        if self.task.mode == "score":
+            error = outputs[:, 0] - labels
+            return error**2 if self.config.model == "misa" else jnp.abs(error)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    def evaluate(self, state: Training, batch: Tree) -> dict[str, Array]:
+        """Confusion counts of the headline classes, and the summed loss."""
+        outputs = forward(self.model, self.select(state), batch["inputs"], batch["valid"])
+        weights = batch["label_weight"][:, 0] * batch["row"]
+        each = self._each(outputs, batch)
+        predicted = predicted_classes(outputs, self.task.mode)
+        target_weights = batch["target_weight"][:, 0] * batch["row"]
+        return {
+            "confusion": confusion(
+                batch["target"][:, 0], predicted, self.task.metric_classes, target_weights
+            ),
+            "loss": jnp.sum(jnp.where(weights > 0, weights * each, 0.0)),
+            "rows": jnp.sum(weights),
+        }
+
+    def summarize(self, sums: dict[str, Array]) -> dict[str, Array]:
+        """Validation loss, by which the epoch is chosen, and weighted F1."""
+        loss = sums["loss"] / jnp.maximum(sums["rows"], 1.0)
+        return {"score": -loss, "loss": loss, "f1": weighted_f1(sums["confusion"])}
+
+    def select(self, state: Training) -> Selected:
+        """What inference needs."""
+        return Selected(state.variables, state.dictionary, state.hyper.mixture)
+
+
+def _fused_after_init(base: nn.Module, key: Array, inputs: Tree, valid: Tree) -> Array:
+    variables = base.init(key, inputs, valid)
+    return nn.apply(lambda m: m.fuse(m.embed(inputs), valid), base)(variables).features
+
+
+def _fused(model: nn.Module, variables: Tree, rows: Tree, index: Any) -> Fused:
+    """Fused features of some rows, at inference."""
+    inputs, valid = (jax.tree.map(lambda x: x[index], rows[name]) for name in ("inputs", "valid"))
+    return nn.apply(lambda m: m.fuse(m.embed(inputs), valid), model)(variables)
+
+
+def _all_fused(model: nn.Module, variables: Tree, rows: Tree, block: int) -> Array:
+    """Fused features of a whole split, `[n, width]`, a block at a time."""
+    count = rows["row"].shape[0]
+    block = min(block, count)
+    blocks = -(-count // block)
+    position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
+    features = lax.map(lambda index: _fused(model, variables, rows, index).features, position)
+    return features.reshape(blocks * block, -1)[:count]
