@@ -1,0 +1,171 @@
+"""Joints that lose power or seize, at any step, without compiling anything again.
+
+A fault is data, not program: three arrays in the state of an environment. Losing power takes a
+motor's torque away. Locking switches on an equality constraint that every joint has
+(`solo8_model.mjcf`), at the angle of that moment. The paper's code clips the joint instead and
+leaves its velocity alone (arXiv:2402.08996, released code); `clip_joints` does that.
+"""
+
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from envs import solo8_constants as c
+
+HEALTHY, POWER_LOSS, LOCKED = range(3)
+"""Condition of a joint, and the order of the probabilities in `Mixture`."""
+
+Model = TypeVar("Model")
+Data = TypeVar("Data")
+
+
+class Fault(NamedTuple):
+    """What breaks, and when. Every attribute may be batched.
+
+    Attributes:
+        power_loss: `[8]` bool, joints whose motor gives no torque.
+        locked: `[8]` bool, joints that seize.
+        onset: `[]` int, first control step with the fault; it stays.
+    """
+
+    power_loss: Array
+    locked: Array
+    onset: Array
+
+
+class Mixture(NamedTuple):
+    """Distribution of faults: one leg at a time.
+
+    Attributes:
+        probabilities: of a healthy robot, of power loss and of locking.
+        legs: that may break, equally often.
+        both: probability that hip and knee break together; otherwise one does, either equally.
+        onset: first and last control step at which it may happen, both included.
+    """
+
+    probabilities: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    legs: tuple[str, ...] = c.LEGS
+    both: float = 0.5
+    onset: tuple[int, int] = (0, c.EPISODE_STEPS - 2)
+
+
+ANY_LEG = Mixture()
+
+PAPER = Mixture(legs=("FL",), both=1.0, onset=(0, 0))
+"""Faults of the paper's training: front left leg, both joints, from the first step. [FMT]"""
+
+
+def fault(condition: int, joints: tuple[str, ...], onset: int = 0) -> Fault:
+    """A fault by name.
+
+    Args:
+        condition: `HEALTHY`, `POWER_LOSS` or `LOCKED`.
+        joints: of `solo8_constants.JOINTS`, such as `("FL_HFE", "FL_KFE")`.
+        onset: control step.
+
+    Raises:
+        ValueError: an unknown joint.
+    """
+    if unknown := set(joints) - set(c.JOINTS):
+        raise ValueError(f"joints: {sorted(unknown)} not in {c.JOINTS}")
+    return _fault(jnp.asarray(condition), np.isin(c.JOINTS, joints), jnp.asarray(onset))
+
+
+def sample(key: Array, mixture: Mixture) -> Fault:
+    """Draw one fault.
+
+    Args:
+        key: random key.
+        mixture: static.
+    """
+    keys = jax.random.split(key, 5)
+    condition = jax.random.choice(keys[0], 3, p=jnp.asarray(mixture.probabilities))
+    legs = jnp.asarray([c.LEGS.index(leg) for leg in mixture.legs])
+    leg = jax.random.choice(keys[1], legs)
+    both = jax.random.bernoulli(keys[2], mixture.both)
+    joint = jax.random.randint(keys[3], (), 0, 2)
+    first, last = mixture.onset
+    onset = jax.random.randint(keys[4], (), first, last + 1)
+    broken = (jnp.arange(4) == leg)[:, None] & (both | (jnp.arange(2) == joint))
+    return _fault(condition, broken.reshape(8), onset)
+
+
+def _fault(condition: Array, broken: Array, onset: Array) -> Fault:
+    return Fault(
+        (condition == POWER_LOSS) & broken, (condition == LOCKED) & broken, onset.astype(jnp.int32)
+    )
+
+
+def active(fault: Fault, step: Array) -> tuple[Array, Array]:
+    """Joints `[8]` that are without power, and that are locked, at a control step."""
+    on = step >= fault.onset
+    return fault.power_loss & on, fault.locked & on
+
+
+def condition(fault: Fault, step: Array) -> Array:
+    """Condition `[8]`, int, of each joint at a control step: what a detector should say.
+
+    A joint that is locked and without power counts as locked.
+    """
+    power_loss, locked = active(fault, step)
+    return jnp.where(locked, LOCKED, jnp.where(power_loss, POWER_LOSS, HEALTHY))
+
+
+def lock(
+    model: Model, data: Data, locked: Array, angle: Array, play: tuple[float, float]
+) -> tuple[Model, Data]:
+    """Put the locks of this moment into the physics; call it before every physics step.
+
+    Args:
+        model: MJX model of `solo8_model.mjcf`.
+        data: MJX data.
+        locked, angle, play: as in `engage`.
+
+    Returns:
+        Model and data with other `eq_data` and `eq_active`.
+    """
+    target, engaged = engage(data.qpos[7:], data.qvel[6:], locked, angle, play)
+    return (
+        model.replace(eq_data=model.eq_data.at[:, 0].set(target)),
+        data.replace(eq_active=engaged),
+    )
+
+
+def engage(
+    q: Array, velocity: Array, locked: Array, angle: Array, play: tuple[float, float]
+) -> tuple[Array, Array]:
+    """What the equality constraints of the joints should hold in the next physics step.
+
+    With play a joint moves freely between two edges, and the constraint holds it at the edge that
+    it would pass. NumPy arrays give NumPy arrays.
+
+    Args:
+        q, velocity: `[8]`, rad and rad/s.
+        locked: `[8]` bool.
+        angle: `[8]`, rad, where each joint was when it locked.
+        play: rad that a locked joint may move below and above that angle; zeros for none.
+
+    Returns:
+        Angles `[8]` to hold, and whether each constraint is on.
+    """
+    below, above = angle - play[0], angle + play[1]
+    # looking ahead stops a fast joint ten times closer to the edge
+    q = q + c.PHYSICS_DT * velocity
+    # without play no angle lies strictly between the edges: the constraint is always on
+    return q.clip(below, above), locked & ~((below < q) & (q < above))
+
+
+def clip_joints(q: Array, locked: Array, angle: Array, play: tuple[float, float]) -> Array:
+    """Joint angles `[8]` after the paper's lock, a clip after each physics step [FMT].
+
+    Its own play is `solo8_constants.PAPER_LOCK_PLAY`. It leaves the velocity alone, which then
+    winds up: a detector trained on that reads what no seized joint shows. For comparison only.
+
+    Args:
+        q: `[8]`, rad.
+        locked, angle, play: as in `engage`.
+    """
+    return jnp.where(locked, jnp.clip(q, angle - play[0], angle + play[1]), q)

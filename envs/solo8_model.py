@@ -1,0 +1,121 @@
+"""MJCF of SOLO8 from its published numbers, primitives only.
+
+Built in Python rather than kept as a file, because the four legs are one leg, turned.
+"""
+
+from envs import solo8_constants as c
+
+TORSO, KNEES, FEET = 0, slice(1, 5), slice(5, 9)
+"""Where the contact forces stand in `sensordata`: the sum of normal forces on each, N."""
+
+
+def symmetric(robot: c.Robot) -> c.Robot:
+    """Robot whose mirror group is exact, for exact tests.
+
+    Its centres of mass lie where the joints do along x, the torso's in the middle; the robot as it
+    is misses that by a fraction of a millimetre.
+    """
+
+    def flat(body: c.Body, keep_yz: bool) -> c.Body:
+        xx, yy, zz, _, _, yz = body.inertia
+        com = (0, body.com[1] * keep_yz, body.com[2])
+        return body._replace(com=com, inertia=(xx, yy, zz, 0, 0, yz * keep_yz))
+
+    return robot._replace(
+        torso=flat(robot.torso, False),
+        **{name: flat(getattr(robot, name), True) for name in ("upper", "lower", "foot")},
+    )
+
+
+def mjcf(robot: c.Robot, solver_iterations: int = 4) -> str:
+    """Floating robot on a flat floor.
+
+    Feet, knees and the torso's corners are spheres that meet the floor and nothing else; feet
+    alone have friction. Motors take torques. Every joint has an equality constraint, inactive,
+    whose first coefficient is the angle it locks the joint at. Degrees of freedom: `qpos` is
+    position, quaternion (w, x, y, z) and `JOINTS`.
+
+    Args:
+        robot: its bodies and lengths.
+        solver_iterations: Newton iterations of the constraint solver; fixed, for speed in MJX.
+
+    Returns:
+        XML for `mujoco.MjModel.from_xml_string`.
+    """
+    x, y, z = (size / 2 for size in c.TORSO_SIZE)
+    corners = "".join(
+        f'<geom class="sphere" size="{z}" pos="{a * (x - z)} {b * (y - z)} 0"/>'
+        for a in (1, -1)
+        for b in (1, -1)
+    )
+    locks = "".join(f'<joint joint1="{name}"/>' for name in c.JOINTS)
+    motors = "".join(f'<motor name="{name}" joint="{name}"/>' for name in c.JOINTS)
+    touch = "".join(
+        f'<touch name="{site}" site="{site}"/>'
+        for site in ["torso", *(f"{leg}_{part}" for part in ("knee", "foot") for leg in c.LEGS)]
+    )
+    return f"""
+<mujoco model="solo8">
+  <compiler angle="radian"/>
+  <option timestep="{c.PHYSICS_DT}" iterations="{solver_iterations}" ls_iterations="5">
+    <flag eulerdamp="disable"/>
+  </option>
+  <default>
+    <joint axis="0 1 0" armature="{c.ARMATURE}"/>
+    <geom contype="0" conaffinity="0" friction="{c.FLOOR_FRICTION}" rgba=".3 .3 .35 1"/>
+    <default class="sphere"><geom type="sphere" conaffinity="1" condim="1"/></default>
+    <site rgba="0 0 0 0"/>
+    <equality active="false" solref="{_row(c.LOCK_SOLREF)}" solimp="{_row(c.LOCK_SOLIMP)}"/>
+  </default>
+  <worldbody>
+    <light pos="0 0 3" directional="true"/>
+    <geom name="floor" type="plane" size="0 0 1" contype="1" condim="1" rgba=".8 .8 .8 1"/>
+    <body name="torso" pos="0 0 {c.SPAWN_HEIGHT}">
+      <freejoint/>
+      {_inertial(robot.torso)}
+      <geom type="box" size="{x} {y} {z}"/>{corners}
+      <site name="torso" type="box" size="{x} {y} {2 * z}"/>
+      {"".join(_leg(robot, leg) for leg in c.LEGS)}
+    </body>
+  </worldbody>
+  <equality>{locks}</equality>
+  <actuator>{motors}</actuator>
+  <sensor>{touch}</sensor>
+</mujoco>"""
+
+
+def _leg(robot: c.Robot, leg: str) -> str:
+    front = 1 if leg[0] == "F" else -1
+    # a right leg is a left one turned by half a circle about z
+    side = 1 if leg[1] == "L" else -1
+    knee = f"0 {side * robot.knee_y} {-c.SEGMENT}"
+    foot = f"0 {side * robot.foot_y} {-c.SEGMENT}"
+    return f"""
+<body name="{leg}_upper" pos="{front * robot.hip[0]} {side * robot.hip[1]} 0">
+  <joint name="{leg}_HFE"/>
+  {_inertial(robot.upper, side)}
+  <geom type="capsule" size="0.012" fromto="0 0 0 {knee}"/>
+  <geom class="sphere" size="{c.KNEE_RADIUS}" pos="{knee}"/>
+  <site name="{leg}_knee" size="{1.5 * c.KNEE_RADIUS}" pos="{knee}"/>
+  <body name="{leg}_lower" pos="{knee}">
+    <joint name="{leg}_KFE"/>
+    {_inertial(robot.lower, side)}
+    <geom type="capsule" size="0.008" fromto="0 0 0 {foot}"/>
+    <body name="{leg}_foot" pos="{foot}">
+      {_inertial(robot.foot, side)}
+      <geom name="{leg}_foot" class="sphere" size="{c.FOOT_RADIUS}" condim="3"/>
+      <site name="{leg}_foot" size="{1.5 * c.FOOT_RADIUS}"/>
+    </body>
+  </body>
+</body>"""
+
+
+def _inertial(body: c.Body, side: int = 1) -> str:
+    (x, y, z), (xx, yy, zz, xy, xz, yz) = body.com, body.inertia
+    com = _row((side * x, side * y, z))
+    inertia = _row((xx, yy, zz, xy, side * xz, side * yz))
+    return f'<inertial mass="{body.mass}" pos="{com}" fullinertia="{inertia}"/>'
+
+
+def _row(values) -> str:
+    return " ".join(map(str, values))

@@ -1,0 +1,153 @@
+"""Rewards of SOLO8, one function each, before their weights (arXiv:2402.08996, released code).
+
+The paper's two terms that cannot act on this robot are treated differently: limits of joint
+angles do not exist here (its range is 10 rad), and the foot overload is kept for heavier robots.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from envs import solo8_constants as c
+
+
+class Signals(NamedTuple):
+    """What the rewards read, after a control step. SI units; the base's own axes.
+
+    Attributes:
+        command: `[2]`, forward speed and yaw rate.
+        velocity, rotation: `[3]`, of the base, linear and angular.
+        gravity: `[3]`, unit vector.
+        height: `[]`, of the base.
+        torque: `[8]`, of the last physics step.
+        acceleration: `[8]`, of the joints, over the control step.
+        action, last_action: `[8]`.
+        foot_height: `[4]`.
+        foot_velocity: `[4, 2]`, horizontal.
+        foot_force, knee_force: `[4]`, normal.
+        standing: `[4]` bool, foot on the ground now or a control step ago.
+        air_time: `[4]`, seconds since each foot last stood, this step included.
+        landed: `[4]` bool, first step on the ground.
+    """
+
+    command: Array
+    velocity: Array
+    rotation: Array
+    gravity: Array
+    height: Array
+    torque: Array
+    acceleration: Array
+    action: Array
+    last_action: Array
+    foot_height: Array
+    foot_velocity: Array
+    foot_force: Array
+    knee_force: Array
+    standing: Array
+    air_time: Array
+    landed: Array
+
+
+def tracking_lin_vel(s: Signals) -> Array:
+    return jnp.exp(-jnp.square(s.command[0] - s.velocity[0]) / c.TRACKING_WIDTH)
+
+
+def tracking_ang_vel(s: Signals) -> Array:
+    return jnp.exp(-jnp.square(s.command[1] - s.rotation[2]) / c.TRACKING_WIDTH)
+
+
+def feet_air_time(s: Signals) -> Array:
+    moving = jnp.sum(s.command**2) > 0.1**2
+    return moving * jnp.sum((s.air_time - c.AIR_TIME) * s.landed)
+
+
+def lin_vel_z(s: Signals) -> Array:
+    return jnp.square(s.velocity[2])
+
+
+def ang_vel_xy(s: Signals) -> Array:
+    return jnp.sum(s.rotation[:2] ** 2)
+
+
+def orientation(s: Signals) -> Array:
+    return jnp.sum(s.gravity[:2] ** 2)
+
+
+def base_height(s: Signals) -> Array:
+    return jnp.abs(s.height - c.HEIGHT)
+
+
+def torques(s: Signals) -> Array:
+    return jnp.sum(s.torque**2)
+
+
+def dof_acc(s: Signals) -> Array:
+    return jnp.sum(s.acceleration**2)
+
+
+def action_rate(s: Signals) -> Array:
+    return jnp.sum((s.last_action - s.action) ** 2)
+
+
+def action_bias(s: Signals) -> Array:
+    return jnp.exp(-2 * jnp.abs(s.command[0])) * jnp.sum(s.action**2)
+
+
+def collision(s: Signals) -> Array:
+    """Knees alone stand for the leg's links: nothing else of them meets the floor."""
+    return jnp.sum(s.knee_force > c.KNEE_CONTACT, dtype=s.height.dtype)
+
+
+def foot_clearance(s: Signals) -> Array:
+    # the root of a norm, with a finite gradient at rest
+    root_speed = (jnp.sum(s.foot_velocity**2, axis=-1) + 1e-16) ** 0.25
+    return jnp.sum(jnp.abs(s.foot_height - c.FOOT_REST - c.FOOT_CLEARANCE) * root_speed)
+
+
+def foot_slip(s: Signals) -> Array:
+    return jnp.sum(jnp.sum(s.foot_velocity**2, axis=-1) * s.standing)
+
+
+def feet_contact_forces(s: Signals) -> Array:
+    return jnp.sum(jnp.maximum(s.foot_force - c.FOOT_OVERLOAD, 0))
+
+
+REWARDS = {
+    function.__name__: function
+    for function in (
+        tracking_lin_vel,
+        tracking_ang_vel,
+        feet_air_time,
+        lin_vel_z,
+        ang_vel_xy,
+        orientation,
+        base_height,
+        torques,
+        dof_acc,
+        action_rate,
+        action_bias,
+        collision,
+        foot_clearance,
+        foot_slip,
+        feet_contact_forces,
+    )
+}
+
+
+def weighted(signals: Signals) -> dict[str, Array]:
+    """Each reward of one control step with its weight and the step's duration."""
+    return {
+        name: c.SCALES[name] * c.CONTROL_DT * reward(signals) for name, reward in REWARDS.items()
+    }
+
+
+def total(terms: dict[str, Array], penalty: Array | float = 1.0) -> Array:
+    """Reward of a control step, never negative.
+
+    Args:
+        terms: of `weighted`.
+        penalty: factor on the terms below zero: 1, or less early in a reward curriculum.
+    """
+    values = jnp.stack(list(terms.values()))
+    return jnp.maximum(jnp.sum(jnp.where(values < 0, penalty * values, values)), 0)
