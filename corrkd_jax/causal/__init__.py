@@ -15,7 +15,7 @@ from corrkd_jax.causal.counterfactual import (
     replace_tokens,
     stand_in,
 )
-from corrkd_jax.causal.dictionary import subject_dictionary
+from corrkd_jax.causal.dictionary import kmeans, pca, subject_dictionary
 from corrkd_jax.causal.intervention import (
     backdoor_expectation,
     backdoor_probabilities,
@@ -33,6 +33,8 @@ __all__ = [
     "grid_scores",
     "grid_search",
     "intervene",
+    "kmeans",
+    "pca",
     "purify",
     "replace_tokens",
     "stand_in",

@@ -1,6 +1,7 @@
-"""Dictionaries of confounders, built from the training split alone."""
+"""Dictionaries of confounders, built from training data alone."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,3 +49,127 @@ def subject_dictionary(
         sums, rows = jax.lax.psum((sums, rows), axis_name)
     total = jnp.sum(rows)
     return sums / jnp.where(rows > 0, rows, 1)[:, None], rows / jnp.where(total > 0, total, 1)
+
+
+def kmeans(
+    key: Array,
+    points: ArrayLike,
+    count: int,
+    steps: int,
+    weights: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """Clusters by Lloyd's algorithm from a k-means++ start (Arthur & Vassilvitskii, 2007).
+
+    One XLA program under `jit`, with `count` and `steps` static. It keeps `[n, count]` distances.
+    For the best of several starts, `vmap` over keys and compare the distances.
+
+    Args:
+        key: random key of the start.
+        points: `[n, features]`.
+        count: number of clusters.
+        steps: of assignment and update; 50 are plenty for most data.
+        weights: `[n]`, 0 for padding, which may hold anything; None counts every point once.
+        start: `[count, features]` centers to begin with instead, such as those of an earlier
+            dictionary, so that its clusters keep their places.
+
+    Returns:
+        Centers `[count, features]`, and for each point the index of the nearest `[n]`. A cluster
+        that loses its last point keeps its center.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    points, weights = _weighted(points, weights)
+    if start is not None and jnp.shape(start) != (count, points.shape[1]):
+        raise ValueError(f"start must be {(count, points.shape[1])}, got {jnp.shape(start)}")
+    # around their mean, points lose fewer digits to the expansion of the square
+    mean = jnp.average(points, axis=0, weights=weights)
+    points = points - mean
+    if start is None:
+        centers = _spread_out(key, points, count, weights)
+    else:
+        centers = at_least_float32(start).astype(points.dtype) - mean
+
+    def step(_: int, centers: Array) -> Array:
+        nearest = jnp.argmin(_square_distances(points, centers), axis=1)
+        sums = jax.ops.segment_sum(points * weights[:, None], nearest, count)
+        total = jax.ops.segment_sum(weights, nearest, count)[:, None]
+        return jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), centers)
+
+    centers = jax.lax.fori_loop(0, steps, step, centers)
+    return centers + mean, jnp.argmin(_square_distances(points, centers), axis=1)
+
+
+class Components(NamedTuple):
+    """Principal components; points are projected by `(points - mean) @ axes.T`.
+
+    Attributes:
+        mean: `[features]`.
+        axes: `[count, features]`, orthonormal rows, the most varied first; the coordinate of
+            largest magnitude is positive.
+        share: `[count]`, of the total variance along each.
+    """
+
+    mean: Array
+    axes: Array
+    share: Array
+
+
+def pca(points: ArrayLike, count: int, weights: ArrayLike | None = None) -> Components:
+    """Principal components of `[n, features]`, from the covariance's eigenvectors.
+
+    Args:
+        points: `[n, features]`.
+        count: how many components to keep, at most the features.
+        weights: `[n]`, as in :func:`kmeans`.
+
+    Raises:
+        ValueError: shapes do not fit, or more components than features.
+    """
+    points, weights = _weighted(points, weights)
+    if not 0 < count <= points.shape[1]:
+        raise ValueError(f"count must be between 1 and {points.shape[1]} features, got {count}")
+    mean = jnp.average(points, axis=0, weights=weights)
+    centered = (points - mean) * jnp.sqrt(weights / jnp.sum(weights))[:, None]
+    variances, axes = jnp.linalg.eigh(jnp.matmul(centered.T, centered, precision="highest"))
+    axes = axes.T[::-1][:count]
+    largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), axis=1)[:, None], axis=1)
+    total = jnp.sum(variances)
+    share = jnp.maximum(variances[::-1][:count], 0) / jnp.where(total > 0, total, 1)
+    return Components(mean, axes * jnp.sign(largest), share)
+
+
+def _weighted(points: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array]:
+    """Points, those of weight 0 turned to zeros, and their weights."""
+    points = at_least_float32(points)
+    if points.ndim != 2 or (weights is not None and jnp.shape(weights) != points.shape[:1]):
+        raise ValueError(
+            f"points {points.shape} and weights {jnp.shape(weights)} do not fit: expected "
+            "[n, features] and [n]"
+        )
+    ones = jnp.ones(len(points), points.dtype)
+    weights = ones if weights is None else jnp.asarray(weights, points.dtype)
+    return jnp.where(weights[:, None] > 0, points, 0), weights
+
+
+def _spread_out(key: Array, points: Array, count: int, weights: Array) -> Array:
+    """Points drawn one after another, each with a chance that grows as its squared distance."""
+
+    def draw(nearest: Array, key: Array) -> tuple[Array, Array]:
+        chances = weights * nearest
+        # fewer places than clusters: any point will do
+        chances = jnp.where(jnp.sum(chances) > 0, chances, weights)
+        center = points[jax.random.categorical(key, jnp.log(chances))]
+        distance = jnp.sum(jnp.square(points - center), axis=1)
+        return jnp.minimum(nearest, distance), center
+
+    # before there is a center all points are equally far, further than any distance
+    far = jnp.full(len(points), jnp.finfo(points.dtype).max ** 0.5)
+    return jax.lax.scan(draw, far, jax.random.split(key, count))[1]
+
+
+def _square_distances(points: Array, centers: Array) -> Array:
+    """`[n, count]`, each less its point's own square, which no comparison of centers needs."""
+    products = jnp.matmul(points, centers.T, precision="highest")
+    return jnp.sum(jnp.square(centers), axis=1) - 2 * products

@@ -1,0 +1,65 @@
+"""DFND (CVPR 2021): images picked from an unlabelled pool, and labels that may be wrong."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from corrkd_jax.losses.classification import check_labels
+from corrkd_jax.losses.reduction import at_least_float32, reduce
+
+
+def select_confident(logits: ArrayLike, count: int) -> Array:
+    """The images of which a teacher is surest.
+
+    Args:
+        logits: `[pool, classes]`, the teacher's.
+        count: how many to take, a Python integer.
+
+    Returns:
+        `[count]` indices into the pool, surest first; of equals the earlier one first.
+    """
+    doubt = -jnp.max(jax.nn.log_softmax(at_least_float32(logits)), axis=-1)
+    return jnp.argsort(doubt, stable=True)[:count]
+
+
+def noise_matrix(free: ArrayLike, accuracy: ArrayLike) -> Array:
+    """Probabilities with which a class is called another, `[classes, classes]`, rows sum to one.
+
+    Args:
+        free: `[classes, classes - 1]` learned logits of the wrong names of each class, in order.
+        accuracy: of the teacher, the constant diagonal: .9523 on CIFAR-10 and .7774 on CIFAR-100
+            in the published code.
+    """
+    free = at_least_float32(free)
+    classes = free.shape[0]
+    if free.shape != (classes, classes - 1):
+        raise ValueError(f"free must be [classes, classes - 1], got {free.shape}")
+    wrong = (1 - accuracy) * jax.nn.softmax(free)
+    row, column = jnp.arange(classes)[:, None], jnp.arange(classes)
+    # beyond the diagonal the wrong names are one place further
+    place = jnp.clip(column - (column > row), 0, classes - 2)
+    return jnp.where(row == column, accuracy, jnp.take_along_axis(wrong, place, axis=1))
+
+
+def noisy_nll(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    noise: ArrayLike,
+    weights: ArrayLike | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """`-log (softmax(logits) @ noise)[label]`: what a student says of labels known to be noisy.
+
+    Args:
+        logits: `[batch, classes]`, the student's.
+        labels: `[batch]` integers, the teacher's preferred classes.
+        noise: `[classes, classes]` from `noise_matrix`.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+    """
+    logits, labels = at_least_float32(logits), jnp.asarray(labels)
+    check_labels(logits, labels)
+    # in logarithms, so that a sure student's small probabilities keep their gradient
+    joint = jax.nn.log_softmax(logits) + jnp.log(jnp.asarray(noise)).T[labels]
+    return reduce(-jax.nn.logsumexp(joint, axis=-1), weights, axis_name=axis_name)
