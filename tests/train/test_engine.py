@@ -105,7 +105,9 @@ def test_engine_repeats_a_plain_loop(sets):
     )
     assert not start["teacher"].state["w"].any(), "an empty call starts nothing"
     w = np.asarray(first_weights(pipe, sets), np.float64)
-    offset, scores, weights, fits = 0.0, [], [], []
+    # the stage begins refreshed
+    offset = np.mean(train["y"] - train["x"] @ w)
+    scores, weights, fits = [], [], []
     for epoch in range(stage.epochs):
         order = np.asarray(epoch_order(stage, 5, epoch, len(train["y"])))
         of_steps = []
