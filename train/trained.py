@@ -90,7 +90,10 @@ def restore_config(folder: Path) -> tuple[str, MsaConfig]:
     """
     saved = read_config(folder)
     if not isinstance(saved, dict) or saved.pop("program", None) != "msa":
-        raise InputError(f"{folder / CONFIG}: not a run of train.msa")
+        raise InputError(
+            f"{folder / CONFIG}: not a run of train.msa that distils; one with --model or "
+            "--debias holds its results in report.md and results.json"
+        )
     if not isinstance(preset := saved.pop("preset", None), str):
         raise InputError(f"{folder / CONFIG}: names no preset; it was not written by train.msa")
     return preset, _dataclass_from(MsaConfig, saved, str(folder / CONFIG))

@@ -15,7 +15,7 @@ from corrkd_jax.causal.counterfactual import (
     replace_tokens,
     stand_in,
 )
-from corrkd_jax.causal.dictionary import kmeans, pca, subject_dictionary
+from corrkd_jax.causal.dictionary import Components, kmeans, pca, subject_dictionary
 from corrkd_jax.causal.intervention import (
     backdoor_expectation,
     backdoor_probabilities,
@@ -24,6 +24,7 @@ from corrkd_jax.causal.intervention import (
 )
 
 __all__ = [
+    "Components",
     "Found",
     "backdoor_expectation",
     "backdoor_probabilities",
