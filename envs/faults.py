@@ -152,7 +152,7 @@ def engage(
         Angles `[8]` to hold, and whether each constraint is on.
     """
     below, above = angle - play[0], angle + play[1]
-    # looking ahead stops a fast joint ten times closer to the edge
+    # looking one step ahead, a fast joint overshoots the edge several times less
     q = q + c.PHYSICS_DT * velocity
     # without play no angle lies strictly between the edges: the constraint is always on
     return q.clip(below, above), locked & ~((below < q) & (q < above))

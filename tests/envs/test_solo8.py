@@ -296,6 +296,35 @@ class TestRollout:
             after["reward"], np.maximum(sum(after["metrics"].values()), 0), atol=1e-6
         )
 
+    @pytest.mark.parametrize("t", [0, 3, STEPS - 1])
+    def test_rewards_are_of_what_is_seen(self, run, broken, t):
+        before, after = jax.tree.map(lambda x: x[t, HEALTHY].astype(float), broken)
+        command, action = before["command"], np.asarray(run.actions[t, HEALTHY])
+        inverse, velocity, gravity = np.zeros(4), np.zeros(3), np.zeros(3)
+        mujoco.mju_negQuat(inverse, after["qpos"][3:7])
+        mujoco.mju_rotVecQuat(velocity, after["qvel"][:3], inverse)
+        mujoco.mju_rotVecQuat(gravity, np.array([0.0, 0, -1]), inverse)
+        standing = (before["contact"] + after["contact"]) > 0
+        air_time = before["air_time"] + 0.02
+        landed = standing & (before["air_time"] > 0)
+        expected = {
+            "tracking_lin_vel": 1.5 * np.exp(-4 * (command[0] - velocity[0]) ** 2),
+            "tracking_ang_vel": 1.5 * np.exp(-4 * (command[1] - after["qvel"][5]) ** 2),
+            "feet_air_time": 1.5 * (np.hypot(*command) > 0.1) * (landed * (air_time - 0.5)).sum(),
+            "lin_vel_z": -(velocity[2] ** 2),
+            "ang_vel_xy": -0.05 * (after["qvel"][3:5] ** 2).sum(),
+            "orientation": -2.5 * (gravity[:2] ** 2).sum(),
+            "base_height": -10 * abs(after["qpos"][2] - 0.232),
+            "torques": -1e-3 * (after["torque"] ** 2).sum(),
+            "dof_acc": -2.5e-7 * (((after["qvel"] - before["qvel"])[6:] / 0.02) ** 2).sum(),
+            "action_rate": -0.01 * ((action - before["last_action"]) ** 2).sum(),
+            "action_bias": -0.005 * np.exp(-2 * command[0]) * (action**2).sum(),
+        }
+        for name, value in expected.items():
+            assert after["metrics"][name] == pytest.approx(0.02 * value, rel=1e-3, abs=1e-7), name
+        np.testing.assert_allclose(after["air_time"], np.where(standing, 0, air_time), atol=1e-6)
+        np.testing.assert_array_equal(after["last_action"], action)
+
     def test_condition_is_the_fault_of_the_moment(self, broken):
         before, _ = broken
         expected = np.zeros((STEPS, 8, 8), int)
