@@ -325,8 +325,7 @@ class BaseStage:
         if not self.strata:
             return state
         if self.config.suci.dictionary == "features":
-            means = [masked_mean(train["inputs"][m], v) for m, v in sorted(train["valid"].items())]
-            features = jnp.concatenate(means, axis=-1)
+            features = mean_features(train)
         else:
             features = _all_fused(self.model, state.variables, train, self.config.optimizer.batch)
         confounders, prior = subject_dictionary(features, train["subject"], self.strata)
@@ -443,6 +442,12 @@ class BaseStage:
     def select(self, state: Training) -> Selected:
         """What inference needs."""
         return Selected(state.variables, state.dictionary, state.hyper.mixture)
+
+
+def mean_features(rows: Tree) -> Array:
+    """Means over the valid frames of all modalities side by side, `[n, features]`."""
+    means = [masked_mean(rows["inputs"][m], v) for m, v in sorted(rows["valid"].items())]
+    return jnp.concatenate(means, axis=-1)
 
 
 def _fused_after_init(base: nn.Module, key: Array, inputs: Tree, valid: Tree) -> Array:

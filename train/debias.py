@@ -22,7 +22,7 @@ from configs.debias import DebiasConfig, presets
 from corrkd_jax.data import msa, planted_bias, planted_subjects, subjects, words
 from corrkd_jax.errors import InputError
 from train import cli, counterfactual, debias_report, inputs, parallel
-from train.basemodel import Arm, BaseStage, arms, build_model
+from train.basemodel import Arm, BaseStage, arms, build_model, mean_features
 from train.corrkd import compute_dtype
 from train.debias_report import Table
 from train.engine import Pipeline
@@ -202,15 +202,7 @@ def _strata(
     if config.data.clusters:
         from sklearn.cluster import KMeans
 
-        means = {}
-        for name, rows in loaded.sets.items():
-            taken = rows.take()
-            parts = []
-            for modality in sorted(taken["inputs"]):
-                valid = taken["valid"][modality][..., None]
-                total = (np.asarray(taken["inputs"][modality], np.float32) * valid).sum(axis=1)
-                parts.append(total / valid.sum(axis=1))
-            means[name] = np.concatenate(parts, axis=-1)
+        means = {name: np.asarray(mean_features(rows.take())) for name, rows in loaded.sets.items()}
         if config.data.clusters > len(means["train"]):
             raise InputError(
                 f"--data.clusters {config.data.clusters}: there are only {len(means['train'])} "
