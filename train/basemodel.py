@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from configs.debias import MISA_WEIGHTS, SMALL, SMALL_SUBJECTS, DebiasConfig
 from corrkd_jax import losses
-from corrkd_jax.causal import subject_dictionary
+from corrkd_jax.causal import random_dictionary, subject_dictionary
 from corrkd_jax.errors import InputError
 from corrkd_jax.losses.unimodal import FUSION
 from corrkd_jax.metrics import confusion, weighted_f1
@@ -313,7 +313,9 @@ class BaseStage:
         state = tx.init({"network": variables["params"]})
         return Training(variables, state, jnp.int32(0), hyper, dictionary, None)
 
-    def refresh(self, state: Training, data: Tree, key: Array) -> Training:
+    def refresh(
+        self, state: Training, data: Tree, key: Array, context: Context, epoch: Array
+    ) -> Training:
         """Build the dictionary from the training split alone; start Self-MM's tables."""
         train = data["train"]
         if self._has_tables and state.tables is None:
@@ -329,8 +331,7 @@ class BaseStage:
         else:
             features = _all_fused(self.model, state.variables, train, self.config.optimizer.batch)
         confounders, prior = subject_dictionary(features, train["subject"], self.strata)
-        noise = jax.random.normal(jax.random.key(0), confounders.shape)
-        noise = jnp.mean(confounders, axis=0) + noise * jnp.std(confounders, axis=0)
+        noise = random_dictionary(jax.random.key(0), confounders)
         flat = jnp.full(prior.shape, 1.0 / self.strata)
         hyper = state.hyper
         return state._replace(

@@ -160,7 +160,7 @@ class Pipeline:
             return self.step(stage, seed, track, batch, context, epoch, number), None
 
         track, _ = lax.scan(body, track, (jnp.arange(steps), order))
-        return self.finish(stage, seed, track, data, epoch, steps)
+        return self.finish(stage, seed, track, data, context, epoch, steps)
 
     def start(
         self,
@@ -207,6 +207,7 @@ class Pipeline:
         seed: Array,
         track: Track,
         data: dict[str, Tree],
+        context: Context,
         epoch: Array,
         steps: int,
     ) -> Track:
@@ -214,7 +215,7 @@ class Pipeline:
         state = track.state
         if stage.refresh is not None:
             key = jax.random.fold_in(_epoch_key(stage, seed, epoch), _REFRESH)
-            state = self._arms(stage, stage.refresh, 2)(state, data, key)
+            state = self._arms(stage, stage.refresh, 4)(state, data, key, context, epoch + 1)
         track = track._replace(state=state)
         train = jax.tree.map(lambda total: total / steps, track.totals)
         history = jax.tree.map(partial(_record, epoch), track.history["train"], train)
@@ -250,7 +251,7 @@ class Pipeline:
             )
         if stage.refresh is not None:
             own = jax.random.fold_in(key, _REFRESH)
-            state = self._arms(stage, stage.refresh, 2)(state, data, own)
+            state = self._arms(stage, stage.refresh, 4)(state, data, own, context, jnp.int32(0))
         prepared = stage.prepare(batch, key, context)
         _, metrics = jax.eval_shape(self._arms(stage, stage.step, 2), state, prepared, key)
         valid = jax.eval_shape(

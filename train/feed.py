@@ -84,7 +84,7 @@ class Feed:
             batches = parallel.place(batches, pipeline.layout)
             track = program["steps"](track, (seeds, context, batches), {}, at, jnp.int32(done))
             done += jax.tree.leaves(batches)[0].shape[1]
-        track = program["finish"](track, (seeds,), data, at)
+        track = program["finish"](track, (seeds, context), data, at)
         return {**tracks, stage.name: track}
 
     def _compile(
@@ -106,8 +106,9 @@ class Feed:
             return track
 
         def finish(track: Track, mapped: Any, data: Any, epoch: Array) -> Track:
-            one = pipeline.lanes(partial(pipeline.finish, stage, steps=count), (0, 0, None, None))
-            return one(mapped[0], track, data, epoch)
+            seeds, context = mapped
+            one = pipeline.lanes(partial(pipeline.finish, stage, steps=count), (0, 0, None, 0, None))
+            return one(seeds, track, data, context, epoch)
 
         return {
             "begin": parallel.compile_program(begin, pipeline.layout),

@@ -37,8 +37,9 @@ class Stage:
         select: `(state) -> tree` what is kept of the best epoch and handed to later stages.
         prepare: `(batch, key, context) -> batch`, the work that all arms share: a frozen
             teacher's targets, masks. The key is the epoch's, the same for all its steps.
-        refresh: `(state, data, key) -> state`, before the first epoch and after each, or None;
-            it may see the whole of the run's data.
+        refresh: `(state, data, key, context, epoch) -> state`, before the first epoch and after
+            each, or None; it may see the whole of the run's data. `epoch` counts those behind,
+            and is the same for all seeds and arms, so that a `lax.cond` on it stays one.
         hyper: tree of arrays with a leading axis of arms, traced scalars for each arm; None
             if the stage has no arms.
         validate_every: epochs from one look at the validation split to the next.
@@ -54,7 +55,7 @@ class Stage:
     summarize: Callable[[Tree], dict[str, Array]]
     select: Callable[[Tree], Tree]
     prepare: Callable[[Tree, Array, Context], Tree] = _unchanged
-    refresh: Callable[[Tree, Tree, Array], Tree] | None = None
+    refresh: Callable[[Tree, Tree, Array, Context, Array], Tree] | None = None
     hyper: Tree = None
     validate_every: int = 1
 

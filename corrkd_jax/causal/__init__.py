@@ -15,7 +15,14 @@ from corrkd_jax.causal.counterfactual import (
     replace_tokens,
     stand_in,
 )
-from corrkd_jax.causal.dictionary import Components, kmeans, pca, subject_dictionary
+from corrkd_jax.causal.dictionary import (
+    Components,
+    kmeans,
+    pca,
+    prototype_dictionary,
+    random_dictionary,
+    subject_dictionary,
+)
 from corrkd_jax.causal.intervention import (
     backdoor_expectation,
     backdoor_probabilities,
@@ -36,7 +43,9 @@ __all__ = [
     "intervene",
     "kmeans",
     "pca",
+    "prototype_dictionary",
     "purify",
+    "random_dictionary",
     "replace_tokens",
     "stand_in",
     "subject_dictionary",

@@ -51,6 +51,73 @@ def subject_dictionary(
     return sums / jnp.where(rows > 0, rows, 1)[:, None], rows / jnp.where(total > 0, total, 1)
 
 
+def prototype_dictionary(
+    key: Array,
+    features: ArrayLike,
+    count: int,
+    components: int,
+    weights: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+    steps: int = 50,
+    tries: int = 3,
+    variance: float = 0.95,
+) -> tuple[Array, Array]:
+    """Mean feature and share of every cluster (KDCI, arXiv:2403.19539, section 3.2 as summarised).
+
+    Clusters are found by k-means++ among principal components; their means are taken of the
+    features as they were, since a centre among components could not be added to a prediction.
+
+    Args:
+        key: random key of the starts.
+        features: `[n, features]`, a teacher's answers to the substitution data.
+        count: number of prototypes, N.
+        components: how many to cluster in.
+        weights: `[n]`, 0 for padding; None counts every row once.
+        start: `[count, features]` prototypes of an earlier dictionary, so that new ones keep
+            their places; a prototype of zeros does not start anything. None starts afresh.
+        steps: of k-means.
+        tries: starts, of which the one of least spread is kept; one with `start`.
+        variance: share after which further components are left out.
+
+    Returns:
+        Prototypes `[count, features]` and prior `[count]`, which sums to one. An empty cluster
+        has a prior of zero, and its `start`, or zeros.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    features, weights = _weighted(features, weights)
+    axes = pca(features, components, weights)
+    needed = jnp.cumsum(axes.share) - axes.share < variance
+    projected = (features - axes.mean) @ axes.axes.T * needed
+
+    def spread(centers: Array, nearest: Array) -> Array:
+        return jnp.sum(weights * jnp.sum(jnp.square(projected - centers[nearest]), axis=1))
+
+    if start is None:
+        keys = jax.random.split(key, tries)
+        centers, nearest = jax.vmap(lambda k: kmeans(k, projected, count, steps, weights))(keys)
+        nearest = nearest[jnp.argmin(jax.vmap(spread)(centers, nearest))]
+        start = jnp.zeros((count, features.shape[1]), features.dtype)
+    else:
+        begin = (start - axes.mean) @ axes.axes.T * needed
+        _, nearest = kmeans(key, projected, count, steps, weights, begin)
+    prototypes, prior = subject_dictionary(features, nearest, count, weights)
+    return jnp.where(prior[:, None] > 0, prototypes, start), prior
+
+
+def random_dictionary(key: Array, confounders: ArrayLike) -> Array:
+    """Noise of each feature's mean and deviation over a dictionary: the control for its content.
+
+    Args:
+        key: random key.
+        confounders: `[strata, features]`.
+    """
+    confounders = jnp.asarray(confounders)
+    noise = jax.random.normal(key, confounders.shape, confounders.dtype)
+    return jnp.mean(confounders, axis=0) + noise * jnp.std(confounders, axis=0)
+
+
 def kmeans(
     key: Array,
     points: ArrayLike,

@@ -29,6 +29,7 @@ def backdoor_expectation(
     strata: ArrayLike | None = None,
     scale: float | None = None,
     renormalize: bool = False,
+    present: ArrayLike | None = None,
 ) -> Array:
     """Expected confounder of each sample, `sum_i lambda_i P(s_i) s_i`.
 
@@ -53,6 +54,9 @@ def backdoor_expectation(
             the root of the raw dictionary's width.
         renormalize: divide by `sum_i lambda_i P(s_i)`. CCIM does not, so that with a uniform
             prior the result shrinks as `1 / strata`.
+        present: `[strata]` booleans, False for places of the dictionary that hold nothing, which
+            are then as if they were not there; None takes all. A prior of zero alone leaves a
+            place its share of the attention.
 
     Returns:
         `[batch, features]`, at least float32.
@@ -75,7 +79,8 @@ def backdoor_expectation(
     if weighting == "own_subject":
         weights = _own(strata, query.shape[0], prior)
     else:
-        weights = _attention(query, confounders, keys, weighting, vector, scale) * prior
+        present = jnp.ones(prior.shape, bool) if present is None else jnp.asarray(present)
+        weights = _attention(query, confounders, keys, weighting, vector, scale, present) * prior
     if renormalize:
         # with the dot form every weight is positive; a prior of zeros gives zeros
         total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -84,7 +89,10 @@ def backdoor_expectation(
 
 
 def intervene(
-    features: ArrayLike, expectation: ArrayLike, kernel: ArrayLike, confounder_kernel: ArrayLike
+    features: ArrayLike,
+    expectation: ArrayLike,
+    kernel: ArrayLike | None,
+    confounder_kernel: ArrayLike,
 ) -> Array:
     """What the head reads instead of the fused feature: `W_h h + W_g E[s]`.
 
@@ -94,15 +102,15 @@ def intervene(
     Args:
         features: `[batch, in]`, h.
         expectation: `[batch, confounder features]`, of :func:`backdoor_expectation`.
-        kernel: `[in, out]`, W_h.
+        kernel: `[in, out]`, W_h; None leaves the features as they are, to the bit.
         confounder_kernel: `[confounder features, out]`, W_g.
 
     Returns:
         `[batch, out]`.
     """
-    return jnp.asarray(features) @ jnp.asarray(kernel) + jnp.asarray(expectation) @ jnp.asarray(
-        confounder_kernel
-    )
+    features = jnp.asarray(features)
+    own = features if kernel is None else features @ jnp.asarray(kernel)
+    return own + jnp.asarray(expectation) @ jnp.asarray(confounder_kernel)
 
 
 def backdoor_probabilities(logits: ArrayLike, prior: ArrayLike) -> Array:
@@ -143,10 +151,12 @@ def _attention(
     weighting: str,
     vector: ArrayLike | None,
     scale: float | None,
+    present: Array,
 ) -> Array:
     count = confounders.shape[0]
     if weighting == "uniform":
-        return jnp.full((query.shape[0], count), 1.0 / count, query.dtype)
+        share = present / jnp.maximum(jnp.sum(present), 1)
+        return jnp.broadcast_to(share.astype(query.dtype), (query.shape[0], count))
     keys = confounders if keys is None else at_least_float32(keys)
     if keys.shape != (count, query.shape[1]):
         raise ValueError(
@@ -160,7 +170,8 @@ def _attention(
         scores = jnp.tanh(query[:, None] + keys[None]) @ vector
     else:
         scores = query @ keys.T / (math.sqrt(query.shape[1]) if scale is None else scale)
-    return jax.nn.softmax(scores, axis=-1)
+    # an empty dictionary attends to all of its nothing rather than divide zero by zero
+    return jax.nn.softmax(scores, axis=-1, where=present | ~jnp.any(present))
 
 
 def _own(strata: ArrayLike | None, batch: int, prior: Array) -> Array:

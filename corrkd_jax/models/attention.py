@@ -1,10 +1,12 @@
 """The core of multi-head attention with a backward pass of its own.
 
 Heads in this family are narrow (4 or 5 numbers wide) and sequences short, so the cost of attention
-is not its products but how they are laid out: measured on a CPU, the product of a transposed
+is not its products but how they are laid out. Measured on a CPU, the product of a transposed
 attention map and a narrow matrix, which automatic differentiation asks for twice, takes five times
-as long as the same product the other way round. The backward pass below asks for the fast forms
-alone and computes the map again instead of keeping it.
+as long as the other products with it, and sums along the last axis take several times as long as
+sums along the one before. So the map is laid out `[..., keys, queries]`: the softmax runs along the
+last axis but one, no product transposes the map, and the backward pass computes it again instead
+of keeping it.
 """
 
 import math
@@ -64,7 +66,8 @@ def attend(
         value: like `key`.
         allowed: bool, broadcastable to `[batch, heads, queries, keys]`, False where a query must
             not look at a key. A query that may look nowhere looks everywhere alike.
-        words: `[2]` uint32 of :func:`key_words`; None: no dropout.
+        words: `[2]` uint32 of :func:`key_words`, for a mask over keys, then queries; None: no
+            dropout.
         rate: of dropout.
 
     Returns:
@@ -77,10 +80,11 @@ def attend(
 def _attend(
     query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: float
 ) -> Array:
-    query, key, value = lax.optimization_barrier((query, key, value))
-    weights, total = _weights(query, key, allowed)
+    # projections are not to be computed again for every entry of the map
+    across, key, value = lax.optimization_barrier((_turned(query), key, _turned(value)))
+    weights, total = _weights(across, key, allowed)
     weights = _dropped(weights, words, rate).astype(value.dtype)
-    return (weights @ value) / total.astype(value.dtype)
+    return _turned((value @ weights) / total.astype(value.dtype))
 
 
 def _forward(
@@ -93,22 +97,24 @@ def _forward(
 
 def _backward(rate: float, residuals: tuple, gradient: Array) -> tuple:
     query, key, value, allowed, words = residuals
-    query, key, value, gradient = lax.optimization_barrier((query, key, value, gradient))
     dtype = value.dtype
-    weights, total = _weights(query, key, allowed)
+    query, key, value, across, gradient = lax.optimization_barrier(
+        (query, key, value, _turned(query), _turned(gradient))
+    )
+    weights, total = _weights(across, key, allowed)
     gradient = gradient.astype(jnp.float32) / total
     weights, gradient = lax.optimization_barrier((weights, gradient))
     kept = _dropped(weights, words, rate)
-    # softmax's own derivative: what the denominator does to every weight of a row alike
-    mixed = kept.astype(dtype) @ value
-    shared = jnp.sum(gradient * mixed, axis=-1, keepdims=True) / total
+    # softmax's own derivative: what the denominator does to every weight of a query alike
+    mixed = _turned(value) @ kept.astype(dtype)
+    shared = jnp.sum(gradient * mixed, axis=-2, keepdims=True) / total
     kept, shared = lax.optimization_barrier((kept, shared))
-    scores = kept * _outer(gradient, value.astype(jnp.float32)) - weights * shared
-    scores = jnp.where(allowed, scores, 0.0) / math.sqrt(query.shape[-1])
+    scores = kept * _outer(value.astype(jnp.float32), gradient) - weights * shared
+    scores = jnp.where(_turned(allowed), scores, 0.0) / math.sqrt(query.shape[-1])
     scores = lax.optimization_barrier(scores.astype(dtype))
-    to_query = scores @ key
-    to_key = (query.swapaxes(-1, -2) @ scores).swapaxes(-1, -2)
-    to_value = (gradient.astype(dtype).swapaxes(-1, -2) @ kept.astype(dtype)).swapaxes(-1, -2)
+    to_query = _turned(_turned(key) @ scores)
+    to_key = scores @ query
+    to_value = kept.astype(dtype) @ _turned(gradient.astype(dtype))
     none = np.zeros(allowed.shape, jax.dtypes.float0)
     return (
         to_query.astype(query.dtype),
@@ -122,20 +128,27 @@ def _backward(rate: float, residuals: tuple, gradient: Array) -> tuple:
 _attend.defvjp(_forward, _backward)
 
 
+def _turned(x: Array) -> Array:
+    return x.swapaxes(-1, -2)
+
+
 def _weights(query: Array, key: Array, allowed: Array) -> tuple[Array, Array]:
-    """Softmax weights before the division, and their sums `[..., 1]`, in float32."""
-    scores = _outer(query, key).astype(jnp.float32) / math.sqrt(query.shape[-1])
-    scores = jnp.where(allowed, scores, MASKED)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    return weights, jnp.sum(weights, axis=-1, keepdims=True)
+    """Softmax weights `[..., keys, queries]` before the division, and their sums, in float32.
+
+    The query comes as `[..., size, queries]`, the mask as `[..., queries, keys]`.
+    """
+    scores = _outer(key, query).astype(jnp.float32) / math.sqrt(key.shape[-1])
+    scores = jnp.where(_turned(allowed), scores, MASKED)
+    weights = jnp.exp(scores - jnp.max(scores, axis=-2, keepdims=True))
+    return weights, jnp.sum(weights, axis=-2, keepdims=True)
 
 
 def _outer(a: Array, b: Array) -> Array:
-    """`a @ b'`, `[..., n, size]` and `[..., m, size]` -> `[..., n, m]`."""
+    """`a @ b`, `[..., n, size]` and `[..., size, m]` -> `[..., n, m]`."""
     size = a.shape[-1]
     if size > _NARROW:
-        return a @ b.swapaxes(-1, -2)
-    return sum(a[..., :, None, i] * b[..., None, :, i] for i in range(size))
+        return a @ b
+    return sum(a[..., :, i, None] * b[..., i, None, :] for i in range(size))
 
 
 def _dropped(weights: Array, words: Array | None, rate: float) -> Array:

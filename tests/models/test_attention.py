@@ -13,7 +13,7 @@ def plain(query, key, value, allowed, dropout_key, rate):
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])
     weights = jax.nn.softmax(jnp.where(allowed, scores, -1e9), axis=-1)
     if rate:
-        keep = keep_mask(dropout_key, rate, weights.shape)
+        keep = keep_mask(dropout_key, rate, weights.swapaxes(-1, -2).shape).swapaxes(-1, -2)
         weights = jnp.where(keep, weights / (1 - rate), 0)
     return weights @ value
 

@@ -85,7 +85,7 @@ def test_a_student_sees_the_best_of_the_teacher(sets):
 def test_engine_repeats_a_plain_loop(sets):
     """Order of rows, steps, refresh, validation and choice against NumPy."""
 
-    def refresh(state, data, key):
+    def refresh(state, data, key, context, epoch):
         rows = data["train"]
         residual = jnp.mean(rows["y"] - rows["x"] @ state["w"])
         return {**state, "offset": residual}
@@ -332,7 +332,7 @@ def test_streaming_repeats_the_resident_run(layout, lanes):
 
 
 def test_streaming_refuses_a_stage_that_needs_the_whole_set(sets):
-    pipe = toy.pipeline(ONE, refresh=lambda state, data, key: state)
+    pipe = toy.pipeline(ONE, refresh=lambda state, *_: state)
     feed = Feed({"train": toy.ToyRows(sets["train"])}, SEEDS, threads=1)
     one_batch = {**sets, "train": feed.sets["train"].take(slice(16))}
     with pytest.raises(InputError, match=r"teacher: works on its whole .*--data.feed device"):

@@ -1,0 +1,102 @@
+"""Images with their labels, as every reader of image data gives them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from corrkd_jax.errors import InputError
+
+Index = np.ndarray | slice
+
+
+class Images(Protocol):
+    """What rows of pixels are read from: an array, a memory map, or files decoded on demand."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(n, height, width, channels)`."""
+        ...
+
+    def __getitem__(self, index: Index) -> np.ndarray:
+        """Some rows, `[k, height, width, channels]` uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size, in memory or on disk.
+
+    Attributes:
+        images: `[n, height, width, channels]` uint8, or a lazy source of such rows.
+        labels: `[n]` int32 in `[0, len(classes))`, or None for a pool without labels.
+        classes: names of the classes, in the order of the labels; empty without labels.
+        source: the file or folder, for messages.
+        white: value of a pixel that means 1.0; digits have 16.
+    """
+
+    images: np.ndarray | Images
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    source: str
+    white: int = 255
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels on a device."""
+        return int(np.prod(self.images.shape, dtype=np.int64))
+
+    def take(self, index: Index = slice(None)) -> dict[str, np.ndarray]:
+        """Some rows as arrays, all of them by default.
+
+        Returns:
+            `images` `[k, height, width, channels]` uint8; `labels` `[k]` int32, -1 where there are
+            none; `row` `[k]` ones, the weights of real rows.
+        """
+        images = np.asarray(self.images[index])
+        if self.labels is None:
+            labels = np.full(len(images), -1, np.int32)
+        else:
+            labels = self.labels[index]
+        return {"images": images, "labels": labels, "row": np.ones(len(images), np.float32)}
+
+
+class Normalization(NamedTuple):
+    """What a network was trained to see: `(x - mean) / std` of x in [0, 1], by channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def check_labels(labels: Sequence | np.ndarray, n: int, classes: int, where: str) -> np.ndarray:
+    """Labels as `[n]` int32.
+
+    Args:
+        labels: numbers, one an image.
+        n: how many images there are.
+        classes: labels must lie in `[0, classes)`.
+        where: file and field, for messages.
+
+    Raises:
+        InputError: other than n whole numbers, or one out of range.
+    """
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        array = np.asarray("")
+    if array.dtype.kind not in "iuf" or array.ndim > 2 or array.size != len(array.reshape(-1, 1)):
+        raise InputError(f"{where}: is no list of numbers, one an image; check the file")
+    array = array.reshape(-1)
+    if len(array) != n:
+        raise InputError(f"{where}: {len(array)} labels for {n} images; the file is not whole")
+    bad = np.flatnonzero((array < 0) | (array >= classes) | (array != np.floor(array)))
+    if len(bad):
+        raise InputError(
+            f"{where}: {len(bad)} labels out of range, such as {array[bad[0]]} of image {bad[0]}; "
+            f"{classes} classes have the labels 0 to {classes - 1}"
+        )
+    return array.astype(np.int32)
