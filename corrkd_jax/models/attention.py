@@ -2,11 +2,11 @@
 
 Heads in this family are narrow (4 or 5 numbers wide) and sequences short, so the cost of attention
 is not its products but how they are laid out. Measured on a CPU, the product of a transposed
-attention map and a narrow matrix, which automatic differentiation asks for twice, takes five times
-as long as the other products with it, and sums along the last axis take several times as long as
-sums along the one before. So the map is laid out `[..., keys, queries]`: the softmax runs along the
-last axis but one, no product transposes the map, and the backward pass computes it again instead
-of keeping it.
+attention map and a narrow matrix, which automatic differentiation asks for twice, takes three to
+five times as long as the other products with it, and sums along the last axis take several times
+as long as sums along the one before. So the map is laid out `[..., keys, queries]`: the softmax
+runs along the last axis but one, and no product transposes the map. The backward pass keeps the
+softmax's largest scores and denominators and computes the map again.
 """
 
 import math
@@ -16,9 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 
 MASKED = -1e9
 """Score of a key that must not be attended to; finite, so that no row turns into NaN."""
+
+KEPT = "kept"
+"""Name of the results that a checkpointed layer reads rather than computes again."""
 
 _NARROW = 8
 """Up to this width, scores are sums of outer products, which fuse into what reads them."""
@@ -80,41 +84,42 @@ def attend(
 def _attend(
     query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: float
 ) -> Array:
-    # projections are not to be computed again for every entry of the map
-    across, key, value = lax.optimization_barrier((_turned(query), key, _turned(value)))
-    weights, total = _weights(across, key, allowed)
-    weights = _dropped(weights, words, rate).astype(value.dtype)
-    return _turned((value @ weights) / total.astype(value.dtype))
+    return _forward(query, key, value, allowed, words, rate)[0]
 
 
 def _forward(
     query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: float
 ) -> tuple[Array, tuple]:
-    mixed = _attend(query, key, value, allowed, words, rate)
-    # nothing that only this pass could know: a checkpointed layer then need not run it again
-    return mixed, (query, key, value, allowed, words)
+    # projections are not to be computed again for every entry of the map
+    across, key_, value_ = lax.optimization_barrier((_turned(query), key, value))
+    scores = _scores(across, key_, allowed)
+    peak = jnp.max(scores, axis=-2, keepdims=True)
+    weights = jnp.exp(scores - peak)
+    total = jnp.sum(weights, axis=-2, keepdims=True)
+    kept = _dropped(weights, words, rate).astype(value.dtype)
+    mixed = _turned(_down(value_, kept) / total.astype(value.dtype))
+    # all of the softmax that the backward pass needs; the map itself it computes again
+    mixed, peak, total = (checkpoint_name(x, KEPT) for x in (mixed, peak, total))
+    return mixed, (query, key, value, allowed, words, mixed, peak, total)
 
 
 def _backward(rate: float, residuals: tuple, gradient: Array) -> tuple:
-    query, key, value, allowed, words = residuals
+    query, key, value, allowed, words, mixed, peak, total = residuals
     dtype = value.dtype
-    query, key, value, across, gradient = lax.optimization_barrier(
-        (query, key, value, _turned(query), _turned(gradient))
-    )
-    weights, total = _weights(across, key, allowed)
-    gradient = gradient.astype(jnp.float32) / total
-    weights, gradient = lax.optimization_barrier((weights, gradient))
-    kept = _dropped(weights, words, rate)
+    per_query = gradient.astype(jnp.float32) / _turned(total)
     # softmax's own derivative: what the denominator does to every weight of a query alike
-    mixed = _turned(value) @ kept.astype(dtype)
-    shared = jnp.sum(gradient * mixed, axis=-2, keepdims=True) / total
-    kept, shared = lax.optimization_barrier((kept, shared))
-    scores = kept * _outer(value.astype(jnp.float32), gradient) - weights * shared
-    scores = jnp.where(_turned(allowed), scores, 0.0) / math.sqrt(query.shape[-1])
-    scores = lax.optimization_barrier(scores.astype(dtype))
-    to_query = _turned(_turned(key) @ scores)
+    shared = _along(per_query, mixed.astype(jnp.float32))[..., None, :]
+    query, key, value, across, per_query, shared = lax.optimization_barrier(
+        (query, key, value, _turned(query), per_query, shared)
+    )
+    weights = jnp.exp(_scores(across, key, allowed) - peak)
+    kept = _dropped(weights, words, rate)
+    scores = kept * _outer(value.astype(jnp.float32), _turned(per_query)) - weights * shared
+    scores = jnp.where(_turned(allowed), scores / math.sqrt(query.shape[-1]), 0.0)
+    kept, scores = lax.optimization_barrier((kept.astype(dtype), scores.astype(dtype)))
+    to_query = _turned(_down(key, scores))
     to_key = scores @ query
-    to_value = kept.astype(dtype) @ _turned(gradient.astype(dtype))
+    to_value = kept @ per_query.astype(dtype)
     none = np.zeros(allowed.shape, jax.dtypes.float0)
     return (
         to_query.astype(query.dtype),
@@ -132,15 +137,13 @@ def _turned(x: Array) -> Array:
     return x.swapaxes(-1, -2)
 
 
-def _weights(query: Array, key: Array, allowed: Array) -> tuple[Array, Array]:
-    """Softmax weights `[..., keys, queries]` before the division, and their sums, in float32.
+def _scores(query: Array, key: Array, allowed: Array) -> Array:
+    """Scaled products `[..., keys, queries]` in float32.
 
     The query comes as `[..., size, queries]`, the mask as `[..., queries, keys]`.
     """
     scores = _outer(key, query).astype(jnp.float32) / math.sqrt(key.shape[-1])
-    scores = jnp.where(_turned(allowed), scores, MASKED)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-2, keepdims=True))
-    return weights, jnp.sum(weights, axis=-2, keepdims=True)
+    return jnp.where(_turned(allowed), scores, MASKED)
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -149,6 +152,23 @@ def _outer(a: Array, b: Array) -> Array:
     if size > _NARROW:
         return a @ b
     return sum(a[..., :, i, None] * b[..., i, None, :] for i in range(size))
+
+
+def _along(a: Array, b: Array) -> Array:
+    """Inner products of rows, `[..., n, size]` twice -> `[..., n]`."""
+    size = a.shape[-1]
+    if size > _NARROW:
+        return jnp.sum(a * b, axis=-1)
+    return sum(a[..., i] * b[..., i] for i in range(size))
+
+
+def _down(a: Array, weights: Array) -> Array:
+    """`a' @ weights`, `[..., keys, size]` and `[..., keys, queries]` -> `[..., size, queries]`.
+
+    The barriers keep the compiler from contracting over the map's longer stride, which is what it
+    makes of a product between two transpositions.
+    """
+    return lax.optimization_barrier(lax.optimization_barrier(_turned(a)) @ weights)
 
 
 def _dropped(weights: Array, words: Array | None, rate: float) -> Array:

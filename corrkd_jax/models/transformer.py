@@ -9,10 +9,7 @@ import numpy as np
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from corrkd_jax.models.attention import attend, keep_mask, key_words
-
-KEPT = "kept"
-"""Name of the results inside a layer that its backward pass reads rather than computes again."""
+from corrkd_jax.models.attention import KEPT, attend, keep_mask, key_words
 
 
 def sinusoidal_positions(length: int, features: int) -> np.ndarray:
@@ -144,7 +141,7 @@ class SelfAttention(nn.Module):
         if train and self.dropout > 0.0:
             words = key_words(self.make_rng("dropout"))
         mixed = attend(query, key, value, allowed, words, self.dropout)
-        mixed = checkpoint_name(mixed.swapaxes(1, 2).reshape(batch, time, features), KEPT)
+        mixed = mixed.swapaxes(1, 2).reshape(batch, time, features)
         return nn.Dense(
             features,
             kernel_init=nn.initializers.xavier_uniform(),
