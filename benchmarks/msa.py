@@ -1,20 +1,18 @@
 """`python -m benchmarks.msa`: CorrKD's training step, this project against plain torch.
 
 The network of the preset `paper` (batch 64, T 50, dims 300/74/35, d 40, 4 layers): teacher forward,
-masked student, SCD + CPD + CE, clip and Adam. Each variant lives in a process of its own; all are
-timed in turn, round after round, so that a ratio compares neighbours in time. Ours runs through the
-engine that trains (`train.engine.Pipeline`), torch through `benchmarks.torch_twin`.
+masked student, SCD + CPD + CE, clip and Adam. Ours runs through the engine that trains
+(`train.engine.Pipeline`), torch through `benchmarks.torch_twin`; see `benchmarks.rounds`.
 """
 
 import json
-import resource
-import statistics
-import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import tyro
+
+from benchmarks import rounds
 
 SIZES = {"text": 300, "audio": 74, "vision": 35}
 FRAMES, CLASSES = 50, 2
@@ -47,48 +45,29 @@ def main(argv: list[str]) -> None:
         return
     options = tyro.cli(Options, args=argv, description=__doc__)
     names = [*(["torch"] if options.torch else []), *options.variants]
-    workers = {name: _start(name, options) for name in names}
-    facts = {}
-    for name, process in workers.items():
-        facts[name] = json.loads(_ask(process, ""))  # compiled and warm
-        print(f"{name}: ready after {facts[name]['compile_s']:.1f} s", file=sys.stderr)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(options.rounds):
-        for name, process in workers.items():
-            times[name].append(float(_ask(process, "go\n")))
-        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-    for name, process in workers.items():
-        facts[name]["peak_mb"] = float(_ask(process, "memory\n"))
-        process.stdin.close()
-        process.wait()
-    print(_table(names, times, facts, options))
+    found = rounds.measure("benchmarks.msa", names, asdict(options), options.rounds)
+    print(_table(found, options))
 
 
-def _table(
-    names: list[str], times: dict[str, list[float]], facts: dict[str, dict], options: Options
-) -> str:
+def _table(found: dict[str, rounds.Measured], options: Options) -> str:
+    device = list(found.values())[-1].device
     lines = [
-        f"{facts[names[-1]]['device']}; batch {options.batch}, T {FRAMES}, dims "
+        f"{device}; batch {options.batch}, T {FRAMES}, dims "
         f"{'/'.join(map(str, SIZES.values()))}; median of {options.rounds} x {options.steps} steps",
         "",
         "| seeds x arms | ms/step | ms/step a model | samples/s | against torch | peak MB "
         "| compile s |",
         "|---" * 7 + "|",
     ]
-    for name in names:
+    for name, own in found.items():
         models = 1 if name == "torch" else _lanes(name)[0] * _lanes(name)[1]
-        each = [t / models for t in times[name]]
-        ratio = "1"
-        if name != "torch":
-            ratio = "-"
-            if options.torch:
-                pairs = [a / b for a, b in zip(times["torch"], each, strict=True)]
-                ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})"
-        median = statistics.median(times[name])
+        ratio = "1" if name == "torch" else "-"
+        if name != "torch" and options.torch:
+            ratio = rounds.ratio(found["torch"], own, models)
         lines.append(
-            f"| {name} | {1e3 * median:.1f} | {1e3 * median / models:.1f} "
-            f"| {options.batch * models / median:.0f} | {ratio} | {facts[name]['peak_mb']:.0f} "
-            f"| {facts[name]['compile_s']:.1f} |"
+            f"| {name} | {1e3 * own.median:.1f} | {1e3 * own.median / models:.1f} "
+            f"| {options.batch * models / own.median:.0f} | {ratio} | {own.peak_mb:.0f} "
+            f"| {own.compile_s:.1f} |"
         )
     return "\n".join(lines)
 
@@ -98,60 +77,25 @@ def _lanes(name: str) -> tuple[int, int]:
     return int(seeds), int(arms)
 
 
-def _start(name: str, options: Options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "benchmarks.msa", "--worker", name]
-    return subprocess.Popen(
-        [*command, json.dumps(options.__dict__)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _ask(process: subprocess.Popen, line: str) -> str:
-    process.stdin.write(line)
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise SystemExit("a worker stopped; see its message above")
-    return answer
-
-
 def worker(name: str, options: Options) -> None:
-    """One variant: says when it is warm, then times steps each time it is told to."""
-    run, facts = _torch(options) if name == "torch" else _ours(name, options)
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        print(_peak_mb(name) if line == "memory\n" else run(options.steps), flush=True)
-
-
-def _peak_mb(name: str) -> float:
+    """One variant."""
     if name == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.max_memory_allocated() / 1e6
+        run, facts = _torch(options)
+        rounds.serve(lambda: run(options.steps), facts, rounds.torch_peak_mb)
     else:
-        import jax
-
-        stats = jax.devices()[0].memory_stats() or {}
-        if "peak_bytes_in_use" in stats:
-            return stats["peak_bytes_in_use"] / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        run, facts = _ours(name, options)
+        rounds.serve(lambda: run(options.steps), facts, rounds.jax_peak_mb)
 
 
 def _torch(options: Options):
-    import torch
-
     from benchmarks.torch_twin import steps_timer
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, title = rounds.torch_device()
     start = time.perf_counter()
     rows = options.batch * options.steps
     run = steps_timer(rows, FRAMES, tuple(SIZES.values()), options.batch, CLASSES, device)
     run(3)
-    kind = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    return run, {"compile_s": time.perf_counter() - start, "device": kind}
+    return run, {"compile_s": time.perf_counter() - start, "device": title}
 
 
 def _ours(name: str, options: Options):

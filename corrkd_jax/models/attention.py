@@ -10,7 +10,6 @@ softmax's largest scores and denominators and computes the map again.
 """
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +27,14 @@ _NARROW = 8
 """Up to this width, scores are sums of outer products, which fuse into what reads them."""
 
 
-def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
+def keep_mask(key: Array, rate: float | Array, shape: tuple[int, ...]) -> Array:
     """Boolean mask that is True with probability `1 - rate`, cheap enough for attention maps.
 
     A counter hashed with the two words of the key (rounds of xor-shift and multiply) takes a
     fifth of the integer work of threefry and fuses into its consumer; dropout needs no more.
     For anything else use `jax.random`.
     """
-    return _hashed_mask(key_words(key), rate, shape)
+    return _hashed_mask(key_words(key), jnp.asarray(rate, jnp.float32), shape)
 
 
 def key_words(key: Array) -> Array:
@@ -43,13 +42,13 @@ def key_words(key: Array) -> Array:
     return jax.random.key_data(key)[-2:]
 
 
-def _hashed_mask(words: Array, rate: float, shape: tuple[int, ...]) -> Array:
+def _hashed_mask(words: Array, rate: Array, shape: tuple[int, ...]) -> Array:
     x = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) ^ words[0]
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = x ^ words[1]
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     # the comparison looks at the high bits, which a last shift would leave as they are
-    return x >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+    return x >= (rate * 2.0**32).astype(jnp.uint32)
 
 
 def attend(
@@ -58,7 +57,7 @@ def attend(
     value: Array,
     allowed: Array,
     words: Array | None = None,
-    rate: float = 0.0,
+    rate: float | Array = 0.0,
 ) -> Array:
     """Softmax attention, `softmax(q k' / sqrt(size)) v`, with dropout on its weights.
 
@@ -72,23 +71,25 @@ def attend(
             not look at a key. A query that may look nowhere looks everywhere alike.
         words: `[2]` uint32 of :func:`key_words`, for a mask over keys, then queries; None: no
             dropout.
-        rate: of dropout.
+        rate: of dropout, in [0, 1); may be traced. A number 0 leaves dropout out.
 
     Returns:
         `[batch, heads, queries, size]` in the dtype of `value`.
     """
-    return _attend(query, key, value, allowed, None if rate == 0.0 else words, rate)
+    if isinstance(rate, float) and rate == 0.0:
+        words = None
+    return _attend(query, key, value, allowed, words, jnp.asarray(rate, jnp.float32))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+@jax.custom_vjp
 def _attend(
-    query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: float
+    query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: Array
 ) -> Array:
     return _forward(query, key, value, allowed, words, rate)[0]
 
 
 def _forward(
-    query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: float
+    query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: Array
 ) -> tuple[Array, tuple]:
     # projections are not to be computed again for every entry of the map
     across, key_, value_ = lax.optimization_barrier((_turned(query), key, value))
@@ -100,11 +101,11 @@ def _forward(
     mixed = _turned(_down(value_, kept) / total.astype(value.dtype))
     # all of the softmax that the backward pass needs; the map itself it computes again
     mixed, peak, total = (checkpoint_name(x, KEPT) for x in (mixed, peak, total))
-    return mixed, (query, key, value, allowed, words, mixed, peak, total)
+    return mixed, (query, key, value, allowed, words, rate, mixed, peak, total)
 
 
-def _backward(rate: float, residuals: tuple, gradient: Array) -> tuple:
-    query, key, value, allowed, words, mixed, peak, total = residuals
+def _backward(residuals: tuple, gradient: Array) -> tuple:
+    query, key, value, allowed, words, rate, mixed, peak, total = residuals
     dtype = value.dtype
     per_query = gradient.astype(jnp.float32) / _turned(total)
     # softmax's own derivative: what the denominator does to every weight of a query alike
@@ -127,6 +128,7 @@ def _backward(rate: float, residuals: tuple, gradient: Array) -> tuple:
         to_value.astype(dtype),
         none,
         None if words is None else np.zeros(words.shape, jax.dtypes.float0),
+        jnp.zeros_like(rate),
     )
 
 
@@ -171,7 +173,7 @@ def _down(a: Array, weights: Array) -> Array:
     return lax.optimization_barrier(lax.optimization_barrier(_turned(a)) @ weights)
 
 
-def _dropped(weights: Array, words: Array | None, rate: float) -> Array:
+def _dropped(weights: Array, words: Array | None, rate: Array) -> Array:
     if words is None:
         return weights
     keep = _hashed_mask(words, rate, weights.shape)

@@ -49,7 +49,7 @@ class MulT(nn.Module):
     positions out (`positions=False`). Sizes and rates are MMSA's for MOSI.
 
     The six cross-modal transformers, and the three after them, keep their weights stacked. Those
-    that agree in lengths and, in training, in attention dropout run as one, mapped over weights.
+    that agree in lengths run as one, mapped over weights and rates of attention dropout.
 
     `Fused.features` is the residual block's result, `[batch, 6 * width]`. `Fused.parts` holds a
     vector `[batch, 2 * width]` of each modality, the block's input.
@@ -176,7 +176,7 @@ class Stream(nn.Module):
 
     layers: int
     heads: int
-    attention_dropout: float
+    attention_dropout: float | Array
     embed_dropout: float
     relu_dropout: float
     residual_dropout: float
@@ -245,30 +245,42 @@ class Streams(nn.Module):
     def __call__(self, inputs: Sequence[tuple[Array, ...]], train: bool) -> list[Array]:
         """The result of each stream, from its `(x, valid)` or `(x, valid, source, source_valid)`.
 
-        What may differ between streams are the lengths, which must be known when it is compiled,
-        and the rates. Streams that agree in both share one compiled body.
+        Streams share one compiled body where their lengths agree.
         """
-        streams = [self._stream(rate) for rate in self.attention_dropout]
-        stacked = self.param("streams", _stacked(streams[0], len(streams)), inputs[0][0].shape[-1])
-        keys = None
+        count = len(self.attention_dropout)
+        stacked = self.param("streams", _stacked(self._stream(0.0), count), inputs[0][0].shape[-1])
+        keys = rates = None
         if train and max(*self.attention_dropout, *self._rates()) > 0.0:
-            keys = jax.random.split(self.make_rng("dropout"), len(streams))
+            keys = jax.random.split(self.make_rng("dropout"), count)
+        if train and max(self.attention_dropout) > 0.0:
+            rates = jnp.asarray(self.attention_dropout, jnp.float32)
         alike: dict[tuple, list[int]] = {}
         for i, arrays in enumerate(inputs):
-            rate = self.attention_dropout[i] if train else 0.0
-            alike.setdefault((rate, *(x.shape for x in arrays)), []).append(i)
+            alike.setdefault(tuple(x.shape for x in arrays), []).append(i)
         outputs = {}
         for members in alike.values():
-            run = jax.vmap(partial(_run, streams[members[0]], train))
+            run = jax.vmap(partial(self._run, train))
             arrays = jax.tree.map(lambda *x: jnp.stack(x), *(inputs[i] for i in members))
-            done = run(*_taken((stacked, keys), members), arrays)
+            done = run(*_taken((stacked, keys, rates), members), arrays)
             outputs |= dict(zip(members, done, strict=True))
-        return [outputs[i] for i in range(len(streams))]
+        return [outputs[i] for i in range(count)]
+
+    def _run(
+        self,
+        train: bool,
+        params: dict,
+        key: Array | None,
+        rate: Array | None,
+        arrays: tuple[Array, ...],
+    ) -> Array:
+        stream = self._stream(0.0 if rate is None else rate)
+        rngs = {} if key is None else {"dropout": key}
+        return stream.apply({"params": params}, train, *arrays, rngs=rngs)
 
     def _rates(self) -> tuple[float, ...]:
         return self.embed_dropout, self.relu_dropout, self.residual_dropout
 
-    def _stream(self, rate: float) -> Stream:
+    def _stream(self, rate: float | Array) -> Stream:
         return Stream(
             self.layers,
             self.heads,
@@ -333,13 +345,6 @@ def _stacked(stream: Stream, count: int) -> Callable[[Array, int], dict]:
         return init(jax.random.split(key, count))
 
     return init
-
-
-def _run(
-    stream: Stream, train: bool, params: dict, key: Array | None, arrays: tuple[Array, ...]
-) -> Array:
-    rngs = {} if key is None else {"dropout": key}
-    return stream.apply({"params": params}, train, *arrays, rngs=rngs)
 
 
 def _taken(tree: Any, members: list[int]) -> Any:

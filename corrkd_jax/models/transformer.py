@@ -105,12 +105,12 @@ class SelfAttention(nn.Module):
 
     Attributes:
         heads: number of heads; a `ValueError` is raised unless it divides the width.
-        dropout: rate on the attention weights.
+        dropout: rate on the attention weights; may be traced.
         dtype: compute type; the softmax runs in float32.
     """
 
     heads: int
-    dropout: float = 0.0
+    dropout: float | Array = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -138,7 +138,7 @@ class SelfAttention(nn.Module):
         )
         allowed = valid[:, None] if valid.ndim == 3 else valid[:, None, None]
         words = None
-        if train and self.dropout > 0.0:
+        if train and not (isinstance(self.dropout, float) and self.dropout == 0.0):
             words = key_words(self.make_rng("dropout"))
         mixed = attend(query, key, value, allowed, words, self.dropout)
         mixed = mixed.swapaxes(1, 2).reshape(batch, time, features)
@@ -157,7 +157,7 @@ class EncoderLayer(nn.Module):
     """
 
     heads: int
-    attention_dropout: float = 0.1
+    attention_dropout: float | Array = 0.1
     relu_dropout: float = 0.1
     residual_dropout: float = 0.1
     dtype: jnp.dtype = jnp.float32

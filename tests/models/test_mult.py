@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corrkd_jax.models import torch_weights
-from corrkd_jax.models.mult import MulT, causal_mask, last_valid, mmsa_table, whole_windows
+from corrkd_jax.models.mult import MulT, Streams, causal_mask, last_valid, mmsa_table, whole_windows
 from tests.models import mmsa
 from tests.models.fusion import (
     Doubled,
@@ -172,21 +172,29 @@ class TestStreams:
         run = jax.make_jaxpr(lambda x: model.apply(x, *batch, train=train, rngs=rngs))(like)
         return str(run).count("scan[")
 
-    def test_of_one_length_and_rate_are_one_body(self):
-        same = {"audio_attention_dropout": 0.3, "vision_attention_dropout": 0.3}
+    def test_of_one_length_are_one_body(self):
         assert self.bodies(False, full()) == 2
-        assert self.bodies(True, full(), **same) == 2
-        assert self.bodies(True, full()) == 3 + 3
+        assert self.bodies(True, full()) == 2
         assert self.bodies(False, full(audio=9)) == 3 + 2
 
-    def test_that_run_apart_give_what_they_give_together(self, variables):
-        # rates that differ and never drop anything
-        never = {f"{name}_attention_dropout": 1e-12 * i for i, name in enumerate(WIDTHS, start=1)}
-        model = MODEL.clone(embed_dropout=0.0, text_dropout=0.0, out_dropout=0.0, **never)
-        batch = sample(WIDTHS, time=TIME)
-        rngs = {"dropout": jax.random.key(0)}
-        apart, _ = jax.jit(lambda x: model.apply(x, *batch, train=True, rngs=rngs))(variables)
-        np.testing.assert_allclose(apart, forward(variables, *batch)[0], rtol=1e-4, atol=1e-5)
+    def test_each_has_its_own_rate(self):
+        streams = Streams((0.0, 0.5, 0.0), 1, 2, 0.0, 0.0, 0.0, True, jnp.float32)
+        random = np.random.default_rng(0)
+        x = jnp.asarray(random.standard_normal((3, BATCH, 7, 8)), jnp.float32)
+        arrays = [(one, jnp.ones(one.shape[:2], bool)) for one in x]
+        variables = streams.init(jax.random.key(0), arrays, False)
+        run = jax.jit(
+            lambda seed: streams.apply(
+                variables, arrays, True, rngs={"dropout": jax.random.key(seed)}
+            )
+        )
+        still = streams.apply(variables, arrays, False)
+        for number, (one, other, none) in enumerate(zip(run(1), run(2), still, strict=True)):
+            if number == 1:
+                assert np.abs(one - other).max() > 1e-3
+            else:
+                np.testing.assert_allclose(one, none, rtol=1e-4, atol=1e-5)
+                np.testing.assert_array_equal(one, other)
 
     def test_seeds_are_separate(self):
         assert_seeds_are_separate(MODEL, *sample(WIDTHS, time=TIME))

@@ -1,0 +1,127 @@
+"""Variants timed in turn, each in its own process: a ratio then compares neighbours in time.
+
+A benchmark is a module with a command line `python -m MODULE`; started as `python -m MODULE
+--worker NAME OPTIONS` it is one variant, which says when it is warm and then times steps as it is
+told to.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one variant showed.
+
+    Attributes:
+        times: seconds a step, one a round.
+        compile_s: seconds until the first step.
+        peak_mb: most memory held, of the device where it counts its own.
+        device: in words.
+    """
+
+    times: tuple[float, ...]
+    compile_s: float
+    peak_mb: float
+    device: str
+
+    @property
+    def median(self) -> float:
+        """Seconds a step."""
+        return statistics.median(self.times)
+
+
+def measure(
+    module: str, names: Sequence[str], options: dict[str, Any], rounds: int
+) -> dict[str, Measured]:
+    """Time every variant `rounds` times, one after the other within a round."""
+    workers = {name: _start(module, name, options) for name in names}
+    facts = {}
+    for name, process in workers.items():
+        facts[name] = json.loads(_ask(process, ""))  # compiled and warm
+        print(f"{name}: ready after {facts[name]['compile_s']:.1f} s", file=sys.stderr)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name, process in workers.items():
+            times[name].append(float(_ask(process, "go\n")))
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    found = {}
+    for name, process in workers.items():
+        peak = float(_ask(process, "memory\n"))
+        process.stdin.close()
+        process.wait()
+        found[name] = Measured(tuple(times[name]), peak_mb=peak, **facts[name])
+    return found
+
+
+def ratio(baseline: Measured, own: Measured, models: int = 1) -> str:
+    """How many times as fast, a model: median of the rounds, least and most."""
+    pairs = [models * a / b for a, b in zip(baseline.times, own.times, strict=True)]
+    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})"
+
+
+def serve(run: Callable[[], float], facts: dict[str, Any], peak_mb: Callable[[], float]) -> None:
+    """A worker's side: says that it is warm, then runs each time that it is told to.
+
+    Args:
+        run: one round; gives seconds a step.
+        facts: `compile_s` and `device`.
+        peak_mb: of this process.
+    """
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        print(peak_mb() if line == "memory\n" else run(), flush=True)
+
+
+def torch_peak_mb() -> float:
+    """Peak of the GPU where there is one, else of the process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return _process_mb()
+
+
+def jax_peak_mb() -> float:
+    """Peak of the device where it counts, else of the process."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in stats else _process_mb()
+
+
+def torch_device() -> tuple[str, str]:
+    """Name of the device to use, and what to call it."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    return "cpu", "cpu"
+
+
+def _process_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _start(module: str, name: str, options: dict[str, Any]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, "--worker", name, json.dumps(options)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _ask(process: subprocess.Popen, line: str) -> str:
+    process.stdin.write(line)
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise SystemExit("a worker stopped; see its message above")
+    return answer
