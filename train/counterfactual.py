@@ -62,7 +62,23 @@ def run(
     nonverbal: str = "mean",
     block: int = 128,
 ) -> Outputs:
-    """Outputs of all models on a split, factual and counterfactual, one compiled call.
+    """Outputs of all models on a split, one compiled call; arguments as of `outputs_of`."""
+    call = jax.jit(partial(outputs_of, model, lanes=lanes, nonverbal=nonverbal, block=block))
+    found = call(chosen, _seen(rows, absent), absent=absent)
+    return Outputs(*(None if x is None else np.asarray(x) for x in found))
+
+
+def outputs_of(
+    model: nn.Module,
+    chosen: Selected,
+    rows: Tree,
+    *,
+    lanes: Lanes,
+    absent: tuple[Tree, Tree] | None = None,
+    nonverbal: str = "mean",
+    block: int = 128,
+) -> tuple[Array, Array | None, Array | None]:
+    """Outputs of all models on a split, factual and counterfactual, to be compiled.
 
     Args:
         model: without a text encoder of its own: embedded input is the input.
@@ -72,35 +88,40 @@ def run(
         absent: of `stand_ins`; None leaves the counterfactuals out.
         nonverbal: audio and vision of the context counterfactual: `mean`, `keep` or `zero`.
         block: rows at a time.
+
+    Returns:
+        As in `Outputs`.
     """
-    count = rows["row"].shape[0]
+    rows = _seen(rows, absent)
+    count = jax.tree.leaves(rows)[0].shape[0]
     block = min(block, count)
     blocks = -(-count // block)
     position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
-    seen = ["inputs", "valid", *(["content"] if absent and "content" in rows else [])]
-    rows = {name: rows[name] for name in seen}
 
-    def of_model(chosen: Selected, rows: Tree, absent: Any) -> tuple[Array, ...]:
+    def of_model(chosen: Selected, rows: Tree, absent: Any) -> dict[str, Array]:
         call = partial(forward, model, chosen, embedded=True)
 
-        def of_block(position: Array) -> tuple[Array, ...]:
+        def of_block(position: Array) -> dict[str, Array]:
             batch = jax.tree.map(lambda x: x[position], rows)
-            outputs = (call(batch["inputs"], batch["valid"]),)
+            outputs = {"factual": call(batch["inputs"], batch["valid"])}
             if "content" in batch:
-                outputs += (call(*_context(batch, absent, nonverbal)),)
+                outputs["context"] = call(*_context(batch, absent, nonverbal))
             return outputs
 
         outputs = lax.map(of_block, position)
         outputs = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:count], outputs)
         if absent is not None:
-            outputs += (call(*jax.tree.map(lambda x: x[None], absent))[0],)
+            outputs["label"] = call(*jax.tree.map(lambda x: x[None], absent))[0]
         return outputs
 
-    found = jax.jit(lanes(of_model, (0, None, None)))(chosen, rows, absent)
-    found = [np.asarray(x) for x in found]
-    if absent is None:
-        return Outputs(found[0])
-    return Outputs(found[0], found[-1], found[1] if "content" in rows else None)
+    found = lanes(of_model, (0, None, None))(chosen, rows, absent)
+    return found["factual"], found.get("label"), found.get("context")
+
+
+def _seen(rows: Tree, absent: Any) -> Tree:
+    """The columns that models read."""
+    names = ["inputs", "valid", *(["content"] if absent is not None and "content" in rows else [])]
+    return {name: rows[name] for name in names}
 
 
 def _context(batch: Tree, absent: tuple[Tree, Tree], nonverbal: str) -> tuple[Tree, Tree]:
