@@ -76,7 +76,7 @@ def outputs_of(
     lanes: Lanes,
     absent: tuple[Tree, Tree] | None = None,
     nonverbal: str = "mean",
-    block: int = 128,
+    block: int | None = 128,
 ) -> tuple[Array, Array | None, Array | None]:
     """Outputs of all models on a split, factual and counterfactual, to be compiled.
 
@@ -87,35 +87,39 @@ def outputs_of(
         lanes: how the models share the device.
         absent: of `stand_ins`; None leaves the counterfactuals out.
         nonverbal: audio and vision of the context counterfactual: `mean`, `keep` or `zero`.
-        block: rows at a time.
+        block: rows at a time; None: all, whose number then need not be known.
 
     Returns:
         As in `Outputs`.
     """
     rows = _seen(rows, absent)
-    count = jax.tree.leaves(rows)[0].shape[0]
-    block = min(block, count)
-    blocks = -(-count // block)
-    position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
 
     def of_model(chosen: Selected, rows: Tree, absent: Any) -> dict[str, Array]:
         call = partial(forward, model, chosen, embedded=True)
 
-        def of_block(position: Array) -> dict[str, Array]:
-            batch = jax.tree.map(lambda x: x[position], rows)
+        def of_batch(batch: Tree) -> dict[str, Array]:
             outputs = {"factual": call(batch["inputs"], batch["valid"])}
             if "content" in batch:
                 outputs["context"] = call(*_context(batch, absent, nonverbal))
             return outputs
 
-        outputs = lax.map(of_block, position)
-        outputs = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:count], outputs)
+        outputs = of_batch(rows) if block is None else _by_block(of_batch, rows, block)
         if absent is not None:
             outputs["label"] = call(*jax.tree.map(lambda x: x[None], absent))[0]
         return outputs
 
     found = lanes(of_model, (0, None, None))(chosen, rows, absent)
     return found["factual"], found.get("label"), found.get("context")
+
+
+def _by_block(function: Callable[[Tree], Tree], rows: Tree, block: int) -> Tree:
+    """Results `[n, outputs]` of rows, a block of them at a time."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+    block = min(block, count)
+    blocks = -(-count // block)
+    position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
+    found = lax.map(lambda index: function(jax.tree.map(lambda x: x[index], rows)), position)
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:count], found)
 
 
 def _seen(rows: Tree, absent: Any) -> Tree:

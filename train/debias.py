@@ -10,7 +10,7 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ import numpy as np
 from configs.debias import DebiasConfig, presets
 from corrkd_jax.data import msa, planted_bias, planted_subjects, subjects, words
 from corrkd_jax.errors import InputError
-from train import cli, counterfactual, debias_report, inputs, parallel
-from train.basemodel import Arm, BaseStage, arms, build_model, mean_features
+from train import cli, counterfactual, debias_report, debias_trained, inputs, parallel
+from train.basemodel import BaseStage, Selected, arms, build_model, mean_features
 from train.corrkd import compute_dtype
 from train.debias_report import Table
 from train.engine import Pipeline
@@ -149,8 +149,12 @@ def planted_tasks(config: DebiasConfig) -> dict[str, Any]:
     return tasks
 
 
-def load(config: DebiasConfig) -> tuple[Inputs, int]:
+def load(config: DebiasConfig, training: bool = True) -> tuple[Inputs, int]:
     """Read a file; add the columns that the method needs.
+
+    Args:
+        config: of the run.
+        training: without it subjects are left alone: a dictionary needs none of new rows.
 
     Returns:
         The sets, and the number of strata, 0 unless a method intervenes.
@@ -171,7 +175,7 @@ def load(config: DebiasConfig) -> tuple[Inputs, int]:
         for name, split in dataset.splits.items():
             where = f"{dataset.source}: {name}"
             columns[name]["content"] = words.content_mask(split, rule, where)
-    if config.debias == "suci":
+    if config.debias == "suci" and training:
         strata, column = _strata(config, dataset, loaded)
         for name, own in column.items():
             columns[name]["subject"] = own
@@ -263,50 +267,92 @@ def _run_task(
         save_every=options.save_every,
     )
     best = tracks["base"].best
-    workdir.save_model(best._asdict() | {"mixture": best.mixture._asdict()})
     # statistics over shards are those of training; inference needs no axis
     model = build_model(config, loaded.task)
-    return _judge(config, loaded, model, best, rows_of_table, lanes), pipeline
-
-
-def _judge(
-    config: DebiasConfig, loaded: Inputs, model: Any, best: Any, rows: Sequence[Arm], lanes: Any
-) -> Table:
-    """Outputs of every row of the table on every test split."""
-    source = loaded.dataset.source
     splits = [name for name in loaded.sets if name != "train"]
-    truths = {name: truth_of(loaded.sets[name].split, loaded.task, source) for name in splits}
-    tests = [name for name in splits if name.startswith("test")]
-    seeds = config.seeds
-    chosen = jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[2:])), best)
     absent = None
     if config.debias == "mcis":
         train = jax.tree.map(jnp.asarray, loaded.sets["train"].take())
         absent = counterfactual.stand_ins(train, config.mcis.standin)
-    outputs = {}
+    found = outputs(config, model, best, loaded, splits, absent, lanes)
+    coefficients: dict[str, np.ndarray] = {}
+    if config.debias == "mcis":
+        source = loaded.dataset.source
+        valid = {
+            name: (found[name], truth_of(loaded.sets[name].split, loaded.task, source))
+            for name in ("valid", "valid_biased")
+            if name in splits
+        }
+        coefficients = counterfactual.search(config.mcis, valid, loaded.task)
+    debias_trained.save(workdir, loaded, best, strata, absent, coefficients)
+    tests = [name for name in splits if name.startswith("test")]
+    names = [arm.name for arm in rows_of_table]
+    return table_of(found, loaded, tests, names, config.seeds, coefficients), pipeline
+
+
+def outputs(
+    config: DebiasConfig,
+    model: Any,
+    chosen: Selected,
+    loaded: Inputs,
+    splits: Sequence[str],
+    absent: Any,
+    lanes: Any,
+) -> dict[str, counterfactual.Outputs]:
+    """What every model says of some splits, seeds and arms side by side as models.
+
+    Args:
+        config: of the run.
+        model: of `build_model`.
+        chosen: leading axes seeds and arms.
+        loaded: of `load`.
+        splits: names.
+        absent: of `counterfactual.stand_ins`, or None.
+        lanes: how the models share the device.
+    """
+    chosen = jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[2:])), chosen)
+    found = {}
     for name in splits:
         taken = jax.tree.map(jnp.asarray, loaded.sets[name].take())
-        outputs[name] = counterfactual.run(
-            model, chosen, taken, lanes, absent, config.mcis.nonverbal
-        )
-    if config.debias != "mcis":
+        found[name] = counterfactual.run(model, chosen, taken, lanes, absent, config.mcis.nonverbal)
+    return found
+
+
+def table_of(
+    found: dict[str, counterfactual.Outputs],
+    loaded: Inputs,
+    splits: Sequence[str],
+    rows: Sequence[str],
+    seeds: int,
+    coefficients: Mapping[str, np.ndarray],
+) -> Table:
+    """The table of some splits: a row an arm, or a row a pair of coefficients.
+
+    Args:
+        found: of `outputs`.
+        loaded: of `load`.
+        splits: names.
+        rows: the arms.
+        seeds: of the run.
+        coefficients: row -> `[seeds, 2]`; empty without counterfactuals.
+    """
+    source = loaded.dataset.source
+    truths = {name: truth_of(loaded.sets[name].split, loaded.task, source) for name in splits}
+    if coefficients:
         shown = {
-            arm.name: {
-                name: outputs[name].factual.reshape(
-                    seeds, len(rows), *outputs[name].factual.shape[1:]
-                )[:, number]
-                for name in tests
-            }
-            for number, arm in enumerate(rows)
+            row: {name: counterfactual.purified(found[name], own) for name in splits}
+            for row, own in coefficients.items()
         }
-        return Table(shown, {name: truths[name] for name in tests}, {})
-    valid = {n: (outputs[n], truths[n]) for n in ("valid", "valid_biased") if n in splits}
-    coefficients = counterfactual.search(config.mcis, valid, loaded.task)
-    shown = {
-        row: {name: counterfactual.purified(outputs[name], own) for name in tests}
-        for row, own in coefficients.items()
-    }
-    return Table(shown, {name: truths[name] for name in tests}, coefficients)
+    else:
+        by_arm = {
+            name: found[name].factual.reshape(seeds, len(rows), *found[name].factual.shape[1:])
+            for name in splits
+        }
+        shown = {
+            row: {name: by_arm[name][:, number] for name in splits}
+            for number, row in enumerate(rows)
+        }
+    return Table(shown, truths, coefficients)
 
 
 def _report(

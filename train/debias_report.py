@@ -91,17 +91,29 @@ def text(
     for name, table in reports:
         if name:
             parts.append(f"## {name.replace('-', ' ').capitalize()}")
-        parts.append(_accuracies(table))
-        if table.coefficients:
-            parts.append(_coefficients(table))
-        parts.append(_differences(table))
-        if any(truth.scores is not None for truth in table.truths.values()):
-            parts += [_sentiment(table, split) for split in table.truths]
+        parts += _parts(table)
     if planted and (margins := planted_margins(config, dict(reports))):
         parts.append("## What was planted\n" + margins)
     parts.append(_reading(config))
     parts.append("![accuracy by row](figures/accuracy.png)")
     return "\n\n".join(parts) + "\n"
+
+
+def tables(title: str, facts: Sequence[str], table: Table) -> str:
+    """Title, facts and figures of one table in Markdown."""
+    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts), *_parts(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _parts(table: Table) -> list[str]:
+    parts = [_accuracies(table)]
+    if table.coefficients:
+        parts.append(_coefficients(table))
+    if len(table.outputs) > 1:
+        parts.append(_differences(table))
+    if any(truth.scores is not None for truth in table.truths.values()):
+        parts += [_sentiment(table, split) for split in table.truths]
+    return parts
 
 
 def _accuracies(table: Table) -> str:

@@ -1,7 +1,8 @@
 """`python -m train.evaluate RUN --data.path FILE`: a finished run on a file.
 
 Prints the seven-subset table and the p-curve, and writes `predictions.csv`, `evaluation.json` and
-`evaluation.md` into the run's folder (or `--out`).
+`evaluation.md` into the run's folder (or `--out`). A run of `train.quadruped` needs no file; see
+`train.quadruped_evaluate`.
 """
 
 import csv
@@ -22,12 +23,12 @@ from configs.msa import DataConfig
 from corrkd_jax.data import masks
 from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, msa, report, results
+from train import cli, corrkd, debias_evaluate, msa, report, results
 from train.batches import Rows
 from train.inputs import Inputs, lanes_for
 from train.progress import say
 from train.protocol import scores
-from train.trained import Trained, check_features, load_run
+from train.trained import Trained, check_features, load_run, program_of
 from train.workdir import write_text
 
 
@@ -61,6 +62,11 @@ def main(argv: Sequence[str]) -> None:
         folder = Path("RUN")
     else:
         folder = Path(argv.pop(0))
+        if program_of(folder) == "quadruped":
+            from train import quadruped_evaluate  # brings a simulator, which others need not load
+
+            quadruped_evaluate.main(folder, argv)
+            return
     options = tyro.cli(
         EvaluateOptions, args=argv, prog="python -m train.evaluate RUN", description=__doc__
     )
@@ -69,6 +75,10 @@ def main(argv: Sequence[str]) -> None:
 
 def evaluate(folder: Path, options: EvaluateOptions) -> None:
     """Table, curve and predictions of a finished run."""
+    if program_of(folder) == "debias":
+        out = Path(options.out) if options.out else folder
+        debias_evaluate.evaluate(folder, options.data.path, options.split, out)
+        return
     run = load_run(folder)
     config = msa.with_data(run.config, folder)
     if options.data.path:
@@ -111,7 +121,7 @@ def inputs_for(run: Trained, config: DataConfig) -> Inputs:
     """
     vectors = config.word_vectors or None
     dataset = files.read(config.path, vectors, config.max_frames)
-    check_features(run, dataset)
+    check_features(run.shapes, dataset)
     dtype = corrkd.compute_dtype(run.config.network.dtype)
     sets = {
         name: Rows(getattr(dataset, name), run.scaler, run.task, dataset.source, dtype)

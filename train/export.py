@@ -19,11 +19,10 @@ import tyro
 from jax import Array, export
 
 from corrkd_jax.data.atomic import write_atomically
-from corrkd_jax.data.msa import MODALITIES
 from corrkd_jax.errors import InputError
-from train import cli, corrkd
+from train import cli, corrkd, debias_trained
 from train.progress import say
-from train.trained import Trained, load_run
+from train.trained import Exportable, Trained, load_run, program_of, seed_number, standardize
 from train.workdir import write_text
 
 
@@ -31,8 +30,8 @@ from train.workdir import write_text
 class ExportOptions:
     """Which of the run's networks."""
 
-    arm: str = corrkd.METHOD
-    """Name of an arm as the run's table shows it, or teacher."""
+    arm: str = ""
+    """Name of a row as the run's table shows it, or teacher; empty: the method's own."""
     seed: int = 0
     """Seed; 0: the first of the run."""
 
@@ -51,95 +50,127 @@ def main(argv: Sequence[str]) -> None:
 
 def run(folder: Path, out: Path, options: ExportOptions) -> None:
     """Write the export of one network of a finished run."""
-    trained = load_run(folder)
-    params = pick(trained, options)
-    exported, shapes = build(trained, params)
+    if program_of(folder) == "debias":
+        own = debias_trained.load_run(folder)
+        chosen = debias_trained.exportable(own, options.arm, options.seed)
+    else:
+        chosen = pick(load_run(folder), options)
+    exported = build(chosen)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made: {error.strerror}") from error
     blob = exported.serialize()
     write_atomically(out / "model.stablehlo", lambda file: file.write(blob))
-    task = trained.task
+    arguments = {"features": chosen.shapes, **chosen.masks}
     metadata = {
-        "method": options.arm,
+        **chosen.facts,
         "run": folder.name,
-        "preset": trained.preset,
-        "seed": options.seed or trained.config.first_seed,
-        "inputs": {
-            "features": {m: ["batch", *shape] for m, shape in shapes.items()},
-            "present": {m: ["batch", shape[0]] for m, shape in shapes.items()},
-            "kept": {m: ["batch", shape[0]] for m, shape in shapes.items()},
-        },
-        "dtypes": {"features": "float32", "present": "bool", "kept": "bool"},
-        "output": {"shape": ["batch", len(task.names), task.classes], "is": "probabilities"},
-        "tasks": list(task.names),
-        "labels": task.mode,
+        "inputs": {name: _with_batch(shapes) for name, shapes in arguments.items()},
+        "dtypes": {"features": "float32", **dict.fromkeys(chosen.masks, "bool")},
+        "output": {"shape": ["batch", *chosen.output], "is": chosen.meaning},
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
-        "network": asdict(trained.config.network),
     }
     write_text(out / "metadata.json", json.dumps(metadata, indent=2) + "\n")
-    text = readme(f"{options.arm}, run {folder.name}", shapes)
+    text = readme(f"{chosen.facts['method']}, run {folder.name}", chosen)
     write_text(out / "README.md", text)
     say(text)
     say(f"{out / 'model.stablehlo'}: {len(blob) / 1e6:.1f} MB")
 
 
-def pick(trained: Trained, options: ExportOptions) -> Any:
-    """Parameters of one seed of one arm.
+def pick(trained: Trained, options: ExportOptions) -> Exportable:
+    """One seed of one arm of a distillation.
 
     Raises:
         InputError: the run has no such arm or seed.
     """
-    number = options.seed - trained.config.first_seed if options.seed else 0
-    if not 0 <= number < trained.config.seeds:
-        first, last = (
-            trained.config.first_seed,
-            trained.config.first_seed + trained.config.seeds - 1,
-        )
-        raise InputError(f"--seed {options.seed}: the run has seeds {first} to {last}")
-    if options.arm == "teacher":
-        return jax.tree.map(lambda x: x[number], trained.models["teacher"])
-    if options.arm not in trained.arms:
+    number = seed_number(options.seed, trained.config.first_seed, trained.config.seeds)
+    name = options.arm or corrkd.METHOD
+    if name == "teacher":
+        params = jax.tree.map(lambda x: jnp.asarray(x[number]), trained.models["teacher"])
+    elif name in trained.arms:
+        arm = trained.arms.index(name)
+        params = jax.tree.map(lambda x: jnp.asarray(x[number, arm]), trained.models["student"])
+    else:
         known = "; ".join(["teacher", *trained.arms])
-        raise InputError(f"--arm {options.arm}: the run has {known}")
-    arm = trained.arms.index(options.arm)
-    return jax.tree.map(lambda x: x[number, arm], trained.models["student"])
-
-
-def build(trained: Trained, params: Any) -> tuple[export.Exported, dict[str, tuple[int, int]]]:
-    """The exported function and the shapes `(time, features)` of its inputs."""
-    network = corrkd.build_network(trained.config.network, trained.task)
-    scaler = trained.scaler
-    params = jax.tree.map(jnp.asarray, params)
+        raise InputError(f"--arm {name}: the run has {known}")
+    task = trained.task
+    network = corrkd.build_network(trained.config.network, task)
 
     def predict(
         features: dict[str, Array], present: dict[str, Array], kept: dict[str, Array]
     ) -> Array:
-        inputs = {}
-        for name in MODALITIES:
-            x = jnp.where(jnp.isfinite(features[name]), features[name], 0.0)
-            if scaler is not None:
-                x = jnp.clip((x - scaler.mean[name]) / scaler.std[name], -scaler.clip, scaler.clip)
-            inputs[name] = jnp.where((present[name] & kept[name])[..., None], x, 0.0)
+        inputs = standardize(trained.scaler, features, present, kept)
         logits = network.apply({"params": params}, inputs, present, train=False).logits
         return jax.nn.softmax(logits, axis=-1)
 
+    frames = {m: shape[:1] for m, shape in trained.shapes.items()}
+    return Exportable(
+        predict,
+        trained.shapes,
+        {"present": frames, "kept": frames},
+        [len(task.names), task.classes],
+        "probabilities",
+        {
+            "method": name,
+            "preset": trained.preset,
+            "seed": trained.config.first_seed + number,
+            "tasks": list(task.names),
+            "labels": task.mode,
+            "network": asdict(trained.config.network),
+        },
+    )
+
+
+def build(chosen: Exportable) -> export.Exported:
+    """The exported function, for any batch size."""
     (batch,) = export.symbolic_shape("batch")
-    shapes = trained.shapes
-    features = {m: jax.ShapeDtypeStruct((batch, *s), np.float32) for m, s in shapes.items()}
-    masks = {m: jax.ShapeDtypeStruct((batch, s[0]), np.bool_) for m, s in shapes.items()}
-    exporter = export.export(jax.jit(predict), platforms=("cpu", "cuda", "tpu"))
-    return exporter(features, masks, masks), shapes
+
+    def specify(shapes: Any, dtype: Any) -> Any:
+        if isinstance(shapes, dict):
+            return {name: specify(shape, dtype) for name, shape in shapes.items()}
+        return jax.ShapeDtypeStruct((batch, *shapes), dtype)
+
+    arguments = [specify(chosen.shapes, np.float32)]
+    arguments += [specify(shapes, np.bool_) for shapes in chosen.masks.values()]
+    return export.export(jax.jit(chosen.function), platforms=("cpu", "cuda", "tpu"))(*arguments)
 
 
-def readme(name: str, shapes: dict[str, tuple[int, int]]) -> str:
+def _with_batch(shapes: Any) -> Any:
+    if isinstance(shapes, dict):
+        return {name: _with_batch(shape) for name, shape in shapes.items()}
+    return ["batch", *shapes]
+
+
+_MASKS = {
+    "present": (
+        "present = {m: np.ones(x.shape[:2], bool) for m, x in features.items()}  # False: padding",
+        "* `present`: False on padding, which is neither attended to nor averaged.",
+    ),
+    "kept": (
+        "kept = {m: np.ones(x.shape[:2], bool) for m, x in features.items()}  # False: missing",
+        "* `kept`: False on frames that are missing. A whole missing modality is False in all its\n"
+        "  frames; leave its `present` as the length it would have had.",
+    ),
+    "content": (
+        'content = np.ones(features["text"].shape[:2], bool)  # True: a word that carries content',
+        "* `content`: True on the words of the text that carry content, as the run's word list or\n"
+        "  rule has them (`corrkd_jax.data.words`); the context term hides them.",
+    ),
+}
+
+
+def readme(name: str, chosen: Exportable) -> str:
     """How to call an exported function."""
     arrays = "\n".join(
         f'    "{m}": np.zeros((batch, {time}, {size}), np.float32),'
-        for m, (time, size) in shapes.items()
+        for m, (time, size) in chosen.shapes.items()
     )
+    lines = "\n".join(_MASKS[mask][0] for mask in chosen.masks)
+    meanings = "\n".join(_MASKS[mask][1] for mask in chosen.masks)
+    shape = ", ".join(map(str, ["batch", *chosen.output]))
+    arguments = ", ".join(["features", *chosen.masks])
     return f"""# {name}
 
 `model.stablehlo` is one function of raw features, for CPU, CUDA and TPU, at any batch size.
@@ -153,16 +184,13 @@ batch = 4
 features = {{
 {arrays}
 }}
-present = {{m: np.ones(x.shape[:2], bool) for m, x in features.items()}}  # False: padding
-kept = {{m: np.ones(x.shape[:2], bool) for m, x in features.items()}}  # False: missing
-probabilities = model.call(features, present, kept)  # [batch, tasks, classes]
+{lines}
+{chosen.meaning} = model.call({arguments})  # [{shape}]
 ```
 
 * `features`: as they stand in the data file. Values that are not finite count as zero; scaling by
   the training statistics and clipping happen inside.
-* `present`: False on padding, which is neither attended to nor averaged.
-* `kept`: False on frames that are missing. A whole missing modality is False in all its frames;
-  leave its `present` as the length it would have had.
+{meanings}
 * `metadata.json` holds shapes, types, the meaning of the output and the network's settings.
 """
 

@@ -1,21 +1,24 @@
 """A finished run, written and brought back without the data that it was trained on."""
 
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from configs.msa import MsaConfig
 from corrkd_jax.data import msa as files
+from corrkd_jax.data.msa import MODALITIES
 from corrkd_jax.errors import InputError
 from train import corrkd
 from train.inputs import Inputs
 from train.protocol import Task
-from train.workdir import CONFIG, Workdir, load_model, read_config
+from train.workdir import CONFIG, Workdir, config_from, load_model, read_config
 
 FACTS = "model.json"
 
@@ -43,7 +46,24 @@ class Trained:
     arms: list[str]
 
 
-def save(workdir: Workdir, inputs: Inputs, best: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Facts:
+    """What a run's `model.json` says of its models.
+
+    Attributes:
+        task: what the labels mean.
+        shapes: modality -> (time, features) of the training data.
+        clip: of the scaler, or None without one.
+        more: what only some programs write.
+    """
+
+    task: Task
+    shapes: dict[str, tuple[int, int]]
+    clip: float | None
+    more: dict[str, Any]
+
+
+def save(workdir: Workdir, inputs: Inputs, best: dict[str, Any], **more: Any) -> None:
     """Write the selected parameters, the scaler and what the model expects."""
     scaler = inputs.sets["train"].scaler
     workdir.save_model({**best, "scaler": _arrays(scaler)})
@@ -51,8 +71,51 @@ def save(workdir: Workdir, inputs: Inputs, best: dict[str, Any]) -> None:
         "task": asdict(inputs.task),
         "shapes": {m: list(x.shape[1:]) for m, x in inputs.dataset.train.features.items()},
         "clip": None if scaler is None else scaler.clip,
+        **more,
     }
     workdir.write(FACTS, json.dumps(facts, indent=2) + "\n")
+
+
+def read_facts(folder: Path) -> Facts:
+    """What `save` wrote beside the arrays.
+
+    Raises:
+        InputError: the run is not finished, or the file is damaged.
+    """
+    path = folder / FACTS
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        task = facts.pop("task")
+        return Facts(
+            Task(**{**task, "names": tuple(task["names"])}),
+            {m: tuple(shape) for m, shape in facts.pop("shapes").items()},
+            facts.pop("clip"),
+            facts,
+        )
+    except FileNotFoundError:
+        raise InputError(f"{folder}: not finished yet; continue it with --resume") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged: {error!r}") from error
+
+
+def load_arrays(folder: Path, like: Any, facts: Facts) -> tuple[Any, files.Scaler | None]:
+    """Arrays and scaler that `save` wrote.
+
+    Args:
+        folder: of the run.
+        like: tree of arrays with the shapes to expect, the scaler left out.
+        facts: of the run.
+
+    Raises:
+        InputError: there are none, or they belong to another configuration.
+    """
+    sizes = {m: np.zeros(size, np.float32) for m, (_, size) in facts.shapes.items()}
+    scaler = None if facts.clip is None else files.Scaler(sizes, sizes, facts.clip)
+    found = load_model(folder, {**like, "scaler": _arrays(scaler)})
+    kept = found.pop("scaler")
+    if facts.clip is None:
+        return found, None
+    return found, files.Scaler(kept["mean"], kept["std"], facts.clip)
 
 
 def load_run(folder: Path) -> Trained:
@@ -62,24 +125,21 @@ def load_run(folder: Path) -> Trained:
         InputError: no such run, an unfinished one, or one of another version.
     """
     preset, config = restore_config(folder)
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        task = Task(**{**facts["task"], "names": tuple(facts["task"]["names"])})
-        shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
-        clip = facts["clip"]
-    except FileNotFoundError:
-        raise InputError(f"{folder}: not finished yet; continue it with --resume") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged: {error!r}") from error
+    facts = read_facts(folder)
     arms = [arm.name for arm in corrkd.arms(config)]
-    sizes = {m: np.zeros(size, np.float32) for m, (_, size) in shapes.items()}
-    scaler = None if clip is None else files.Scaler(sizes, sizes, clip)
-    like = {**_model_shapes(config, task, shapes, len(arms)), "scaler": _arrays(scaler)}
-    models = load_model(folder, like)
-    found = models.pop("scaler")
-    scaler = None if clip is None else files.Scaler(found["mean"], found["std"], clip)
-    return Trained(preset, config, task, shapes, scaler, models, arms)
+    like = _model_shapes(config, facts.task, facts.shapes, len(arms))
+    models, scaler = load_arrays(folder, like, facts)
+    return Trained(preset, config, facts.task, facts.shapes, scaler, models, arms)
+
+
+def program_of(folder: Path) -> str:
+    """What trained a run, as its `config.json` says.
+
+    Raises:
+        InputError: the folder is not that of a run.
+    """
+    saved = read_config(folder)
+    return str(saved.get("program", "")) if isinstance(saved, dict) else ""
 
 
 def restore_config(folder: Path) -> tuple[str, MsaConfig]:
@@ -90,45 +150,77 @@ def restore_config(folder: Path) -> tuple[str, MsaConfig]:
     """
     saved = read_config(folder)
     if not isinstance(saved, dict) or saved.pop("program", None) != "msa":
-        raise InputError(
-            f"{folder / CONFIG}: not a run of train.msa that distils; one with --model or "
-            "--debias holds its results in report.md and results.json"
-        )
+        raise InputError(f"{folder / CONFIG}: not a run of train.msa that distils")
     if not isinstance(preset := saved.pop("preset", None), str):
         raise InputError(f"{folder / CONFIG}: names no preset; it was not written by train.msa")
-    return preset, _dataclass_from(MsaConfig, saved, str(folder / CONFIG))
+    return preset, config_from(MsaConfig, saved, str(folder / CONFIG))
 
 
-def _dataclass_from(kind: Any, values: dict[str, Any], where: str) -> Any:
-    if not isinstance(values, dict):
-        raise InputError(f"{where} is {values!r}, not a group of fields")
-    known = {f.name: f for f in fields(kind)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise InputError(f"{where}: {unknown[0]} is no field of this version")
-    filled = {}
-    for name, value in values.items():
-        inner = known[name].type
-        if is_dataclass(inner):
-            value = _dataclass_from(inner, value, f"{where}: {name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        filled[name] = value
-    return kind(**filled)
+def check_features(shapes: dict[str, tuple[int, int]], dataset: files.Dataset) -> None:
+    """Refuse a file that a run's networks cannot take.
 
-
-def check_features(trained: Trained, dataset: files.Dataset) -> None:
-    """Refuse a file that the run's networks cannot take.
+    Args:
+        shapes: modality -> (time, features) that the run was trained with.
+        dataset: as read.
 
     Raises:
         InputError: names the file, the modality and both sizes.
     """
-    for name, (_, size) in trained.shapes.items():
+    for name, (_, size) in shapes.items():
         found = dataset.train.features[name].shape[2]
         if found != size:
             raise InputError(
                 f"{dataset.source}: {name} has {found} features, the run was trained with {size}"
             )
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """One trained model, ready to be written as a function of raw features.
+
+    Attributes:
+        function: of `features`, then of the masks in their order.
+        shapes: modality -> (time, features).
+        masks: argument -> shape, or modality -> shape, without the batch; all bool.
+        output: shape of the result, without the batch.
+        meaning: of the result.
+        facts: for `metadata.json`.
+    """
+
+    function: Callable[..., Array]
+    shapes: dict[str, tuple[int, int]]
+    masks: dict[str, Any]
+    output: list[int]
+    meaning: str
+    facts: dict[str, Any]
+
+
+def standardize(
+    scaler: files.Scaler | None,
+    features: dict[str, Array],
+    present: dict[str, Array],
+    kept: dict[str, Array],
+) -> dict[str, Array]:
+    """Raw features as networks take them: cleaned, scaled, zero where nothing is to be seen."""
+    inputs = {}
+    for name in MODALITIES:
+        x = jnp.where(jnp.isfinite(features[name]), features[name], 0.0)
+        if scaler is not None:
+            x = jnp.clip((x - scaler.mean[name]) / scaler.std[name], -scaler.clip, scaler.clip)
+        inputs[name] = jnp.where((present[name] & kept[name])[..., None], x, 0.0)
+    return inputs
+
+
+def seed_number(seed: int, first: int, count: int) -> int:
+    """Place of a seed among a run's; 0 stands for the first.
+
+    Raises:
+        InputError: the run does not have it.
+    """
+    number = seed - first if seed else 0
+    if not 0 <= number < count:
+        raise InputError(f"--seed {seed}: the run has seeds {first} to {first + count - 1}")
+    return number
 
 
 def _arrays(scaler: files.Scaler | None) -> dict[str, dict[str, np.ndarray]]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,34 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no {CONFIG}; this is not the folder of a run") from None
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def config_from(kind: Any, values: dict[str, Any], where: str) -> Any:
+    """The configuration that a `config.json` holds.
+
+    Args:
+        kind: its dataclass, whose fields may be dataclasses.
+        values: as read.
+        where: file, for messages.
+
+    Raises:
+        InputError: the values are no fields of this version.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}, not a group of fields")
+    known = {f.name: f for f in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InputError(f"{where}: {unknown[0]} is no field of this version")
+    filled = {}
+    for name, value in values.items():
+        inner = known[name].type
+        if is_dataclass(inner):
+            value = config_from(inner, value, f"{where}: {name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        filled[name] = value
+    return kind(**filled)
 
 
 def first_difference(saved: Any, given: Any, where: str = "") -> str | None:

@@ -78,7 +78,7 @@ class MISA(nn.Module):
         whole = private + shared
         reconstructed = [self.reconstruct[name](whole[:, i]) for i, name in enumerate(ORDER)]
         codes = self.attend(jnp.concatenate([private, shared], axis=1), train)
-        features = self.hidden(codes.reshape(len(codes), -1))
+        features = self.hidden(codes.reshape(codes.shape[0], -1))
         features = nn.relu(self.drop_hidden(features, train))
         parts = {
             "projected": projected,

@@ -53,7 +53,7 @@ class LSTM(nn.Module):
             out_axes=1,
             reverse=self.reverse,
         )
-        zeros = jnp.zeros((len(x), self.features), x.dtype)
+        zeros = jnp.zeros((x.shape[0], self.features), x.dtype)
         cell = nn.OptimizedLSTMCell(
             self.features, kernel_init=_init, recurrent_kernel_init=_init, name="cell"
         )

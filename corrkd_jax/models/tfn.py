@@ -145,9 +145,9 @@ def outer(*vectors: Array) -> Array:
     Returns:
         `[batch, product of (1 + width)]`.
     """
-    product = jnp.ones((len(vectors[0]), 1), vectors[0].dtype)
+    product = jnp.ones((vectors[0].shape[0], 1), vectors[0].dtype)
     for x in vectors:
-        product = (product[:, :, None] * with_one(x)[:, None]).reshape(len(x), -1)
+        product = (product[:, :, None] * with_one(x)[:, None]).reshape(x.shape[0], -1)
     return product
 
 

@@ -1,15 +1,20 @@
 """Base models with and without de-biasing: planted effects, every model, bad input."""
 
+import csv
 import json
 import pickle
+import shutil
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 
 from configs.debias import DebiasConfig, McisConfig
+from corrkd_jax.data import msa as files
 from corrkd_jax.data import planted_bias, planted_subjects
 from corrkd_jax.errors import InputError
-from train import counterfactual, debias, msa
+from train import counterfactual, debias, evaluate, export, msa
 from train.basemodel import MODELS, OWN, build_model, network_options
 from train.counterfactual import BOTH, CONTEXT, LABEL, VANILLA, Outputs
 from train.protocol import Task
@@ -90,6 +95,61 @@ def test_every_model_trains(small_file, tmp_path, model):
         assert 0 <= row["test"]["accuracy"][0] <= 1
     rows = {"mcis": {VANILLA, LABEL, CONTEXT, BOTH}, "suci": {"SuCI, dot", OWN}}
     assert rows[method] <= set(figures)
+
+
+@pytest.mark.parametrize(("model", "method"), [("tfn", "mcis"), ("pooled", "suci")])
+def test_finished_run_comes_back_without_its_training_data(small_file, tmp_path, model, method):
+    """Evaluation gives the report's table on a file whose training split is another, and the
+    exported function gives the evaluation's outputs."""
+    folder, words = tmp_path / "run", small_file[1]["test"]["raw_text"]
+    (tmp_path / "lexicon.txt").write_text(
+        "\n".join(sorted({w for t in words for w in t.split()})[::2])
+    )
+    given = ("--model", model, "--debias", method, "--small", "--optimizer.epochs", "2")
+    if method == "mcis":
+        given += ("--mcis.lexicon", str(tmp_path / "lexicon.txt"))
+    figures = run(folder, "mosi", "--data.path", str(small_file[0]), *given)["main"]
+
+    content = {name: dict(split) for name, split in small_file[1].items()}
+    for modality in ("text", "audio", "vision"):
+        content["train"][modality] = 7 - 3 * content["train"][modality]
+    content["train"]["id"] = [f"other$_${i}" for i in range(24)]
+    other = tmp_path / "other.pkl"
+    other.write_bytes(pickle.dumps(content))
+    evaluate.main([str(folder), "--data.path", str(other), "--out", str(tmp_path / "found")])
+    found = json.loads((tmp_path / "found" / "evaluation.json").read_text())
+    assert found.keys() == figures.keys()
+    for row, own in figures.items():
+        for name, value in own["test"]["sentiment"].items():
+            np.testing.assert_allclose(found[row]["test"]["sentiment"][name], value, rtol=1e-4)
+
+    row = BOTH if method == "mcis" else OWN
+    lines = list(csv.DictReader((tmp_path / "found" / "predictions.csv").open()))
+    expected = [float(line["o0"]) for line in lines if line["model"] == row]
+    export.main([str(folder), str(tmp_path / "out")])
+    called = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))
+    raw = files.read(other).test
+    arguments = [dict(raw.features), dict(raw.valid)]
+    if method == "mcis":
+        known = set((tmp_path / "lexicon.txt").read_text().split())
+        arguments.append(np.array([[w in known for w in t.split()] for t in words]))
+    np.testing.assert_allclose(called.call(*arguments)[:, 0], expected, rtol=1e-3, atol=1e-4)
+    assert json.loads((tmp_path / "out" / "metadata.json").read_text())["method"] == row
+    with pytest.raises(InputError, match="the run has"):
+        export.main([str(folder), str(tmp_path / "out"), "--arm", "no such"])
+
+
+def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path):
+    """A run that lost what came after its first epochs ends with the same figures."""
+    given = ("mosi", "--data.path", str(small_file[0]), "--model", "pooled", "--debias", "suci")
+    given += ("--small", "--optimizer.epochs", "3", "--optimizer.batch", "8", "--save-every", "0")
+    whole = run(tmp_path / "run", *given)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["1", "3"]
+    shutil.rmtree(checkpoints / "3")
+    for name in ("results.json", "report.md"):
+        (tmp_path / "run" / name).unlink()
+    assert run(tmp_path / "run", *given, "--resume") == whole
 
 
 def test_heads_of_all_arms_are_alike(small_file):
