@@ -7,7 +7,7 @@ Shuffling, masking, training, validation and the choice of the best epoch happen
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,13 @@ from train import parallel
 from train.stage import Context, Lanes, Stage, Tree
 
 _SHUFFLE, _PREPARE, _REFRESH, _STEPS = range(4)
+_LARGEST = float(np.finfo(np.float32).max)
+
+FROZEN = "frozen"
+"""Of a run's data, what stages see in their context as if an earlier stage had selected it.
+
+Weights from a file, by name, the same for all seeds.
+"""
 
 
 class Track(NamedTuple):
@@ -34,8 +41,8 @@ class Track(NamedTuple):
         best_epoch: its epoch, counted from 0; -1 before the first validation.
         totals: metric -> sum over the steps of the epoch under way.
         history: `"train"` and `"valid"` -> metric -> `[epochs]`.
-        fault: `[3]` int32: epoch and step of the first metric that was not finite and the bit
-            mask of such metrics in sorted order; all zero while all is well.
+        fault: `[3]` int32: epoch and step of the first metric that was not finite, or over its
+            limit, and the bit mask of such metrics in sorted order; all zero while all is well.
     """
 
     state: Tree
@@ -72,13 +79,17 @@ class Pipeline:
             mapped = jax.vmap(one, axis_name=parallel.AXIS)
             return jax.tree.map(lambda x: x[0], mapped(jnp.zeros(1)))
 
+        def zeros(x: Any) -> Any:
+            if parallel.is_own(x) and self.layout.axis_name:
+                lead = (self.layout.shards, len(seeds))
+                return jax.tree.map(lambda own: np.zeros((*lead, *own.shape), own.dtype), x)
+            return jax.tree.map(lambda own: np.zeros((len(seeds), *own.shape), own.dtype), x)
+
         tracks, context = {}, {}
         for stage in self.stages:
             shapes = jax.eval_shape(partial(abstract, stage), context, data)
             context[stage.name] = shapes.best
-            tracks[stage.name] = jax.tree.map(
-                lambda x: np.zeros((len(seeds), *x.shape), x.dtype), shapes
-            )
+            tracks[stage.name] = jax.tree.map(zeros, shapes, is_leaf=parallel.is_own)
         return tracks
 
     def advance(
@@ -145,6 +156,7 @@ class Pipeline:
         epoch: Array,
     ) -> Track:
         track = self.begin(track)
+        context = seen(data, context)
         rows = data[stage.data]
         steps = self.steps(stage, data)
         own = stage.batch // self.layout.shards
@@ -198,7 +210,7 @@ class Pipeline:
         return track._replace(
             state=state,
             totals=jax.tree.map(jnp.add, track.totals, metrics),
-            fault=_first_fault(track.fault, metrics, epoch, number),
+            fault=_first_fault(track.fault, metrics, stage.limits, epoch, number),
         )
 
     def finish(
@@ -241,7 +253,7 @@ class Pipeline:
         )
 
     def _fresh(self, stage: Stage, seed: Array, data: dict[str, Tree], context: Context) -> Track:
-        key = _stage_key(stage, seed)
+        key, context = _stage_key(stage, seed), seen(data, context)
         batch = jax.tree.map(lambda x: x[: stage.batch // self.layout.shards], data[stage.data])
         if stage.hyper is None:
             state = stage.init(key, batch, None, context)
@@ -296,6 +308,11 @@ class Pipeline:
         return self.lanes(function, (0, *(None,) * shared))
 
 
+def seen(data: dict[str, Tree], context: Context) -> Context:
+    """What a stage sees: what was given from the start, and what earlier stages selected."""
+    return {**data.get(FROZEN, {}), **context}
+
+
 def epoch_order(stage: Stage, seed: Array, epoch: Array, rows: int) -> Array:
     """Order in which one seed visits `rows` rows in one epoch, `[rows]`."""
     key = jax.random.fold_in(_epoch_key(stage, seed, epoch), _SHUFFLE)
@@ -308,7 +325,7 @@ def validates(stage: Stage, epoch: Any) -> Any:
 
 
 def fault_of(track: Track, stage: Stage) -> tuple[int, int, list[str], tuple[int, ...]] | None:
-    """First metric that was not finite, in a track collected on the host.
+    """First metric that was not finite or over its limit, in a track collected on the host.
 
     Returns:
         Epoch and step within it, both from 0, the names of the metrics (the terms rather than
@@ -326,8 +343,18 @@ def fault_of(track: Track, stage: Stage) -> tuple[int, int, list[str], tuple[int
     return int(epoch), int(step), terms or names, tuple(int(i) for i in index)
 
 
-def _first_fault(fault: Array, metrics: dict[str, Array], epoch: Array, step: Array) -> Array:
-    broken = jnp.stack([~jnp.isfinite(metrics[name]) for name in sorted(metrics)], axis=-1)
+def _first_fault(
+    fault: Array,
+    metrics: dict[str, Array],
+    limits: Mapping[str, float],
+    epoch: Array,
+    step: Array,
+) -> Array:
+    # not a number is not below anything
+    broken = jnp.stack(
+        [~(jnp.abs(metrics[name]) <= limits.get(name, _LARGEST)) for name in sorted(metrics)],
+        axis=-1,
+    )
     mask = jnp.sum(broken << jnp.arange(broken.shape[-1]), axis=-1, dtype=jnp.int32)
     now = jnp.stack(jnp.broadcast_arrays(epoch, step, mask), axis=-1).astype(jnp.int32)
     is_first = (mask > 0) & (fault[..., 2] == 0)

@@ -17,7 +17,7 @@ from jax import Array, lax
 from corrkd_jax.errors import InputError
 from train import parallel
 from train.batches import Rows
-from train.engine import Pipeline, Track, epoch_order
+from train.engine import FROZEN, Pipeline, Track, epoch_order, seen
 from train.stage import Stage
 
 _STEPS_A_CALL = 16
@@ -82,7 +82,9 @@ class Feed:
         done = 0
         for batches in self._batches(pipeline, stage, epoch):
             batches = parallel.place(batches, pipeline.layout)
-            track = program["steps"](track, (seeds, context, batches), {}, at, jnp.int32(done))
+            frozen = {FROZEN: data.get(FROZEN, {})}
+            mapped = (seeds, context, batches)
+            track = program["steps"](track, mapped, frozen, at, jnp.int32(done))
             done += jax.tree.leaves(batches)[0].shape[1]
         track = program["finish"](track, (seeds, context), data, at)
         return {**tracks, stage.name: track}
@@ -94,12 +96,15 @@ class Feed:
             track = pipeline.start(stage, mapped[0], track, data, mapped[1], epoch == 0)
             return pipeline.begin(track)
 
-        def steps(track: Track, mapped: Any, _: Any, epoch: Array, first: Array) -> Track:
+        def steps(track: Track, mapped: Any, frozen: Any, epoch: Array, first: Array) -> Track:
             seeds, context, batches = mapped
+
+            def step(seed: Array, track: Track, batch: Any, context: Any, *at: Array) -> Track:
+                return pipeline.step(stage, seed, track, batch, seen(frozen, context), *at)
 
             def body(carry: tuple[Track, Array], batch: Any) -> tuple[tuple[Track, Array], None]:
                 track, number = carry
-                one = pipeline.lanes(partial(pipeline.step, stage), (0, 0, 0, 0, None, None))
+                one = pipeline.lanes(step, (0, 0, 0, 0, None, None))
                 return (one(seeds, track, batch, context, epoch, number), number + 1), None
 
             (track, _), _ = lax.scan(body, (track, first), batches)
@@ -107,7 +112,9 @@ class Feed:
 
         def finish(track: Track, mapped: Any, data: Any, epoch: Array) -> Track:
             seeds, context = mapped
-            one = pipeline.lanes(partial(pipeline.finish, stage, steps=count), (0, 0, None, 0, None))
+            one = pipeline.lanes(
+                partial(pipeline.finish, stage, steps=count), (0, 0, None, 0, None)
+            )
             return one(seeds, track, data, context, epoch)
 
         return {

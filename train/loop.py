@@ -118,10 +118,15 @@ def _stop_on_fault(
             continue
         epoch, step, names, index = fault
         arm = f", arm {arms[index[1]]}" if len(index) > 1 else ""
+        limits = [
+            f"{name} is over {stage.limits[name]:g}" for name in names if name in stage.limits
+        ]
+        rest = [name for name in names if name not in stage.limits]
+        what = [f"{', '.join(rest)} is not finite"] if rest else []
         raise InputError(
-            f"{stage.name}: epoch {epoch + 1}, step {step + 1}: {', '.join(names)} is not finite "
-            f"(seed {seeds[index[0]]}{arm}); nothing of this chunk was saved; lower "
-            "--optimizer.rate or look at the data"
+            f"{stage.name}: epoch {epoch + 1}, step {step + 1}: {'; '.join(what + limits)} "
+            f"(seed {seeds[index[0]]}{arm}); nothing of this chunk was saved; lower the learning "
+            "rate or look at the data"
         )
 
 

@@ -5,13 +5,14 @@ On the devices it gains a leading axis of local devices. Two ways to use several
 
 * `seeds`: each device trains its own seeds; nothing is exchanged.
 * `batch`: every device holds all seeds and works on its block of each batch; gradients and
-  batch-coupled losses meet in collectives over the axis `"data"`.
+  batch-coupled losses meet in collectives over the axis `"data"`. What such a device has for
+  itself, its simulated worlds, stands in an `Own`.
 """
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,6 +50,21 @@ def connect(coordinator: str, processes: int, process_id: int) -> None:
 def is_main() -> bool:
     """True on the process that writes files and draws progress."""
     return jax.process_index() == 0
+
+
+class Own(NamedTuple):
+    """A part of a state that differs between the shards of a batch, such as simulated worlds.
+
+    Its canonical layout has the shards as the foremost axis, `[shards, seeds, ...]`; without
+    shards it is laid out as everything else is.
+    """
+
+    tree: Any
+
+
+def is_own(x: Any) -> bool:
+    """Whether a node of a tree is an `Own`."""
+    return isinstance(x, Own)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,9 @@ class Layout:
         return Mesh(np.asarray(self.local), (AXIS,))
 
 
-def choose_layout(split: str, seeds: int, batch: int, devices: int = 0) -> Layout:
+def choose_layout(
+    split: str, seeds: int, batch: int, devices: int = 0, option: str = "--optimizer.batch"
+) -> Layout:
     """Split seeds over the devices if they come out even, else the batch.
 
     Args:
@@ -98,6 +116,7 @@ def choose_layout(split: str, seeds: int, batch: int, devices: int = 0) -> Layou
         seeds: number of seeds in the run.
         batch: global batch size.
         devices: how many to use; 0 for all. Fewer than all only in a single process.
+        option: what the batch is called on the command line.
 
     Raises:
         InputError: there are not so many devices, or neither the seeds nor the batch divide
@@ -109,7 +128,7 @@ def choose_layout(split: str, seeds: int, batch: int, devices: int = 0) -> Layou
     devices = devices or there
     if split == "auto":
         split = "seeds" if seeds % devices == 0 and devices > 1 else "batch"
-    count, name = (seeds, "--seeds") if split == "seeds" else (batch, "--optimizer.batch")
+    count, name = (seeds, "--seeds") if split == "seeds" else (batch, option)
     if count % devices:
         raise InputError(
             f"{name} {count} does not divide among {devices} devices; choose a multiple, or "
@@ -142,12 +161,15 @@ def spread(tree: Any, layout: Layout) -> Any:
     """Canonical host arrays `[seeds, ...]` -> arrays `[local_devices, ...]` on the devices."""
 
     def cut(x: Any) -> Any:
+        if isinstance(x, Own):
+            rows = (lambda own: np.asarray(own)[layout.own]) if layout.axis_name else cut
+            return jax.tree.map(rows, x)
         x = np.asarray(x)
         if layout.split == "seeds":
             return x.reshape(layout.devices, -1, *x.shape[1:])[layout.own]
         return np.broadcast_to(x, (len(layout.local), *x.shape))
 
-    return place(jax.tree.map(cut, tree), layout)
+    return place(jax.tree.map(cut, tree, is_leaf=is_own), layout)
 
 
 def place(tree: Any, layout: Layout) -> Any:
@@ -164,15 +186,21 @@ def replicate(tree: Any, layout: Layout) -> Any:
 def collect(tree: Any, layout: Layout) -> Any:
     """The inverse of `spread`: arrays on the devices -> canonical NumPy arrays, on every host."""
 
-    def fetch(x: Any) -> Any:
-        if layout.split != "seeds":
-            return np.asarray(x[0])
+    def everywhere(x: Any) -> np.ndarray:
         x = np.asarray(x)
         if jax.process_count() > 1:
             x = np.concatenate(multihost_utils.process_allgather(x))
+        return x
+
+    def fetch(x: Any) -> Any:
+        if isinstance(x, Own):
+            return jax.tree.map(everywhere if layout.axis_name else fetch, x)
+        if layout.split != "seeds":
+            return np.asarray(x[0])
+        x = everywhere(x)
         return x.reshape(-1, *x.shape[2:])
 
-    return jax.tree.map(fetch, tree)
+    return jax.tree.map(fetch, tree, is_leaf=is_own)
 
 
 def own_batches(order: np.ndarray, layout: Layout) -> np.ndarray:
@@ -207,6 +235,19 @@ def total(tree: Any, axis_name: str | None) -> Any:
 def shard_index(axis_name: str | None) -> Any:
     """Number of this shard, 0 when the batch is not sharded."""
     return 0 if axis_name is None else jax.lax.axis_index(axis_name)
+
+
+def shard_count(axis_name: str | None) -> int:
+    """How many shards a batch has, inside a mapped function."""
+    return 1 if axis_name is None else jax.lax.psum(1, axis_name)
+
+
+def own_rows(x: Any, axis_name: str | None) -> Any:
+    """This shard's block of a batch that every shard has drawn whole, from the same key."""
+    if axis_name is None:
+        return x
+    own = x.shape[0] // shard_count(axis_name)
+    return jax.lax.dynamic_slice_in_dim(x, shard_index(axis_name) * own, own)
 
 
 def wait(what: str) -> None:

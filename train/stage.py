@@ -1,7 +1,7 @@
 """The contract between a method and the engine: a stage is a handful of pure functions."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -43,6 +43,8 @@ class Stage:
         hyper: tree of arrays with a leading axis of arms, traced scalars for each arm; None
             if the stage has no arms.
         validate_every: epochs from one look at the validation split to the next.
+        limits: metric -> largest value that a step may report; a larger one stops the run as one
+            that is not finite does.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Stage:
     refresh: Callable[[Tree, Tree, Array, Context, Array], Tree] | None = None
     hyper: Tree = None
     validate_every: int = 1
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 Lanes = Callable[[Callable[..., Tree], tuple[int | None, ...]], Callable[..., Tree]]

@@ -311,11 +311,13 @@ def _remove_partial(folder: Path) -> None:
 
 
 def _flatten(tree: Any) -> dict[str, np.ndarray]:
+    """Arrays by path; empty ones, which Orbax refuses, are left out."""
     leaves, _ = jax.tree.flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in leaves
-    }
+    return {_name(path): np.asarray(leaf) for path, leaf in leaves if np.size(leaf)}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _unflatten(flat: dict[str, Any], like: Any, where: Path) -> Any:
@@ -331,8 +333,12 @@ def _unflatten(flat: dict[str, Any], like: Any, where: Path) -> Any:
     extra = sorted(set(flat) - set(wanted))
     if extra:
         raise InputError(f"{where}: holds {extra[0]}, which this configuration does not have")
-    leaves = [np.asarray(flat[name]).astype(leaf.dtype) for name, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def found(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return np.asarray(flat[_name(path)]).astype(leaf.dtype) if leaf.size else leaf
+
+    return jax.tree.map_with_path(found, like)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,39 @@
+"""Directions and schedules beside torch's."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train import optimizer
+
+
+@pytest.mark.parametrize("clip", [np.inf, 0.5])
+def test_momentum_is_torchs_sgd(clip):
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    start = random.normal(size=4).astype(np.float32)
+    gradients = random.normal(size=(5, 4)).astype(np.float32)
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.8, weight_decay=0.05)
+    tx = optimizer.momentum(0.05, clip, 0.8)
+    params = {"w": jnp.asarray(start)}
+    state = tx.init(params)
+    for gradient in gradients:
+        theirs.grad = torch.tensor(gradient)
+        torch.nn.utils.clip_grad_norm_([theirs], clip)
+        sgd.step()
+        direction, state = tx.update({"w": jnp.asarray(gradient)}, state, params)
+        params = optimizer.descend(params, direction, jnp.float32(0.1))
+    np.testing.assert_allclose(params["w"], theirs.detach(), rtol=1e-5)
+
+
+def test_schedules():
+    steps = jnp.arange(10)
+    np.testing.assert_allclose(
+        optimizer.schedule("steps", steps, 10), [1] * 4 + [0.1] * 4 + [0.01] * 2, rtol=1e-6
+    )
+    assert optimizer.schedule("constant", steps, 10) == 1
+    half = optimizer.schedule("cosine", jnp.array([0, 5, 10]), 10)
+    np.testing.assert_allclose(half, [1, 0.5, 0], atol=1e-6)
+    with pytest.raises(ValueError, match="schedule is"):
+        optimizer.schedule("linear", steps, 10)
