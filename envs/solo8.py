@@ -109,6 +109,8 @@ class Solo8(PipelineEnv):
         model = mujoco.MjModel.from_xml_string(
             solo8_model.mjcf(self.robot, config.solver_iterations)
         )
+        # `solo8_model.touch` reads the forces, once a control step
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
         super().__init__(brax_mjcf.load_model(model), backend, c.SUBSTEPS)
 
     @property
@@ -258,7 +260,7 @@ class Solo8(PipelineEnv):
             return self._pipeline.step(sys, data, torque, self._debug), torque
 
         data, torque = jax.lax.scan(substep, data, length=self._n_frames)
-        return data, torque[-1]
+        return data.replace(sensordata=solo8_model.touch(self.sys, data)), torque[-1]
 
     def _observe(self, data, info: dict, key: Array) -> Array:
         orientation = data.qpos[3:7]

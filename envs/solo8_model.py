@@ -3,10 +3,17 @@
 Built in Python rather than kept as a file, because the four legs are one leg, turned.
 """
 
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from mujoco import mjx
+
 from envs import solo8_constants as c
 
 TORSO, KNEES, FEET = 0, slice(1, 5), slice(5, 9)
 """Where the contact forces stand in `sensordata`: the sum of normal forces on each, N."""
+_SENSOR_OF_BODY = np.array([TORSO, TORSO, *(n for i in range(4) for n in (1 + i, 5 + i, 5 + i))])
+"""World, torso, then each leg's upper part, which has the knee's sphere, lower part and foot."""
 
 
 def symmetric(robot: c.Robot) -> c.Robot:
@@ -119,3 +126,21 @@ def _inertial(body: c.Body, side: int = 1) -> str:
 
 def _row(values) -> str:
     return " ".join(map(str, values))
+
+
+def touch(model: mjx.Model, data: mjx.Data) -> Array:
+    """What the touch sensors read, `[9]`, N, from the constraint solver's own forces.
+
+    MJX asks of every sensor and contact whether one is inside the other, in every physics step,
+    for a quarter of the step's time. Every sphere here belongs to one sensor, so it need not.
+    """
+    contact = data._impl.contact
+    # a contact with friction has two edges of the pyramid for each tangent
+    edges = np.where(contact.dim == 1, 1, 2 * (contact.dim - 1))
+    rows = np.concatenate(
+        [at + np.arange(n) for at, n in zip(contact.efc_address, edges, strict=True)]
+    )
+    # the floor's number is 0
+    sphere = jnp.sum(contact.geom, axis=-1)[np.repeat(np.arange(len(edges)), edges)]
+    sensor = jnp.asarray(_SENSOR_OF_BODY[model.geom_bodyid])[sphere]
+    return data._impl.efc_force[rows] @ (sensor[:, None] == jnp.arange(9)).astype(jnp.float32)

@@ -3,6 +3,7 @@
 import mujoco
 import numpy as np
 import pytest
+from mujoco import mjx
 
 from envs import solo8_constants as c
 from envs import solo8_model
@@ -109,3 +110,18 @@ def test_touch_tells_knees_and_torso_apart(model):
     weight = 9.81 * model.body_mass.sum()
     assert contact[-1].sum() == pytest.approx(weight, rel=0.02)
     assert contact[-1, solo8_model.TORSO] > c.TORSO_CONTACT
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_touch_is_what_the_sensors_read(lying):
+    model = load()
+    data = spawn(model)
+    if lying:
+        # on knees and torso, feet in the air or not
+        data.qpos[7:] = np.tile([1.2, -0.4], 4)
+        data.qpos[3:7] = [1, 0.1, 0.05, 0]
+    advance(model, data, 0.6, torque=None if not lying else lambda _: np.zeros(8))
+    parts = (solo8_model.KNEES, slice(0, 1)) if lying else (solo8_model.FEET,)
+    assert all(data.sensordata[part].any() for part in parts)
+    found = solo8_model.touch(mjx.put_model(model), mjx.put_data(model, data))
+    np.testing.assert_allclose(found, data.sensordata, atol=1e-3)
