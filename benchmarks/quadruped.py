@@ -1,0 +1,157 @@
+"""`python -m benchmarks.quadruped`: SOLO8 steps a second, alone and while learning, against ant.
+
+Variants: `solo8`, control steps under random actions; `ant`, Brax's on the same engine (MJX);
+`learning`, the whole of an iteration of `train.quadruped solo8`: rollout, advantages, updates.
+Each lives in a process of its own; all are timed in turn. Memory is what the compiler plans for a
+step, a robot, and that times 8,192.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import tyro
+
+from benchmarks.rounds import Measured, jax_peak_mb, measure, ratio, serve
+
+MANY = 8192
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    num_envs: int = 64
+    """Robots at once."""
+    steps: int = 24
+    """Control steps timed at a go; an iteration of the learner has 24 as well."""
+    rounds: int = 3
+    """Times that every variant has its turn; the median is shown."""
+    variants: tuple[str, ...] = ("ant", "solo8", "learning")
+    """Of these three."""
+
+
+def main(argv: list[str]) -> None:
+    """Time all variants in turn and print a table."""
+    if argv[:1] == ["--worker"]:
+        worker(argv[1], Options(**json.loads(argv[2])))
+        return
+    options = tyro.cli(Options, args=argv, description=__doc__)
+    found = measure("benchmarks.quadruped", options.variants, asdict(options), options.rounds)
+    print(table(found, options))
+
+
+def table(found: dict[str, Measured], options: Options) -> str:
+    """A row for each variant."""
+    lines = [
+        f"{next(iter(found.values())).device}; {options.num_envs} robots, median of "
+        f"{options.rounds} x {options.steps} control steps",
+        "",
+        "| variant | control steps/s | physics steps/s | physics steps, against ant | compile s "
+        "| peak MB |",
+        "|---" * 6 + "|",
+    ]
+    for name, own in found.items():
+        rate = options.num_envs / own.median
+        against = "-"
+        if "ant" in found and name != "ant":
+            against = ratio(found["ant"], own, SUBSTEPS[name] / SUBSTEPS["ant"])
+        lines.append(
+            f"| {name} | {rate:.0f} | {SUBSTEPS[name] * rate:.0f} | {against} "
+            f"| {own.compile_s:.0f} | {own.peak_mb:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+SUBSTEPS = {"ant": 5, "solo8": 4, "learning": 4}
+"""Physics steps of a control step."""
+
+
+def worker(name: str, options: Options) -> None:
+    """One variant."""
+    # mjx greets on import, and what stands here is read by the parent
+    with contextlib.redirect_stdout(sys.stderr):
+        import jax
+
+        step, state = {"ant": _ant, "solo8": _solo8, "learning": _learning}[name](options)
+    start = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, jax.random.PRNGKey(0)).compile()
+    compile_s = time.perf_counter() - start
+    if plan := compiled.memory_analysis():
+        held = plan.argument_size_in_bytes + plan.temp_size_in_bytes
+        each = held / options.num_envs
+        print(
+            f"{name}: {each / 1e3:.0f} kB a robot, {each * MANY / 1e9:.2f} GB for {MANY}",
+            file=sys.stderr,
+        )
+    carry = {"state": jax.block_until_ready(compiled(state, jax.random.PRNGKey(1)))}
+
+    def run() -> float:
+        start = time.perf_counter()
+        state = compiled(carry["state"], jax.random.PRNGKey(2))
+        carry["state"] = jax.block_until_ready(state)
+        return (time.perf_counter() - start) / options.steps
+
+    serve(run, {"compile_s": compile_s, "device": jax.devices()[0].device_kind}, jax_peak_mb)
+
+
+Step = Callable[[Any, Any], Any]
+
+
+def _ant(options: Options) -> tuple[Step, Any]:
+    from brax.envs.ant import Ant
+
+    return _wander(Ant(backend="mjx"), options)
+
+
+def _solo8(options: Options) -> tuple[Step, Any]:
+    from envs.solo8 import Solo8
+
+    return _wander(Solo8(), options)
+
+
+def _wander(env: Any, options: Options) -> tuple[Step, Any]:
+    """Robots under random actions; what falls lies on."""
+    import jax
+
+    keys = jax.random.split(jax.random.PRNGKey(0), options.num_envs)
+
+    def step(state: Any, key: Any) -> Any:
+        def once(state: Any, key: Any) -> tuple[Any, None]:
+            shape = (options.num_envs, env.action_size)
+            actions = jax.random.uniform(key, shape, minval=-1, maxval=1)
+            return jax.vmap(env.step)(state, actions), None
+
+        return jax.lax.scan(once, state, jax.random.split(key, options.steps))[0]
+
+    return step, jax.jit(jax.vmap(env.reset))(keys)
+
+
+def _learning(options: Options) -> tuple[Step, Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from configs.quadruped import PRESETS
+    from train import ppo, robots
+
+    config = PRESETS["solo8"]
+    config = replace(
+        config, num_envs=options.num_envs, ppo=replace(config.ppo, unroll=options.steps)
+    )
+    stage = ppo.PpoStage(config, robots.build(config), None)
+    batch = {"row": jnp.ones(options.num_envs)}
+    hyper = jax.tree.map(jnp.asarray, ppo.arms(config)[ppo.OURS])
+    state = jax.jit(lambda key: stage.init(key, batch, hyper, {}))(jax.random.key(0))
+
+    def step(state: Any, key: Any) -> Any:
+        return stage.step(state, batch, jax.random.wrap_key_data(key))[0]
+
+    return step, state
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,257 @@
+"""`python -m train.quadruped`: policies for a robot whose joints may fail, and what detects it.
+
+python -m train.quadruped                              the surrogate, three seeds, all arms
+python -m train.quadruped solo8 --workdir runs/solo8   the real robot in MJX
+python -m train.quadruped export RUN OUT               policy, detector and switch for a robot
+python -m train.quadruped render RUN OUT.gif           a fault striking in the middle of a gait
+"""
+
+import dataclasses
+import importlib
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.quadruped import PRESETS, QuadrupedConfig
+from corrkd_jax.errors import InputError
+from corrkd_jax.models.detector import FaultDetector
+from corrkd_jax.models.policies import MultiTaskPolicy
+from train import (
+    cli,
+    detection,
+    parallel,
+    ppo,
+    quadruped_report,
+    robots,
+)
+from train.detection import watched_robots
+from train.engine import Pipeline
+from train.inputs import lanes_for
+from train.judging import judge
+from train.loop import run
+from train.progress import say
+from train.quadruped_report import Results
+from train.robots import Robot
+from train.workdir import (
+    CONFIG,
+    METRICS,
+    Workdir,
+    config_from,
+    fresh_folder,
+    load_model,
+    read_config,
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train, judge, report; or export or render a finished run."""
+    if argv[:1] in (["export"], ["render"]):
+        # they load runs by this module
+        importlib.import_module(f"train.quadruped_{argv[0]}").main(argv[1:])
+        return
+    preset, config, options = cli.parse(
+        argv, "python -m train.quadruped", (__doc__ or "").split("\n\n")[0], PRESETS
+    )
+    check(config)
+    parallel.connect(options.coordinator, options.processes, options.process_id)
+    folder = Path(options.workdir) if options.workdir else fresh_folder(preset)
+    train(preset, config, options, folder)
+
+
+def check(config: QuadrupedConfig) -> None:
+    """Refuse settings that cannot run, before anything is compiled.
+
+    Raises:
+        InputError: names the option and what would do.
+    """
+    settings = config.ppo
+    positive = {
+        "--seeds": config.seeds,
+        "--num-envs": config.num_envs,
+        "--ppo.iterations": settings.iterations,
+        "--ppo.unroll": settings.unroll,
+        "--ppo.epochs": settings.epochs,
+        "--ppo.minibatches": settings.minibatches,
+        "--ppo.rate": settings.rate,
+        "--ppo.std": settings.std,
+        "--ppo.report-every": settings.report_every,
+        "--detector.unroll": config.detector.unroll,
+        "--detector.report-every": config.detector.report_every,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise InputError(f"{name} {value}: must be positive")
+    counts = {
+        "--judged": config.judged,
+        "--detector.robots": config.detector.robots,
+        "--detector.updates": config.detector.updates,
+        "--detector.tune-iterations": config.detector.tune_iterations,
+    }
+    for name, value in counts.items():
+        if value < 0:
+            raise InputError(f"{name} {value}: must not be negative")
+    if config.num_envs % 4:
+        raise InputError(f"--num-envs {config.num_envs}: must be a multiple of the 4 groups")
+    samples = config.num_envs // 4 * settings.unroll
+    if samples % settings.minibatches:
+        raise InputError(
+            f"--ppo.minibatches {settings.minibatches} does not divide the {samples} control "
+            "steps of a group (--num-envs / 4 * --ppo.unroll)"
+        )
+    if not 0 <= config.reflection <= 1:
+        raise InputError(f"--reflection {config.reflection}: is a probability")
+    if config.detector.tune_iterations and not config.detector.updates:
+        raise InputError("--detector.tune-iterations: needs a detector (--detector.updates)")
+    if not config.arms:
+        raise InputError("--arms: name at least one")
+    ppo.arms(config)
+
+
+def train(
+    preset: str, config: QuadrupedConfig, options: cli.RunOptions, folder: Path
+) -> Results | None:
+    """One run from configuration to report; returns what its table shows."""
+    started = time.monotonic()
+    saved = {"program": "quadruped", "preset": preset, **dataclasses.asdict(config)}
+    workdir = Workdir(folder, saved, options.resume)
+    try:
+        robot = robots.build(config)
+        seeds = [config.first_seed + i for i in range(config.seeds)]
+        parts = math.gcd(config.num_envs // 4, watched_robots(config))
+        layout = parallel.choose_layout(
+            options.split, len(seeds), parts, options.devices, "--num-envs or --detector.robots"
+        )
+        workdir.claim()
+        policies = ppo.PpoStage(config, robot, layout.axis_name)
+        watch = detection.DetectorStage(config, robot, policies.policy, layout.axis_name)
+        # small networks leave a CPU idle one at a time
+        lanes = lanes_for("vmap" if options.lanes == "auto" else options.lanes)
+        stages = [policies.stage()]
+        if config.detector.updates:
+            stages.append(watch.stage())
+        if config.detector.tune_iterations:
+            stages.append(dataclasses.replace(policies, detector=watch.detector).stage())
+        pipeline = Pipeline(stages, layout, lanes)
+        tracks = run(
+            pipeline,
+            rows(config),
+            seeds,
+            list(config.arms),
+            workdir,
+            resume=options.resume,
+            fused=options.fused,
+            save_every=options.save_every,
+        )
+        best = {name: track.best for name, track in tracks.items()}
+        workdir.save_model(best)
+        results = judge(config, robot, best)
+        if parallel.is_main():
+            seconds = time.monotonic() - started
+            steps = config.num_envs * config.ppo.iterations * config.ppo.unroll
+            facts = [
+                f"robot {config.robot}, {config.num_envs} at once; {steps:.3g} control steps an "
+                f"arm and seed; seeds {seeds[0]} to {seeds[-1]}",
+                f"machine: {layout.devices} x {jax.devices()[0].device_kind}, "
+                f"{platform.machine()}, jax {jax.__version__}; {seconds:.0f} s to this report",
+            ]
+            lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+            metrics = [json.loads(line) for line in lines]
+            title = f"Quadruped, {preset}"
+            quadruped_report.write(folder, title, config, results, facts, metrics)
+            say(f"\n{folder / 'report.md'} ({seconds:.0f} s)")
+        return results
+    finally:
+        workdir.close()
+
+
+def rows(config: QuadrupedConfig) -> dict[str, dict[str, np.ndarray]]:
+    """What the engine counts steps and epochs by: a row is one robot's part in one step."""
+    counts = {
+        "worlds": config.num_envs * config.ppo.report_every,
+        "watched": watched_robots(config) * config.detector.report_every,
+        # running means are looked at, no robot
+        "valid": 1,
+    }
+    return {name: {"row": np.ones(count, np.float32)} for name, count in counts.items()}
+
+
+class Loaded(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        config: of the run.
+        robot: that it trained.
+        policy: the network.
+        policies: its parameters by arm, `[seeds, ...]`; `tuned` among them if the run tuned the
+            first arm's.
+        detector: the network that watches the first arm.
+        detector_params: its parameters, `[seeds, ...]`; None if the run trained none.
+    """
+
+    config: QuadrupedConfig
+    robot: Robot
+    policy: MultiTaskPolicy
+    policies: dict[str, Any]
+    detector: FaultDetector
+    detector_params: Any
+
+
+def load(folder: Path, expected: str = "") -> Loaded:
+    """Bring back a finished run.
+
+    Args:
+        folder: of the run.
+        expected: name of the robot that it must have trained; empty for any.
+
+    Raises:
+        InputError: no such run, an unfinished one, one of another version, program or robot.
+    """
+    saved = read_config(folder)
+    where = str(folder / CONFIG)
+    if not isinstance(saved, dict) or saved.pop("program", None) != "quadruped":
+        raise InputError(f"{where}: not a run of train.quadruped")
+    saved.pop("preset", None)
+    config = config_from(QuadrupedConfig, saved, where)
+    if expected and config.robot != expected:
+        raise InputError(f"{where}: robot is {config.robot!r}; this needs a run of {expected!r}")
+    robot = robots.build(config)
+    policy, detector = ppo.build_policy(config, robot), detection.build_detector(config, robot)
+    blank = jnp.zeros((4, 1, robot.env.observation_size))
+    window = detection.blank(robot, 1).window
+    key = jax.random.key(0)
+    like = {
+        "policies": _zeros(
+            jax.eval_shape(policy.init, key, blank, jnp.zeros(4, jnp.int32))["params"],
+            (config.seeds, len(config.arms)),
+        )
+    }
+    if config.detector.updates:
+        shapes = jax.eval_shape(detector.init, key, window)["params"]
+        like["detector"] = _zeros(shapes, (config.seeds,))
+    if config.detector.tune_iterations:
+        like[ppo.TUNED] = jax.tree.map(lambda x: x[:, 0], like["policies"])
+    found = load_model(folder, like)
+    policies = {
+        name: jax.tree.map(lambda x: x[:, number], found["policies"])  # noqa: B023 — used here only
+        for number, name in enumerate(config.arms)
+    }
+    if ppo.TUNED in found:
+        policies[ppo.TUNED] = found[ppo.TUNED]
+    return Loaded(config, robot, policy, policies, detector, found.get("detector"))
+
+
+def _zeros(shapes: Any, lead: tuple[int, ...]) -> Any:
+    return jax.tree.map(lambda x: np.zeros((*lead, *x.shape), x.dtype), shapes)
+
+
+if __name__ == "__main__":
+    cli.guard(main, sys.argv[1:])
