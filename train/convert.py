@@ -1,19 +1,27 @@
-"""`python -m train.convert FILE OUT.npz`: a feature pickle, cleaned, as an `.npz` of plain arrays.
+"""`python -m train.convert FILE OUT`: a file of others, checked once and written plainly.
 
-The result loads without unpickling anything, and its arrays are mapped from disk, so a set larger
-than memory can be fed from it.
+Of two kinds, told by their names (from `.npz` to `.npz` it is features, unless an option of
+weights is given):
+
+* weights of an image classifier (`.pth`, `.pt`, `.bin`, `.tar`, which need torch, or `.npz`,
+  `.safetensors`) become Flax variables, `.safetensors` or `.npz`. Every weight must find its place
+  and every place its weight, else all that does not fit is listed and nothing is written;
+* a feature pickle becomes an `.npz` of plain arrays, cleaned. The result loads without unpickling
+  anything, and its arrays are mapped from disk, so a set larger than memory can be fed from it.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import tyro
 
-from corrkd_jax.data import msa
+from corrkd_jax.data import images, msa
+from corrkd_jax.data.variables import check_ending
 from corrkd_jax.errors import InputError
-from train import cli
+from train import cli, pretrained
 from train.progress import say
 
 
@@ -21,24 +29,60 @@ from train.progress import say
 class ConvertOptions:
     """How the file is read."""
 
+    arch: str = ""
+    """Weights: of which network, such as wrn40_2; empty: told by their names and shapes."""
+    classes: int = 0
+    """Weights: the number of classes that they must have; 0: any."""
+    trained_on: str = ""
+    """Weights: data set whose usual normalisation the network was trained with, to be noted in
+    the file; empty: whoever reads it takes that of the data at hand."""
     word_vectors: str = ""
-    """Word vectors in GloVe's text format, for layouts that hold words instead of features."""
+    """Features: word vectors in GloVe's text format, for layouts that hold words instead."""
     max_frames: int = 50
-    """Longest sequence taken from layouts of variable length (MAG-BERT)."""
+    """Features: longest sequence taken from layouts of variable length (MAG-BERT)."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Convert one file."""
-    names, rest = cli.two_names(
-        argv, "which file, and where to? python -m train.convert FILE OUT.npz"
-    )
+    names, rest = cli.two_names(argv, "which file, and where to? python -m train.convert FILE OUT")
     options = tyro.cli(
         ConvertOptions,
         args=rest,
-        prog="python -m train.convert FILE OUT.npz",
+        prog="python -m train.convert FILE OUT",
         description=__doc__,
     )
     source, target = Path(names[0]), Path(names[1])
+    told = options.arch or options.classes or options.trained_on
+    torch = source.suffix.lower() in (".pth", ".pt", ".bin", ".tar", ".safetensors")
+    if told or torch or target.suffix == ".safetensors":
+        _weights(source, target, options)
+    else:
+        _features(source, target, options)
+
+
+def _weights(source: Path, target: Path, options: ConvertOptions) -> None:
+    check_ending(target)
+    if options.trained_on and options.trained_on not in images.NORMALIZATIONS:
+        known = ", ".join(images.NORMALIZATIONS)
+        raise InputError(f"--trained-on {options.trained_on}: no such data set; there are {known}")
+    model = pretrained.load(source, options.arch, options.classes)
+    if options.trained_on:
+        normalization = images.NORMALIZATIONS[options.trained_on]
+        if len(normalization.mean) != model.channels:
+            raise InputError(
+                f"--trained-on {options.trained_on}: has {len(normalization.mean)} channels, the "
+                f"network {model.channels}"
+            )
+        model = replace(model, normalization=normalization)
+    pretrained.save(target, model)
+    count = sum(x.size for x in jax.tree.leaves(model.variables["params"]))
+    say(
+        f"{target}: {model.network}, {model.classes} classes, {count:,} parameters; "
+        f"{target.stat().st_size / 1e6:.1f} MB"
+    )
+
+
+def _features(source: Path, target: Path, options: ConvertOptions) -> None:
     if target.suffix != ".npz":
         raise InputError(f"{target}: give the output a name that ends in .npz")
     dataset = msa.read(source, options.word_vectors or None, options.max_frames)

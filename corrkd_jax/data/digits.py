@@ -43,7 +43,7 @@ def read_digits(seed: int) -> tuple[ImageSet, ImageSet]:
 
 
 def read_patches() -> ImageSet:
-    """8,586 grey patches, 8 x 8 x 1, of two photographs, without labels: a pool for digits."""
+    """8,480 grey patches, 8 x 8 x 1, of two photographs, without labels: a pool for digits."""
     patches = []
     for photograph in datasets.load_sample_images().images:
         # luminance of ITU-R BT.601, as Pillow's "L"

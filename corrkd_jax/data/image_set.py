@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -58,11 +59,12 @@ class ImageSet:
             none; `row` `[k]` ones, the weights of real rows.
         """
         images = np.asarray(self.images[index])
-        if self.labels is None:
-            labels = np.full(len(images), -1, np.int32)
-        else:
-            labels = self.labels[index]
-        return {"images": images, "labels": labels, "row": np.ones(len(images), np.float32)}
+        unknown = self.labels is None
+        return {
+            "images": images,
+            "labels": np.full(len(images), -1, np.int32) if unknown else self.labels[index],
+            "row": np.ones(len(images), np.float32),
+        }
 
 
 class Normalization(NamedTuple):
@@ -72,14 +74,31 @@ class Normalization(NamedTuple):
     std: tuple[float, ...]
 
 
-def check_labels(labels: Sequence | np.ndarray, n: int, classes: int, where: str) -> np.ndarray:
-    """Labels as `[n]` int32.
+def place_of(root: str | Path, name: str = "") -> Path:
+    """The folder of a data set: `root/name`, or `root` where that is the folder itself.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    root = Path(root)
+    if name and (root / name).is_dir():
+        return root / name
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; docs/data.md says what must lie there")
+    return root
+
+
+def check_labels(
+    labels: Sequence | np.ndarray, n: int, classes: int, where: str, first: int = 0
+) -> np.ndarray:
+    """Labels as `[n]` int32 from 0.
 
     Args:
         labels: numbers, one an image.
         n: how many images there are.
-        classes: labels must lie in `[0, classes)`.
+        classes: how many classes there are.
         where: file and field, for messages.
+        first: what the file calls the first class.
 
     Raises:
         InputError: other than n whole numbers, or one out of range.
@@ -88,15 +107,15 @@ def check_labels(labels: Sequence | np.ndarray, n: int, classes: int, where: str
         array = np.asarray(labels)
     except ValueError:
         array = np.asarray("")
-    if array.dtype.kind not in "iuf" or array.ndim > 2 or array.size != len(array.reshape(-1, 1)):
+    if array.dtype.kind not in "iuf" or not array.ndim:
         raise InputError(f"{where}: is no list of numbers, one an image; check the file")
     array = array.reshape(-1)
     if len(array) != n:
         raise InputError(f"{where}: {len(array)} labels for {n} images; the file is not whole")
-    bad = np.flatnonzero((array < 0) | (array >= classes) | (array != np.floor(array)))
+    bad = np.flatnonzero(~np.isin(array, np.arange(first, first + classes)))
     if len(bad):
         raise InputError(
             f"{where}: {len(bad)} labels out of range, such as {array[bad[0]]} of image {bad[0]}; "
-            f"{classes} classes have the labels 0 to {classes - 1}"
+            f"{classes} classes have the labels {first} to {first + classes - 1}"
         )
-    return array.astype(np.int32)
+    return array.astype(np.int32) - first

@@ -1,0 +1,78 @@
+"""Sets of images by name: every published layout as one `ImageSet`.
+
+The readers lie in `image_batches` (files of arrays), `image_files` (folders of files) and
+`digits`; `docs/data.md` says where a set is got and what must lie where.
+"""
+
+from pathlib import Path
+
+from corrkd_jax.data.digits import read_digits, read_patches
+from corrkd_jax.data.image_batches import (
+    read_cifar10,
+    read_cifar100,
+    read_small_imagenet,
+    read_svhn,
+)
+from corrkd_jax.data.image_files import read_folders, read_pool, read_tiny_imagenet
+from corrkd_jax.data.image_set import ImageSet, Normalization
+from corrkd_jax.errors import InputError
+
+__all__ = [
+    "NAMES",
+    "NORMALIZATIONS",
+    "ImageSet",
+    "Normalization",
+    "read",
+    "read_patches",
+    "read_pool",
+]
+
+_HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+NORMALIZATIONS = {
+    "digits": Normalization((0.0,), (1.0,)),
+    "mnist": Normalization((0.1307,), (0.3081,)),
+    "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": Normalization((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "svhn": _HALF,
+    "tiny_imagenet": _HALF,
+    "imagenet32": _HALF,
+    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""What the published teachers of a data set were trained with (zju-vipa/CMI, torchvision)."""
+
+NAMES = ("digits", "cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet", "imagenet32")
+
+
+def read(
+    name: str, root: str | Path, split: str, *, seed: int = 0, labels: str | Path = ""
+) -> ImageSet:
+    """A labelled set.
+
+    Args:
+        name: one of `NAMES`.
+        root: folder of its files; digits need none.
+        split: `train` or `test`, which is the part that published accuracies are of.
+        seed: of the split of digits.
+        labels: of ImageNet's validation files where they lie in one folder, see `read_folders`.
+
+    Raises:
+        InputError: no such set, or its files cannot be used.
+        ValueError: another split.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be train or test, got {split!r}")
+    if name not in NAMES:
+        raise InputError(f"{name}: no such set of images; there are {', '.join(NAMES)}")
+    if name == "digits":
+        return read_digits(seed)[split == "test"]
+    if name == "imagenet":
+        return read_folders(root, split, labels=labels)
+    readers = {
+        "cifar10": read_cifar10,
+        "cifar100": read_cifar100,
+        "svhn": read_svhn,
+        "tiny_imagenet": read_tiny_imagenet,
+        "imagenet32": read_small_imagenet,
+    }
+    return readers[name](root, split)

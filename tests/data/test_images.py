@@ -1,0 +1,220 @@
+"""Image sets in files of arrays: exact values, and one line for what cannot be used."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from corrkd_jax.data import images
+from corrkd_jax.data.image_batches import read_svhn
+from corrkd_jax.data.image_set import check_labels
+from corrkd_jax.errors import InputError
+from tests.data import image_layouts as layouts
+
+SIDE = 4
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_cifar10(tmp_path: Path, as_bytes: bool):
+    expected = layouts.pixels(12, SIDE)
+    labels = layouts.cifar10(tmp_path, expected, as_bytes)
+    train = images.read("cifar10", tmp_path, "train")
+    np.testing.assert_array_equal(train.take()["images"], expected[:10])
+    np.testing.assert_array_equal(train.labels, labels[:10])
+    assert train.labels.dtype == np.int32
+    assert train.classes == tuple(f"class {i}" for i in range(10))
+    # the folder itself will do
+    test = images.read("cifar10", tmp_path / "cifar-10-batches-py", "test")
+    np.testing.assert_array_equal(test.images[:], expected[10:])
+    np.testing.assert_array_equal(test.labels, labels[10:])
+    assert len(test) == 2
+
+
+def test_rows_on_demand(tmp_path: Path):
+    expected = layouts.pixels(12, SIDE)
+    labels = layouts.cifar10(tmp_path, expected)
+    train = images.read("cifar10", tmp_path, "train")
+    rows = np.array([7, 0, 7])
+    batch = train.take(rows)
+    np.testing.assert_array_equal(batch["images"], expected[rows])
+    assert batch["labels"].tolist() == [labels[7], labels[0], labels[7]]
+    assert batch["row"].tolist() == [1, 1, 1]
+    assert train.images.shape == (10, SIDE, SIDE, 3)
+    assert train.nbytes == 10 * SIDE * SIDE * 3
+
+
+def test_cifar100(tmp_path: Path):
+    expected = layouts.pixels(5, SIDE)
+    labels = layouts.cifar100(tmp_path, expected)
+    found = images.read("cifar100", tmp_path, "test")
+    np.testing.assert_array_equal(found.take()["images"], expected)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.classes[99] == "class 99"
+
+
+def test_small_imagenet_in_the_order_of_its_numbers(tmp_path: Path):
+    expected = layouts.pixels(11, SIDE)
+    labels = layouts.small_imagenet(tmp_path, expected)
+    train = images.read("imagenet32", tmp_path, "train")
+    np.testing.assert_array_equal(train.images[:], expected)  # batch 10 comes after batch 9
+    np.testing.assert_array_equal(train.labels, np.array(labels) - 1)
+    assert len(images.read("imagenet32", tmp_path, "test")) == 1
+
+
+def test_svhn_ten_is_the_digit_zero(tmp_path: Path):
+    expected = layouts.pixels(4, SIDE)
+    layouts.svhn(tmp_path / "test_32x32.mat", expected, [10, 1, 9, 3])
+    found = images.read("svhn", tmp_path, "test")
+    np.testing.assert_array_equal(found.images, expected)
+    assert found.labels.tolist() == [0, 1, 9, 3]
+    layouts.svhn(tmp_path / "extra_32x32.mat", expected[:1], [5])
+    assert read_svhn(tmp_path, "extra").labels.tolist() == [5]
+
+
+def test_digits():
+    train, test = images.read("digits", "", "train"), images.read("digits", "", "test")
+    assert (len(train), len(test)) == (1198, 599)
+    everything = np.concatenate([train.images, test.images]).reshape(-1, 64)
+    original = datasets.load_digits().data
+    # no digit occurs twice among 1,797, so equal sets are a partition
+    assert len(np.unique(original, axis=0)) == len(original)
+    assert {x.tobytes() for x in everything} == {x.tobytes() for x in original.astype(np.uint8)}
+    counts = np.bincount(train.labels) + np.bincount(test.labels)
+    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.abs(2 * np.bincount(test.labels) - np.bincount(train.labels)).max() <= 2
+    assert train.white == everything.max() == 16
+    again = images.read("digits", "", "train", seed=1)
+    assert not np.array_equal(again.images, train.images)
+
+
+def test_patches():
+    pool = images.read_patches()
+    assert pool.images.shape == (8480, 8, 8, 1)
+    assert pool.labels is None
+    assert (pool.take(slice(3))["labels"] == -1).all()
+    photograph = datasets.load_sample_image("china.jpg")[:8, 8:16]
+    expected = photograph @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(pool.images[1, ..., 0], expected, atol=0.5)
+
+
+def test_normalizations_fit_their_sets():
+    assert set(images.NORMALIZATIONS) >= set(images.NAMES)
+    # one value a channel, and white in [0, 1] comes out above black
+    for mean, std in images.NORMALIZATIONS.values():
+        assert len(mean) == len(std)
+        assert all(0 <= m < 1 and 0 < s <= 1 for m, s in zip(mean, std, strict=True))
+
+
+class _Runs:
+    def __reduce__(self):
+        return os.mkdir, ("run",)
+
+
+def test_malicious_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    layouts.cifar10(tmp_path, layouts.pixels(12, SIDE))
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    path.write_bytes(pickle.dumps({b"data": _Runs(), b"labels": []}, 2))
+    with pytest.raises(InputError, match=r"test_batch: refused: the pickle asks for posix.mkdir"):
+        images.read("cifar10", tmp_path, "test")
+    assert not (tmp_path / "run").exists()
+    pickle.loads(path.read_bytes())
+    assert (tmp_path / "run").exists()  # it would have
+
+
+def _change(**changes):
+    """A batch of CIFAR-10 with other fields; None takes one away."""
+
+    def change(path: Path) -> None:
+        content = pickle.loads(path.read_bytes())
+        for name, value in changes.items():
+            content[name.encode()] = value
+            if value is None:
+                del content[name.encode()]
+        path.write_bytes(pickle.dumps(content, 2))
+
+    return change
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_cut, r"test_batch: not a whole pickle file .* truncated"),
+        (Path.unlink, r"test_batch: no such file"),
+        (_change(labels=[3]), r"test_batch: labels: 1 labels for 2 images; the file is not whole"),
+        (_change(labels=[3, 10]), r"labels: 1 labels out of range, such as 10 of image 1; .* 0 to"),
+        (_change(labels=[-1, 0]), r"labels: 1 labels out of range, such as -1 of image 0"),
+        (_change(labels=["a", "b"]), r"test_batch: labels: is no list of numbers"),
+        (_change(labels=None, fine_labels=[1, 2]), r"no key 'labels' \(found: .*fine_labels"),
+        (_change(data=None), r"test_batch: no key 'data'"),
+        (_change(data=np.zeros((2, 48))), r"test_batch: data: must be uint8"),
+        (_change(data=np.zeros((2, 50), np.uint8)), r"data: shape \(2, 50\); a row must hold"),
+        (_change(data=np.zeros((0, 48), np.uint8)), r"data: shape \(0, 48\)"),
+        (lambda path: path.write_bytes(pickle.dumps([1], 2)), r"test_batch: holds no dictionary"),
+    ],
+)
+def test_refused_batches(tmp_path: Path, spoil, message: str):
+    layouts.cifar10(tmp_path, layouts.pixels(12, SIDE))
+    spoil(tmp_path / "cifar-10-batches-py" / "test_batch")
+    with pytest.raises(InputError, match=message) as caught:
+        images.read("cifar10", tmp_path, "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_of_different_sizes(tmp_path: Path):
+    layouts.small_imagenet(tmp_path, layouts.pixels(2, SIDE))
+    other = {"data": layouts.planes(layouts.pixels(1, 8)), "labels": [1]}
+    layouts.save(tmp_path / "train_data_batch_2", other)
+    with pytest.raises(InputError, match=r"train: data: files of images of different sizes"):
+        images.read("imagenet32", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar10", r"batches\.meta: no such file"),
+        ("imagenet32", r"no train_data_batch_1; unpack"),
+        ("svhn", r"train_32x32\.mat: no such file"),
+        ("cifar", r"cifar: no such set of images; there are digits, cifar10"),
+    ],
+)
+def test_empty_folder(tmp_path: Path, name: str, message: str):
+    with pytest.raises(InputError, match=message):
+        images.read(name, tmp_path, "train")
+    with pytest.raises(InputError, match=r"no such"):
+        images.read(name, tmp_path / "nowhere", "train")
+
+
+def test_refused_svhn(tmp_path: Path):
+    from scipy import io
+
+    path = tmp_path / "train_32x32.mat"
+    layouts.svhn(path, layouts.pixels(2, SIDE), [0, 1])
+    with pytest.raises(InputError, match=r"y: 1 labels out of range, such as 0 .* 1 to 10"):
+        images.read("svhn", tmp_path, "train")
+    io.savemat(path, {"X": np.zeros((SIDE, SIDE, 3, 2)), "y": [1, 2]})
+    with pytest.raises(InputError, match=r"X: is float64 .*must be uint8"):
+        images.read("svhn", tmp_path, "train")
+    io.savemat(path, {"X": np.zeros(3)})
+    with pytest.raises(InputError, match=r"train_32x32\.mat: y: no such variable"):
+        images.read("svhn", tmp_path, "train")
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"not a whole \.mat file"):
+        images.read("svhn", tmp_path, "train")
+
+
+def test_labels_are_whole_numbers():
+    assert check_labels([[1.0], [2.0]], 2, 3, "file: y").tolist() == [1, 2]
+    with pytest.raises(InputError, match=r"file: y: 1 labels out of range, such as 0\.5"):
+        check_labels([0.5, 1], 2, 3, "file: y")
+    with pytest.raises(InputError, match=r"file: y: is no list of numbers"):
+        check_labels([[1], [2, 3]], 2, 3, "file: y")
+    with pytest.raises(ValueError, match="split must be"):
+        images.read("digits", "", "valid")

@@ -1,0 +1,200 @@
+"""Weights of torch networks from the command line: told apart, exact, strict, whole or not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from corrkd_jax.data import images, variables
+from corrkd_jax.errors import InputError
+from corrkd_jax.models.backbones import LENET5, LeNet, lenet_table
+from corrkd_jax.models.backbones.named import build
+from corrkd_jax.models.torch_weights import to_torch
+from train import convert, pretrained
+
+SMALL = "wrn10_1"
+
+
+def weights(name, classes=3, side=32, channels=3):
+    """Random variables of a network, and the same under torch's names."""
+    network, table = build(name, classes, side)
+    if name == "lenet5":
+        network, table = LeNet(classes, LENET5), lenet_table(numbered=True)
+    image = jnp.zeros((1, side, side, channels))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    random = np.random.default_rng(0)
+    tree = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), shapes)
+    state = to_torch(tree, table)
+    counters = {
+        f"{key.removesuffix('running_var')}num_batches_tracked": np.int64(5)
+        for key in state
+        if key.endswith("running_var")
+    }
+    return tree, {**state, **counters}
+
+
+@pytest.fixture(scope="module")
+def small():
+    return weights(SMALL)
+
+
+def save(path, state):
+    np.savez(path, **state)
+    return path
+
+
+def run(*words):
+    convert.main([str(word) for word in words])
+
+
+def same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+def test_exact_values_and_notes(tmp_path, small, ending, capsys):
+    tree, state = small
+    source, target = save(tmp_path / "cifar.npz", state), tmp_path / f"teacher{ending}"
+    run(source, target, "--arch", SMALL, "--classes", 3, "--trained-on", "cifar10")
+    model = pretrained.load(target, classes=3)
+    same(model.variables, tree)
+    assert (model.network, model.classes, model.side, model.channels) == (SMALL, 3, 32, 3)
+    assert model.normalization == images.NORMALIZATIONS["cifar10"]
+    assert "wrn10_1, 3 classes" in capsys.readouterr().out
+    # what was converted can be converted again
+    run(target, tmp_path / "again.safetensors")
+    same(pretrained.load(tmp_path / "again.safetensors").variables, tree)
+
+
+def test_torch_file_and_its_logits(tmp_path):
+    """From a training program's checkpoint to the same answers."""
+    torch = pytest.importorskip("torch")
+    from tests.models import torch_images
+
+    twin = torch_images.randomised(torch_images.WideResNet(3, 10, 1)).eval()
+    state = {f"module.{name}": x for name, x in twin.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 9}, tmp_path / "teacher.pth")
+    run(tmp_path / "teacher.pth", tmp_path / "teacher.safetensors")
+    model = pretrained.load(tmp_path / "teacher.safetensors")
+    assert model.network == SMALL
+    assert model.normalization is None
+    pixels = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    logits, _ = jax.jit(build(SMALL, 3).network.apply)(model.variables, pixels)
+    with torch.no_grad():
+        expected, _ = twin(torch_images.channels_first(pixels))
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "side", "channels"),
+    [
+        ("wrn40_2", 10, 32, 3),
+        ("wrn16_1", 10, 32, 3),
+        ("wrn22_4", 7, 32, 3),
+        ("resnet18", 10, 32, 3),
+        ("resnet34", 200, 32, 3),
+        ("resnet50", 5, 224, 3),
+        ("resnet18", 5, 224, 3),
+        ("vgg11", 100, 32, 3),
+        ("mobilenetv2", 5, 224, 3),
+        ("lenet5", 10, 32, 1),
+        ("lenet5_half", 10, 32, 1),
+    ],
+)
+def test_networks_are_told_by_names_and_shapes(tmp_path, name, classes, side, channels):
+    tree, state = weights(name, classes, side, channels)
+    # shapes are all that is looked at
+    hollow = {key: np.broadcast_to(np.float32(0), np.shape(x)) for key, x in state.items()}
+    path = tmp_path / "weights.npz"
+    np.savez_compressed(path, **hollow)
+    model = pretrained.load(path)
+    assert (model.network, model.classes, model.channels) == (name, classes, channels)
+    assert jax.tree.structure(model.variables) == jax.tree.structure(tree)
+
+
+def refused(tmp_path, source, *options):
+    """The one line that is said; nothing is left behind."""
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError) as caught:
+        run(source, tmp_path / "out.safetensors", *options)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+    return str(caught.value)
+
+
+def test_all_that_does_not_fit_is_listed(tmp_path, small):
+    state = dict(small[1])
+    del state["bn1.running_mean"], state["block2.layer.0.convShortcut.weight"]
+    state["bn1.weight"] = state["bn1.weight"][:-1]
+    state["extra.weight"] = np.zeros(3)
+    message = refused(tmp_path, save(tmp_path / "w.npz", state), "--arch", SMALL)
+    assert message.startswith(str(tmp_path / "w.npz"))
+    for part in (
+        "batch_stats/norm/mean: missing",
+        "params/group2_block0/shortcut/kernel: missing",
+        "params/norm/scale: shape (63,), the model has (64,)",
+        "extra.weight: no place for it",
+    ):
+        assert part in message
+    # without a name the layers are those of no network
+    assert "of no network" in refused(tmp_path, tmp_path / "w.npz", "--classes", 3)
+
+
+def test_wrong_shapes_of_right_names_are_listed_without_a_name(tmp_path, small):
+    state = small[1] | {"bn1.weight": np.zeros(63)}
+    message = refused(tmp_path, save(tmp_path / "w.npz", state))
+    assert "params/norm/scale: shape (63,), the model has (64,)" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--classes", 10), "has 3 classes, the data have 10"),
+        (("--arch", "wrn16_1"), "params/group1_block1/conv1/kernel: missing"),
+        (("--arch", "alexnet"), "alexnet: no such network"),
+        (("--arch", "mlp16"), "has no original in torch"),
+        (("--trained-on", "digits"), "has 1 channels, the network 3"),
+        (("--trained-on", "faces"), "no such data set; there are digits"),
+    ],
+)
+def test_what_was_asked_for_must_be_there(tmp_path, small, options, part):
+    assert part in refused(tmp_path, save(tmp_path / "w.npz", small[1]), *options)
+
+
+def test_bad_files(tmp_path, small):
+    state = small[1] | {"bn1.running_var": np.full(64, np.nan)}
+    path = save(tmp_path / "w.npz", state)
+    assert "batch_stats/norm/var: holds values that are not finite" in refused(tmp_path, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "not a whole .npz" in refused(tmp_path, path)
+    with pytest.raises(InputError, match=r"out\.pth: give the output a name that ends in"):
+        run(path, tmp_path / "out.pth", "--arch", SMALL)
+    # a file of its own whose variables are another network's
+    tree = small[0]
+    notes = {"network": "wrn16_1", "classes": 3, "side": 32, "channels": 3, "normalization": None}
+    variables.write_variables(tmp_path / "own.npz", tree, notes)
+    assert "does not fit a wrn16_1: " in refused(tmp_path, tmp_path / "own.npz")
+    variables.write_variables(tmp_path / "own.npz", tree, {"network": SMALL})
+    assert "its notes are not those of train.convert" in refused(tmp_path, tmp_path / "own.npz")
+    model = pretrained.Pretrained(SMALL, 3, 32, 3, tree)
+    pretrained.save(tmp_path / "own.npz", model)
+    assert "is a wrn10_1, not a wrn16_2" in refused(
+        tmp_path, tmp_path / "own.npz", "--arch", "wrn16_2"
+    )
+
+
+def test_an_older_file_stays_where_writing_fails(tmp_path, small, monkeypatch):
+    target = tmp_path / "out.safetensors"
+    run(save(tmp_path / "w.npz", small[1]), target)
+    before = target.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(InputError, match=r"out\.safetensors: cannot be written: No space left"):
+        run(tmp_path / "w.npz", target)
+    assert target.read_bytes() == before
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["out.safetensors", "w.npz"]
+
+
+def test_other_programs_files_have_no_notes(tmp_path, small):
+    with pytest.raises(InputError, match=r"no file of python -m train\.convert"):
+        variables.read_variables(save(tmp_path / "w.npz", small[1]))
