@@ -7,6 +7,7 @@ loss on the statistics of their inputs asks for the collection `bn_inputs`, see
 
 from corrkd_jax.models.backbones.layers import BN_INPUTS, INSTANCE_MEANS
 from corrkd_jax.models.backbones.lenet import LENET5, LENET5_HALF, LeNet, lenet_table
+from corrkd_jax.models.backbones.mlp import MLP
 from corrkd_jax.models.backbones.mobilenet import MobileNetV2, mobilenet_table
 from corrkd_jax.models.backbones.resnet import ResNet, resnet_table
 from corrkd_jax.models.backbones.vgg import VGG, VGG11, vgg_table
@@ -17,6 +18,7 @@ __all__ = [
     "INSTANCE_MEANS",
     "LENET5",
     "LENET5_HALF",
+    "MLP",
     "VGG",
     "VGG11",
     "LeNet",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from corrkd_jax.losses.reduction import at_least_float32
+from corrkd_jax.models.backbones.convolution import conv_general_dilated
 from corrkd_jax.models.torch_weights import Layer, batch_norm, convolution
 
 BN_INPUTS = "bn_inputs"
@@ -132,6 +133,7 @@ def conv(
         use_bias=bias,
         kernel_init=fan_out_normal,
         dtype=dtype,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 

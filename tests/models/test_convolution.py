@@ -1,0 +1,74 @@
+"""The convolution with a backward pass of its own: XLA's values and gradients, in loops as well."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from corrkd_jax.models.backbones import convolution
+from corrkd_jax.models.backbones.convolution import conv_general_dilated
+
+ORDER = ("NHWC", "HWIO", "NHWC")
+CASES = [
+    (8, 8, 3, 1, 1),
+    (8, 6, 3, 2, 1),
+    (8, 7, 1, 2, 0),
+    (9, 8, 4, 2, 1),
+    (11, 11, 7, 2, 3),
+    (5, 5, 5, 1, 0),
+]
+
+
+@pytest.mark.parametrize(("height", "width", "window", "stride", "padding"), CASES)
+def test_equals_xla(height, width, window, stride, padding):
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.normal(size=(3, height, width, 2)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(window, window, 2, 4)), jnp.float32)
+
+    def loss(function, images, kernel):
+        sides = [(padding, padding)] * 2
+        made = function(images, kernel, (stride, stride), sides, dimension_numbers=ORDER)
+        return jnp.sum(jnp.sin(made))
+
+    for found, wanted in zip(
+        jax.value_and_grad(lambda *x: loss(conv_general_dilated, *x), (0, 1))(images, kernel),
+        jax.value_and_grad(lambda *x: loss(lax.conv_general_dilated, *x), (0, 1))(images, kernel),
+        strict=True,
+    ):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted
+        )
+
+
+def test_gradients_in_a_loop_have_the_order_of_axes_that_eigen_takes():
+    """What makes them fast: no convolution of the compiled loop has another order."""
+    images, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 3))
+
+    def orders(function):
+        def step(_, kernel):
+            def loss(kernel, images):
+                return jnp.sum(
+                    function(images, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=ORDER) ** 2
+                )
+
+            of_kernel, of_images = jax.grad(loss, (0, 1))(kernel, images)
+            return kernel - 1e-3 * of_kernel + jnp.sum(of_images)
+
+        text = jax.jit(lambda k: lax.fori_loop(0, 3, step, k)).lower(kernel).compile().as_text()
+        return {part.split(",")[0].split()[0] for part in text.split("dim_labels=")[1:]}
+
+    assert orders(conv_general_dilated) == {"b01f_01io->b01f"}
+    # XLA brings others into that order inside loops as well: then the detour can go
+    assert orders(lax.conv_general_dilated) != {"b01f_01io->b01f"}
+
+
+def test_other_convolutions_are_xlas_own(monkeypatch):
+    monkeypatch.setattr(convolution, "_convolution", None)
+    images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))
+    options = {"dimension_numbers": ORDER, "feature_group_count": 2}
+    assert conv_general_dilated(images, kernel, (1, 1), [(1, 1)] * 2, **options).shape[-1] == 2
+    with pytest.raises(TypeError):
+        conv_general_dilated(
+            images, jnp.ones((3, 3, 2, 2)), (1, 1), [(1, 1)] * 2, dimension_numbers=ORDER
+        )

@@ -1,0 +1,241 @@
+"""`python -m train.dfkd`: distil a student without the teacher's data, de-confounded by KDCI.
+
+python -m train.dfkd                                   real digits, skewed substitution data
+python -m train.dfkd cifar10 --host fast --data.root DIR --teacher wrn40_2.pth --student wrn16_1
+python -m train.dfkd digits --host dfnd                another host on the digits
+"""
+
+import dataclasses
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.dfkd import POOLED, DfkdConfig, presets
+from corrkd_jax.data import images
+from corrkd_jax.errors import InputError
+from corrkd_jax.models.backbones import named
+from corrkd_jax.models.compensated import Compensated
+from train import cli, dfkd_pictures, dfkd_report, hosts, parallel
+from train.corrkd import compute_dtype
+from train.dfkd_arms import KDCI, arms
+from train.dfkd_inputs import Loaded, check, kept, load, prototypes, sets, turns_an_epoch
+from train.dfkd_report import Results
+from train.distilling import Distilling, DistillStage
+from train.engine import Pipeline, Track
+from train.hosts.host import latents
+from train.hosts.networks import Networks
+from train.image_teacher import TeacherStage
+from train.inputs import lanes_for
+from train.loop import run
+from train.progress import say
+from train.stage import Lanes, Stage, vectorized
+from train.workdir import METRICS, Workdir, fresh_folder
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train teacher (where none is given) and students, evaluate, report."""
+    preset, config, options = cli.parse(
+        argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], presets(_host(argv))
+    )
+    check(preset, config)
+    parallel.connect(options.coordinator, options.processes, options.process_id)
+    folder = options.workdir or fresh_folder(f"dfkd-{preset}-{config.host}")
+    train(preset, config, options, Path(folder))
+
+
+def _host(argv: Sequence[str]) -> str:
+    """The value of `--host`, on which the defaults depend."""
+    for number, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name == "--host":
+            return value if equals else "".join(argv[number + 1 : number + 2])
+    return ""
+
+
+def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layout) -> list[Any]:
+    """The stages' owners in training order: the teacher's, if it is trained, and the student's."""
+    side, channels = loaded.test.images.shape[2:]
+    classes, dtype = len(loaded.test.classes), compute_dtype(config.dtype)
+    axis_name = layout.axis_name
+    name = loaded.teacher.network if loaded.teacher else config.training.network
+    normalization = loaded.teacher and loaded.teacher.normalization
+    generator, latent = hosts.build_generator(config, side, channels, axis_name, dtype)
+    kdci = config.compensation
+    networks = Networks(
+        teacher=named.build(name, classes, side, axis_name, dtype).network,
+        student=Compensated(
+            named.build(config.student, classes, side, axis_name, dtype).network,
+            classes,
+            kdci.site,
+            kdci.attention,
+            kdci.width,
+            kdci.start,
+            kdci.train_prediction,
+            kdci.prior_scale == "renormalize",
+        ),
+        generator=generator,
+        normalization=normalization or images.NORMALIZATIONS[preset],
+        latent=latent,
+        side=side,
+        channels=channels,
+        classes=classes,
+        axis_name=axis_name,
+    )
+    for option, network in (
+        ("--student " + config.student, networks.student.backbone),
+        ("the teacher, " + name, networks.teacher),
+    ):
+        try:
+            image = jnp.zeros((1, side, side, channels))
+            jax.eval_shape(network.init, jax.random.key(0), image)
+        except ValueError as error:
+            raise InputError(f"{option}: {error}") from error
+    count = config.synthesis.batch or config.optimizer.batch
+    if count % layout.shards:
+        raise InputError(
+            f"--synthesis.batch {count}: does not divide among {layout.shards} devices; choose a "
+            "multiple, or fewer with --devices"
+        )
+    turns, places = turns_an_epoch(config, loaded), kept(config, loaded)
+    student = DistillStage(
+        config,
+        networks,
+        hosts.build(config, networks, config.optimizer.epochs * turns, places),
+        prototypes(config, classes, places),
+        turns * (1 if config.host in POOLED else config.synthesis.student_steps),
+        places,
+        loaded.test.white,
+    )
+    if loaded.train is None:
+        return [student]
+    plan = config.training
+    teacher = TeacherStage(
+        plan,
+        networks.teacher,
+        lambda x: networks.read(x, loaded.train.white),
+        plan.epochs * (len(loaded.train) // plan.batch),
+        axis_name,
+    )
+    return [teacher, student]
+
+
+def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path) -> Results:
+    """One run from files to report."""
+    started = time.monotonic()
+    saved = {"program": "dfkd", "preset": preset, **dataclasses.asdict(config)}
+    workdir = Workdir(folder, saved, options.resume)
+    try:
+        loaded = load(preset, config)
+        seeds = [config.first_seed + i for i in range(config.seeds)]
+        layout = parallel.choose_layout(
+            options.split, len(seeds), config.optimizer.batch, options.devices
+        )
+        owners = build(preset, config, loaded, layout)
+        student: DistillStage = owners[-1]
+        rows = arms(config, student.prototypes)
+        if not rows:
+            raise InputError(f"--arms {' '.join(config.arms)}: no such rows in this table")
+        workdir.claim()
+        # networks this small leave a CPU idle one at a time, but for convolutions, which it is
+        # slow at with kernels side by side
+        small = preset == "digits" and student.networks.generator is None
+        small &= options.lanes == "auto"
+        lanes = lanes_for("vmap" if small else options.lanes)
+        stages: list[Stage] = [owner.stage() for owner in owners]
+        pipeline = Pipeline(stages, layout, lanes)
+        data = sets(config, loaded)
+        names = [arm.name for arm in rows]
+        tracks = run(
+            pipeline,
+            data,
+            seeds,
+            names,
+            workdir,
+            resume=options.resume,
+            fused=options.fused,
+            save_every=options.save_every,
+        )
+        results = judge(config, student, data["valid"], tracks, names, lanes)
+        state: Distilling = tracks["student"].state
+        workdir.save_model({"variables": state.variables, "dictionary": state.dictionary._asdict()})
+        if parallel.is_main():
+            seconds = time.monotonic() - started
+            facts = [
+                f"data: {loaded.test.source}, {len(loaded.test)} test images; student "
+                f"{config.student}; host {config.host}; seeds {seeds[0]} to {seeds[-1]}",
+                f"machine: {layout.devices} x {jax.devices()[0].device_kind}, "
+                f"{platform.machine()}, jax {jax.__version__}; {seconds:.0f} s from start to "
+                "report",
+            ]
+            shown = examples(config, student, state)
+            text = dfkd_report.write(folder, preset, config, results, shown, facts)
+            say(text)
+            if config.dump:
+                rows = state.pool.rows[0, names.index(KDCI) if KDCI in names else 0]
+                written = int(state.pool.written[0, 0])
+                dfkd_pictures.dump(Path(config.dump), dfkd_pictures.in_order(rows, written))
+            say(f"{folder / 'report.md'} ({seconds:.0f} s); {folder / METRICS} has every epoch")
+        return results
+    finally:
+        workdir.close()
+
+
+def judge(
+    config: DfkdConfig,
+    student: DistillStage,
+    rows: dict[str, np.ndarray],
+    tracks: dict[str, Track],
+    names: Sequence[str],
+    lanes: Lanes = vectorized,
+) -> Results:
+    """Results of the last epoch on the test set, and of the best."""
+    track = tracks["student"]
+    # what inference does not look at stays on the host
+    state = track.state._replace(optimizer=(), own=(), pool=None, extra=())
+    count, block = len(rows["row"]), min(config.optimizer.batch, len(rows["row"]))
+
+    def counts(state: Distilling, batch: Any) -> Any:
+        return student.evaluate(state, batch)
+
+    judged = jax.jit(lanes(lanes(counts, (0, None)), (0, None)))
+    totals: Any = 0.0
+    for first in range(0, count, block):
+        batch = {name: jnp.asarray(x[first : first + block]) for name, x in rows.items()}
+        found = jax.tree.map(np.asarray, judged(state, batch))
+        totals = found if first == 0 else jax.tree.map(np.add, totals, found)
+    history = track.history["valid"]
+    teacher = None
+    if "teacher" in tracks:
+        teacher = tracks["teacher"].history["valid"]["score"][:, -1]
+    return Results(
+        names=tuple(names),
+        right={mode: totals[mode] for mode in ("keep", "drop")},
+        rows=totals["rows"][0, 0],
+        top5=totals["drop_top5"].sum(-1) / totals["rows"].sum(-1),
+        best={mode: history[mode].max(-1) for mode in ("keep", "drop")},
+        histogram=state.histogram,
+        losses=track.history["train"],
+        teacher=teacher,
+    )
+
+
+def examples(config: DfkdConfig, student: DistillStage, state: Distilling) -> np.ndarray:
+    """Images of the first seed and arm: call after call where they are kept, else the last."""
+    first = jax.tree.map(lambda x: x[0, 0], state)
+    if first.pool is not None:
+        batch = config.synthesis.batch or config.optimizer.batch
+        rows = dfkd_pictures.in_order(first.pool.rows, int(first.pool.written))
+        return rows[:160] if len(rows) <= batch else dfkd_pictures.history(rows, batch)
+    drawn = latents(jax.random.key(0), 160, student.networks)
+    return np.asarray(student.networks.to_bytes(student.host.draw(first.own, drawn)))
+
+
+if __name__ == "__main__":
+    cli.guard(main, sys.argv[1:])

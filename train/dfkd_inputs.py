@@ -1,0 +1,208 @@
+"""Settings of a data-free distillation checked, its files read, and what follows from both."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from configs.dfkd import OUTSIDE, POOLED, TARGETED, DfkdConfig
+from corrkd_jax.data import images
+from corrkd_jax.data.digits import read_patches
+from corrkd_jax.data.image_set import ImageSet
+from corrkd_jax.errors import InputError
+from train import pretrained
+from train.engine import FROZEN
+from train.progress import say
+
+
+def check(preset: str, config: DfkdConfig) -> None:
+    """Refuse settings that cannot run, before anything is read.
+
+    Raises:
+        InputError: names the option and what would do.
+    """
+    chosen, made, kdci = config.optimizer, config.synthesis, config.compensation
+    positive = {
+        "--seeds": config.seeds,
+        "--optimizer.batch": chosen.batch,
+        "--optimizer.epochs": chosen.epochs,
+        "--optimizer.steps": chosen.steps,
+        "--optimizer.rate": chosen.rate,
+        "--optimizer.temperature": chosen.temperature,
+        "--synthesis.steps": made.steps,
+        "--synthesis.student-steps": made.student_steps,
+        "--synthesis.keep": made.keep,
+        "--compensation.width": kdci.width,
+        "--compensation.images": kdci.images,
+        "--skew": config.skew,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise InputError(f"{name} {value}: must be positive")
+    if config.skew != 1 and config.host not in TARGETED:
+        raise InputError(
+            f"--skew {config.skew}: {config.host} draws no classes; only {', '.join(TARGETED)} do"
+        )
+    if config.host not in POOLED and chosen.steps % made.student_steps:
+        raise InputError(
+            f"--optimizer.steps {chosen.steps}: not a multiple of --synthesis.student-steps "
+            f"{made.student_steps}"
+        )
+    if (batch := made.batch or chosen.batch) > made.keep:
+        raise InputError(f"--synthesis.keep {made.keep}: a call alone makes {batch} images")
+    if config.kdci and not 0 <= kdci.first < chosen.epochs:
+        raise InputError(
+            f"--compensation.first {kdci.first}: there would be no dictionary in "
+            f"{chosen.epochs} epochs; choose an earlier one"
+        )
+    if config.dump and config.host not in POOLED:
+        raise InputError(f"--dump {config.dump}: {config.host} keeps no images")
+    if config.dump and any(Path(config.dump).glob("*.png")):
+        raise InputError(f"--dump {config.dump}: holds images already; name another folder")
+    if kdci.start == "zero" and not kdci.train_confounder and config.kdci and not config.ablate:
+        raise InputError(
+            "--compensation.start zero: W_z would stay zero; add --compensation.train-confounder"
+        )
+    if preset != "digits":
+        if not config.data.root:
+            raise InputError(f"{preset}: give the folder of its files with --data.root DIR")
+        if not config.teacher:
+            raise InputError("give the teacher's weights with --teacher FILE")
+        if config.host in OUTSIDE and not config.data.pool:
+            raise InputError(
+                f"--host {config.host}: give a folder of unlabelled images with --data.pool DIR"
+            )
+
+
+class Loaded(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        train: the teacher's own data, where it is to be trained; else None.
+        test: what judges the student.
+        pool: images of another domain, or None.
+        teacher: from a file, or None.
+    """
+
+    train: ImageSet | None
+    test: ImageSet
+    pool: ImageSet | None
+    teacher: pretrained.Pretrained | None
+
+
+def load(preset: str, config: DfkdConfig) -> Loaded:
+    """Read the files of a configuration and check that they fit each other.
+
+    Raises:
+        InputError: see `corrkd_jax.data.images`, `train.pretrained`; a teacher or a pool of
+            other classes, channels or sizes.
+    """
+    own = preset == "digits"
+    test = images.read(preset, config.data.root, "test", labels=config.data.labels)
+    train = images.read(preset, config.data.root, "train") if own and not config.teacher else None
+    side, channels = test.images.shape[2:]
+    pool = None
+    if config.host in OUTSIDE:
+        pool = read_patches() if own and not config.data.pool else None
+        pool = pool or images.read_pool(config.data.pool, side, channels)
+        if pool.images.shape[1:] != test.images.shape[1:]:
+            raise InputError(
+                f"{pool.source}: images are {pool.images.shape[1:]}, {test.source} has "
+                f"{test.images.shape[1:]}"
+            )
+    teacher = None
+    if config.teacher:
+        teacher = pretrained.load(config.teacher, config.teacher_network, len(test.classes))
+        if teacher.channels != channels:
+            raise InputError(
+                f"{config.teacher}: takes images of {teacher.channels} channels, {test.source} "
+                f"has {channels}"
+            )
+        if teacher.network.startswith("resnet") and (teacher.side >= 128) != (side >= 128):
+            raise InputError(
+                f"{config.teacher}: is made for images of {teacher.side} pixels, {test.source} "
+                f"has {side}"
+            )
+    return Loaded(train, test, pool, teacher)
+
+
+def turns_an_epoch(config: DfkdConfig, loaded: Loaded) -> int:
+    """Steps of the engine an epoch.
+
+    Raises:
+        InputError: a pool that is passed over batch by batch does not fill one.
+    """
+    chosen = config.optimizer
+    if config.host == "mosaic":
+        if len(loaded.pool) < chosen.batch:
+            raise InputError(
+                f"--optimizer.batch {chosen.batch}: {loaded.pool.source} has only "
+                f"{len(loaded.pool)} images"
+            )
+        return len(loaded.pool) // chosen.batch
+    return chosen.steps // (1 if config.host in POOLED else config.synthesis.student_steps)
+
+
+def kept(config: DfkdConfig, loaded: Loaded) -> int:
+    """Places for images, of hosts that keep them: for as many as will be made or taken.
+
+    Raises:
+        InputError: DFND is to take more images than there are.
+    """
+    made = config.synthesis
+    if config.host == "dfnd":
+        count = made.select or max(len(loaded.pool) // 10, 1)
+        if count > len(loaded.pool):
+            raise InputError(
+                f"--synthesis.select {count}: {loaded.pool.source} has only {len(loaded.pool)} "
+                "images"
+            )
+        return count
+    calls = min(made.calls or config.optimizer.epochs, config.optimizer.epochs)
+    return min(calls * (made.batch or config.optimizer.batch), made.keep)
+
+
+def prototypes(config: DfkdConfig, classes: int, places: int) -> int:
+    """Size of the dictionary.
+
+    Args:
+        config: of the run.
+        classes: number of classes.
+        places: for images that are kept.
+
+    Raises:
+        InputError: a dictionary would be built from fewer images than it has prototypes.
+    """
+    chosen, made = config.compensation, config.synthesis
+    count = chosen.prototypes or (512 if classes >= 1000 else 256 if classes >= 100 else 64)
+    there = chosen.images
+    if config.host == "dfnd":
+        there = min(there, places)
+    elif config.host in POOLED:
+        calls = min(made.calls or config.optimizer.epochs, chosen.first + 1)
+        there = min(there, places, calls * (made.batch or config.optimizer.batch))
+    if config.kdci and there < count:
+        raise InputError(
+            f"--compensation.prototypes {count}: the first dictionary is built from {there} "
+            "images; take fewer prototypes, or build it later with --compensation.first"
+        )
+    if config.kdci and there < 8 * count:
+        say(f"{count} prototypes of {there} images: eight images or more for each are advisable")
+    return count
+
+
+def sets(config: DfkdConfig, loaded: Loaded) -> dict[str, Any]:
+    """Data as the engine takes them."""
+    rows = turns_an_epoch(config, loaded) * config.optimizer.batch
+    # an epoch has as many steps as these rows make batches; the images come from the host
+    data: dict[str, Any] = {
+        "valid": loaded.test.take(),
+        "steps": {"row": np.ones(rows, np.float32)},
+    }
+    if loaded.train is not None:
+        data["train"] = loaded.train.take()
+    if loaded.pool is not None:
+        data["pool"] = loaded.pool.take()
+    if loaded.teacher is not None:
+        data[FROZEN] = {"teacher": loaded.teacher.variables}
+    return data
