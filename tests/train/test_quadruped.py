@@ -124,7 +124,7 @@ def test_resume_continues_bit_for_bit(finished, tmp_path, monkeypatch):
         json.loads((path / "results.json").read_text()) for path in (finished, folder)
     )
     assert whole == resumed
-    with pytest.raises(InputError, match=r"robot is 'surrogate' there, 'solo8' here"):
+    with pytest.raises(InputError, match=r"preset is 'surrogate' there, 'solo8' here"):
         quadruped.main(["solo8", *TINY, "--workdir", str(folder), "--resume"])
 
 
