@@ -94,6 +94,20 @@ def two_names(argv: Sequence[str], question: str) -> tuple[list[str], list[str]]
     return names, list(argv[len(names) :])
 
 
+def require_positive(settings: Mapping[str, float]) -> None:
+    """Refuse a setting that is not above zero; raises an InputError that names the option."""
+    for name, value in settings.items():
+        if not value > 0:
+            raise InputError(f"{name} {value}: must be positive")
+
+
+def require_not_negative(settings: Mapping[str, float]) -> None:
+    """Refuse a setting below zero; raises an InputError that names the option."""
+    for name, value in settings.items():
+        if value < 0:
+            raise InputError(f"{name} {value}: must not be negative")
+
+
 def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """Run a program; bad input prints one line and exits with 2, an interrupt with 130."""
     # Orbax and Flax warn about their own internals; nothing there is the user's to mend

@@ -69,20 +69,19 @@ def check(config: DebiasConfig) -> None:
         InputError: names the option and what would do.
     """
     chosen = config.optimizer
-    positive = {
-        "--seeds": config.seeds,
-        "--optimizer.batch": chosen.batch,
-        "--optimizer.epochs": chosen.epochs,
-        "--optimizer.rate": chosen.rate,
-        "--optimizer.clip": chosen.clip,
-        "--suci.width": config.suci.width,
-        "--suci.key-width": config.suci.key_width,
-        "--mcis.reach": config.mcis.reach,
-        "--mcis.step": config.mcis.step,
-    }
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{name} {value}: must be positive")
+    cli.require_positive(
+        {
+            "--seeds": config.seeds,
+            "--optimizer.batch": chosen.batch,
+            "--optimizer.epochs": chosen.epochs,
+            "--optimizer.rate": chosen.rate,
+            "--optimizer.clip": chosen.clip,
+            "--suci.width": config.suci.width,
+            "--suci.key-width": config.suci.key_width,
+            "--mcis.reach": config.mcis.reach,
+            "--mcis.step": config.mcis.step,
+        }
+    )
     steps = config.mcis.reach / config.mcis.step
     if abs(steps - round(steps)) > 1e-6 * steps:
         raise InputError(

@@ -10,7 +10,7 @@ from corrkd_jax.data import images
 from corrkd_jax.data.digits import read_patches
 from corrkd_jax.data.image_set import ImageSet
 from corrkd_jax.errors import InputError
-from train import pretrained
+from train import cli, pretrained
 from train.engine import FROZEN
 from train.progress import say
 
@@ -22,23 +22,22 @@ def check(preset: str, config: DfkdConfig) -> None:
         InputError: names the option and what would do.
     """
     chosen, made, kdci = config.optimizer, config.synthesis, config.compensation
-    positive = {
-        "--seeds": config.seeds,
-        "--optimizer.batch": chosen.batch,
-        "--optimizer.epochs": chosen.epochs,
-        "--optimizer.steps": chosen.steps,
-        "--optimizer.rate": chosen.rate,
-        "--optimizer.temperature": chosen.temperature,
-        "--synthesis.steps": made.steps,
-        "--synthesis.student-steps": made.student_steps,
-        "--synthesis.keep": made.keep,
-        "--compensation.width": kdci.width,
-        "--compensation.images": kdci.images,
-        "--skew": config.skew,
-    }
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{name} {value}: must be positive")
+    cli.require_positive(
+        {
+            "--seeds": config.seeds,
+            "--optimizer.batch": chosen.batch,
+            "--optimizer.epochs": chosen.epochs,
+            "--optimizer.steps": chosen.steps,
+            "--optimizer.rate": chosen.rate,
+            "--optimizer.temperature": chosen.temperature,
+            "--synthesis.steps": made.steps,
+            "--synthesis.student-steps": made.student_steps,
+            "--synthesis.keep": made.keep,
+            "--compensation.width": kdci.width,
+            "--compensation.images": kdci.images,
+            "--skew": config.skew,
+        }
+    )
     if config.skew != 1 and config.host not in TARGETED:
         raise InputError(
             f"--skew {config.skew}: {config.host} draws no classes; only {', '.join(TARGETED)} do"

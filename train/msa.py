@@ -52,25 +52,23 @@ def check(config: MsaConfig) -> None:
         InputError: names the option and what would do.
     """
     network, chosen = config.network, config.optimizer
-    positive = {
-        "--seeds": config.seeds,
-        "--optimizer.batch": chosen.batch,
-        "--optimizer.epochs": chosen.epochs,
-        "--optimizer.rate": chosen.rate,
-        "--optimizer.validate-every": chosen.validate_every,
-        "--network.features": network.features,
-        "--network.heads": network.heads,
-    }
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{name} {value}: must be positive")
-    counts = {
-        "--optimizer.teacher-epochs": chosen.teacher_epochs,
-        "--network.layers": network.layers,
-    }
-    for name, value in counts.items():
-        if value < 0:
-            raise InputError(f"{name} {value}: must not be negative")
+    cli.require_positive(
+        {
+            "--seeds": config.seeds,
+            "--optimizer.batch": chosen.batch,
+            "--optimizer.epochs": chosen.epochs,
+            "--optimizer.rate": chosen.rate,
+            "--optimizer.validate-every": chosen.validate_every,
+            "--network.features": network.features,
+            "--network.heads": network.heads,
+        }
+    )
+    cli.require_not_negative(
+        {
+            "--optimizer.teacher-epochs": chosen.teacher_epochs,
+            "--network.layers": network.layers,
+        }
+    )
     if network.features % network.heads:
         raise InputError(
             f"--network.heads {network.heads} does not divide --network.features {network.features}"

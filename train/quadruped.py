@@ -74,31 +74,29 @@ def check(config: QuadrupedConfig) -> None:
         InputError: names the option and what would do.
     """
     settings = config.ppo
-    positive = {
-        "--seeds": config.seeds,
-        "--num-envs": config.num_envs,
-        "--ppo.iterations": settings.iterations,
-        "--ppo.unroll": settings.unroll,
-        "--ppo.epochs": settings.epochs,
-        "--ppo.minibatches": settings.minibatches,
-        "--ppo.rate": settings.rate,
-        "--ppo.std": settings.std,
-        "--ppo.report-every": settings.report_every,
-        "--detector.unroll": config.detector.unroll,
-        "--detector.report-every": config.detector.report_every,
-    }
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{name} {value}: must be positive")
-    counts = {
-        "--judged": config.judged,
-        "--detector.robots": config.detector.robots,
-        "--detector.updates": config.detector.updates,
-        "--detector.tune-iterations": config.detector.tune_iterations,
-    }
-    for name, value in counts.items():
-        if value < 0:
-            raise InputError(f"{name} {value}: must not be negative")
+    cli.require_positive(
+        {
+            "--seeds": config.seeds,
+            "--num-envs": config.num_envs,
+            "--ppo.iterations": settings.iterations,
+            "--ppo.unroll": settings.unroll,
+            "--ppo.epochs": settings.epochs,
+            "--ppo.minibatches": settings.minibatches,
+            "--ppo.rate": settings.rate,
+            "--ppo.std": settings.std,
+            "--ppo.report-every": settings.report_every,
+            "--detector.unroll": config.detector.unroll,
+            "--detector.report-every": config.detector.report_every,
+        }
+    )
+    cli.require_not_negative(
+        {
+            "--judged": config.judged,
+            "--detector.robots": config.detector.robots,
+            "--detector.updates": config.detector.updates,
+            "--detector.tune-iterations": config.detector.tune_iterations,
+        }
+    )
     if config.num_envs % 4:
         raise InputError(f"--num-envs {config.num_envs}: must be a multiple of the 4 groups")
     samples = config.num_envs // 4 * settings.unroll
