@@ -17,9 +17,9 @@ import tyro
 
 from corrkd_jax.models.detector import FaultDetector
 from envs.solo8_constants import JOINTS
-from train import detector_report, hung
-from train.quadruped_report import confusion_table, detector_table
-from train.watching import macro_f1
+from train.control import detector_report, hung
+from train.control.report import confusion_table, detector_table
+from train.control.watching import macro_f1
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def _run(options: Options):
     from configs.dfkd import presets
     from corrkd_jax.data.image_set import ImageSet
     from corrkd_jax.models.backbones import named
+    from train.datafree.arms import KDCI
     from train.dfkd import Loaded
-    from train.dfkd_arms import KDCI
     from train.pretrained import Pretrained
 
     config = presets("fast")["cifar10"]

@@ -136,7 +136,7 @@ def _learning(options: Options) -> tuple[Step, Any]:
     import jax.numpy as jnp
 
     from configs.quadruped import PRESETS
-    from train import ppo, robots
+    from train.control import ppo, robots
 
     config = PRESETS["solo8"]
     config = replace(

@@ -41,9 +41,10 @@ def measure(
     module: str, names: Sequence[str], options: dict[str, Any], rounds: int
 ) -> dict[str, Measured]:
     """Time every variant `rounds` times, one after the other within a round."""
-    workers = {name: _start(module, name, options) for name in names}
-    facts = {}
-    for name, process in workers.items():
+    workers, facts = {}, {}
+    for name in names:
+        # none beside another, so that `compile_s` is its own
+        workers[name] = process = _start(module, name, options)
         facts[name] = json.loads(_ask(process, ""))  # compiled and warm
         print(f"{name}: ready after {facts[name]['compile_s']:.1f} s", file=sys.stderr)
     times: dict[str, list[float]] = {name: [] for name in names}

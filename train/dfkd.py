@@ -22,16 +22,19 @@ from corrkd_jax.data import images
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.backbones import named
 from corrkd_jax.models.compensated import Compensated
-from train import cli, dfkd_pictures, dfkd_report, hosts, parallel
+from train import cli, parallel
 from train.corrkd import compute_dtype
-from train.dfkd_arms import KDCI, arms
-from train.dfkd_inputs import Loaded, check, kept, load, prototypes, sets, turns_an_epoch
-from train.dfkd_report import Results
-from train.distilling import Distilling, DistillStage
+from train.datafree import hosts
+from train.datafree import pictures as dfkd_pictures
+from train.datafree import report as dfkd_report
+from train.datafree.arms import KDCI, arms
+from train.datafree.distilling import Distilling, DistillStage
+from train.datafree.hosts.host import latents
+from train.datafree.hosts.networks import Networks
+from train.datafree.image_teacher import TeacherStage
+from train.datafree.inputs import Loaded, check, kept, load, prototypes, sets, turns_an_epoch
+from train.datafree.report import Results
 from train.engine import Pipeline, Track
-from train.hosts.host import latents
-from train.hosts.networks import Networks
-from train.image_teacher import TeacherStage
 from train.inputs import lanes_for
 from train.loop import run
 from train.progress import say

@@ -2,7 +2,7 @@
 
 Prints the seven-subset table and the p-curve, and writes `predictions.csv`, `evaluation.json` and
 `evaluation.md` into the run's folder (or `--out`). A run of `train.quadruped` needs no file; see
-`train.quadruped_evaluate`.
+`train.control.evaluate`.
 """
 
 import csv
@@ -23,8 +23,9 @@ from configs.msa import DataConfig
 from corrkd_jax.data import masks
 from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, debias_evaluate, msa, report, results
+from train import cli, corrkd, msa, report, results
 from train.batches import Rows
+from train.debiasing import evaluate as debias_evaluate
 from train.inputs import Inputs, lanes_for
 from train.progress import say
 from train.protocol import scores
@@ -63,7 +64,9 @@ def main(argv: Sequence[str]) -> None:
     else:
         folder = Path(argv.pop(0))
         if program_of(folder) == "quadruped":
-            from train import quadruped_evaluate  # brings a simulator, which others need not load
+            from train.control import (
+                evaluate as quadruped_evaluate,  # brings a simulator, which others need not load
+            )
 
             quadruped_evaluate.main(folder, argv)
             return

@@ -20,7 +20,8 @@ from jax import Array, export
 
 from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, debias_trained
+from train import cli, corrkd
+from train.debiasing import trained as debias_trained
 from train.progress import say
 from train.trained import Exportable, Trained, load_run, program_of, seed_number, standardize
 from train.workdir import write_text

@@ -4,7 +4,7 @@ python -m train.msa                                    planted data, five seeds
 python -m train.msa mosi --data.path FILE --workdir runs/mosi
 python -m train.msa mosi --data.path FILE --seeds 5 --ablate
 
-With --model or --debias it trains base models and takes bias away; see train.debias.
+With --model or --debias it trains base models and takes bias away; see train.debiasing.debias.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from configs.msa import PRESETS, MsaConfig
 from corrkd_jax.data import planted
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, debias, parallel, report, results, trained
+from train import cli, corrkd, parallel, report, results, trained
+from train.debiasing import debias
 from train.engine import Pipeline
 from train.inputs import Inputs, lanes_for, load, place, stage_sets
 from train.loop import run

@@ -25,22 +25,17 @@ from configs.quadruped import PRESETS, QuadrupedConfig
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
-from train import (
-    cli,
-    detection,
-    parallel,
-    ppo,
-    quadruped_report,
-    robots,
-)
-from train.detection import watched_robots
+from train import cli, parallel
+from train.control import detection, ppo, robots
+from train.control import report as quadruped_report
+from train.control.detection import watched_robots
+from train.control.judging import judge
+from train.control.report import Results
+from train.control.robots import Robot
 from train.engine import Pipeline
 from train.inputs import lanes_for
-from train.judging import judge
 from train.loop import run
 from train.progress import say
-from train.quadruped_report import Results
-from train.robots import Robot
 from train.workdir import (
     CONFIG,
     METRICS,

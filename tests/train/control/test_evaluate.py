@@ -1,0 +1,145 @@
+"""The grid on the toy with untrained networks, and its numbers from trails made by hand."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from corrkd_jax.errors import InputError
+from envs.faults import HEALTHY, LOCKED, POWER_LOSS
+from tests.train.control.tiny_quadruped import TINY, untrained
+from train import evaluate, quadruped
+from train.control import evaluate as quadruped_evaluate
+from train.control import grid
+from train.control.evaluate import EvaluateOptions
+from train.control.report import BLIND, LEARNED, ORACLE
+
+CELL = grid.Cell(POWER_LOSS, "FR", "both", np.zeros(8, bool), np.zeros(8, bool))
+
+
+def trail(onset, falls, robots=4, steps=400):
+    """Robots that miss 0.1 m/s until the onset and 0.3 afterwards; `falls` -> step of the fall."""
+    step = np.tile(np.arange(steps)[:, None], (1, robots))
+    last = np.full(robots, steps)
+    last[list(falls)] = list(falls.values())
+    since = step - onset
+    standing = np.zeros((steps, robots, 4), bool)
+    standing[:100, :, 1] = True
+    return {
+        "alive": step < last,
+        "step": step,
+        "onset": np.full((steps, robots), onset),
+        "speed": np.where(since < 0, 0.5, 0.2),
+        "missed_speed": np.where(since < 0, 0.1, -0.3),
+        "missed_yaw": np.zeros((steps, robots)),
+        "tilt": np.where(since < 0, -0.1, 0.4),
+        "standing": standing,
+    }
+
+
+def test_survival_and_its_strict_form():
+    # the one falls 4.1 s after the onset, the other a second after it
+    each = trail(100, {0: 305, 1: 150})
+    row = grid.summarize(each, 0.02, "x", CELL, "high", "anywhere")
+    assert row.groups.tolist() == [0, 0, 1, 1]
+    row = grid.summarize(each, 0.02, "x", CELL, "high", "strict")
+    assert row.groups.tolist() == [1, 0, 1, 1]
+    low, high = row.interval
+    assert 0 <= low < 0.75 < high <= 1
+
+
+def test_tracking_and_contact():
+    row = grid.summarize(trail(100, {}), 0.02, "x", CELL, "high", "anywhere")
+    assert row.missed_speed == pytest.approx([0.1, 0.3])
+    assert row.missed_yaw == [0, 0]
+    assert row.contact == pytest.approx(2.0)
+    seconds = np.array(row.aligned["seconds"])
+    assert (seconds[0], seconds[-1]) == (-1, 2)
+    np.testing.assert_allclose(np.array(row.aligned["speed"]), np.where(seconds < 0, 0.5, 0.2))
+    np.testing.assert_allclose(np.array(row.aligned["tilt"]), np.where(seconds < 0, 0.1, 0.4))
+    # nobody stands from one second after the onset on
+    gone = grid.summarize(trail(100, dict.fromkeys(range(4), 120)), 0.02, "x", CELL, "high", "")
+    assert gone.missed_speed == [pytest.approx(0.1), None]
+
+
+def test_interval_is_the_binomials():
+    groups = np.random.default_rng(1).binomial(100, 0.8, 32) / 100
+    low, high = grid.interval(groups)
+    half = 1.96 * groups.std() / 32**0.5
+    assert (low, high) == pytest.approx((groups.mean() - half, groups.mean() + half), abs=0.003)
+
+
+def test_cells_of_the_real_robot():
+    robot = SimpleNamespace(name="solo8", joints=8)
+    cells = grid.cells(robot, ("FL", "HR"), ("HFE", "both"))
+    assert [cell.kind for cell in cells] == [HEALTHY] + [POWER_LOSS] * 4 + [LOCKED] * 4
+    assert [(cell.leg, cell.joints) for cell in cells[1:3]] == [("FL", "HFE"), ("FL", "both")]
+    assert np.flatnonzero(cells[1].power_loss).tolist() == [0]
+    assert np.flatnonzero(cells[8].locked).tolist() == [6, 7]
+    assert not any(cell.power_loss.any() and cell.locked.any() for cell in cells)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """The command, from a run's folder to its files."""
+    loaded = untrained(replace(TINY, robot="surrogate", arms=("ours", "mix")))
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.json").write_text(json.dumps({"program": "quadruped"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quadruped, "load", lambda folder: loaded)
+        evaluate.main([str(folder), "--num-envs", "8", "--speeds", "high"])
+    return folder, json.loads((folder / "evaluation.json").read_text())
+
+
+def test_every_policy_in_every_cell(evaluated):
+    _, found = evaluated
+    cells = {(r["policy"], r["kind"], r["onset"]) for r in found["rows"]}
+    policies = (ORACLE, LEARNED, BLIND, "Mix (one network)")
+    assert cells == {
+        (policy, kind, onset)
+        for policy in policies
+        for kind in range(3)
+        for onset in ("anywhere", "strict")
+    }
+    facts = found["facts"]
+    assert facts["robot"] == "surrogate"
+    assert facts["seed"] == 1
+    assert len(facts["model"]) == 16
+    assert facts["backend"] == "cpu"
+
+
+def test_a_switch_changes_nothing_in_health(evaluated):
+    """Oracle, healthy head and Mix's one head are the same untrained head, on the same robots."""
+    _, found = evaluated
+    speeds = [
+        r["aligned"]["speed"]
+        for r in found["rows"]
+        if r["kind"] == HEALTHY and r["onset"] == "strict" and r["policy"] != LEARNED
+    ]
+    assert len(speeds) == 3
+    assert speeds[0] == speeds[1] == speeds[2]
+
+
+def test_writes_tables_and_figures(evaluated):
+    folder, _ = evaluated
+    text = (folder / "evaluation.md").read_text()
+    assert "4 s survived from it on" in text
+    assert "macro F1 of the joints" in text
+    for name in ("survival.png", "onset.png", "detector.png", "confusion.csv"):
+        assert (folder / name).stat().st_size > 50
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (EvaluateOptions(legs=("XL",)), "--legs XL: choose from FL, FR"),
+        (EvaluateOptions(joints=("hip",)), "--joints hip: choose from HFE"),
+        (EvaluateOptions(speeds=()), "--speeds: name at least one"),
+        (EvaluateOptions(num_envs=0), "--num-envs 0: must be positive"),
+    ],
+)
+def test_refuses(options, says):
+    with pytest.raises(InputError, match=says):
+        quadruped_evaluate.check(options)

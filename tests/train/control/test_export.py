@@ -1,0 +1,117 @@
+"""The exported controller against the network it came from, over rollouts of random observations.
+
+Loads what was written with NumPy alone in a process without JAX.
+"""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.quadruped import FaultConfig
+from corrkd_jax.errors import InputError
+from envs import mirror
+from tests.train.control.tiny_quadruped import TINY, untrained
+from train.control import canonical, detection
+from train.control import export as quadruped_export
+from train.control.policy import Controller
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module", params=["surrogate", "solo8"])
+def exported(request, tmp_path_factory):
+    loaded = untrained(replace(TINY, robot=request.param))
+    out = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quadruped_export.quadruped, "load", lambda folder: loaded)
+        quadruped_export.run(out, out / "there", quadruped_export.ExportOptions())
+    rng = np.random.default_rng(1)
+    # what lasts decides what is detected: four robots whose signals have other means
+    size = loaded.robot.env.observation_size
+    observations = rng.normal(size=(4, STEPS, size)) + 2 * rng.normal(size=(4, 1, size))
+    return loaded, out / "there", observations.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def stepped(exported):
+    loaded, out, observations = exported
+    step = jax.export.deserialize(bytearray((out / "policy.stablehlo").read_bytes()))
+    memory = detection.blank(loaded.robot, 4)._asdict()
+    found = []
+    for now in observations.swapaxes(0, 1):
+        actions, probabilities, memory = step.call(now, memory)
+        found.append((actions, probabilities, memory["kind"], memory["leg"]))
+    return [np.stack(x, axis=1) for x in zip(*found, strict=True)]
+
+
+def test_numpy_alone_walks_the_same(exported, stepped):
+    _, out, observations = exported
+    actions, probabilities, kinds, legs = stepped
+    assert len(np.unique(kinds)) > 1
+    for robot in range(4):
+        controller = Controller(out / "policy.npz")
+        for t in range(STEPS):
+            action = controller(observations[robot, t])
+            assert (controller.kind, controller.leg) == (kinds[robot, t], legs[robot, t])
+            np.testing.assert_allclose(action, actions[robot, t], atol=1e-5)
+            np.testing.assert_allclose(controller.probabilities, probabilities[robot, t], atol=1e-5)
+
+
+def test_needs_numpy_only(exported, stepped):
+    _, out, observations = exported
+    np.save(out / "observations.npy", observations[0])
+    code = (
+        "import sys, numpy as np; from policy import Controller; c = Controller('policy.npz');"
+        "np.save('actions.npy', [c(x) for x in np.load('observations.npy')]);"
+        "assert not {'jax', 'flax', 'train', 'envs'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=out, check=True)
+    np.testing.assert_allclose(np.load(out / "actions.npy"), stepped[0][0], atol=1e-5)
+
+
+def test_says_what_an_observation_is(exported):
+    loaded, out, _ = exported
+    text = (out / "README.md").read_text()
+    facts = Controller(out / "policy.npz").facts
+    assert len(facts["observation"]) == loaded.robot.env.observation_size
+    assert len(facts["action"]) == loaded.robot.env.action_size
+    assert all(what in text for what in (*facts["observation"], *facts["action"]))
+
+
+@pytest.mark.parametrize("leg", range(4))
+def test_a_policy_for_one_leg_serves_all(exported, leg):
+    """`pi(mirror o, fault on the other leg) = mirror pi(o, fault on FL)`."""
+    loaded, _, observations = exported
+    if loaded.config.robot != "solo8":
+        pytest.skip("the toy breaks its first leg only")
+    tables = canonical.mirrors(loaded.config, loaded.robot)
+    params = jax.tree.map(lambda x: x[0], loaded.policies["ours"])
+    o, heads, legs = observations[:, 0], jnp.full(4, 1), jnp.full(4, leg)
+    action = canonical.drive(loaded.policy, params, tables, o, heads, 0 * legs)
+    image = np.stack([mirror.mirror(x, mirror.OBSERVATION["quat"], leg) for x in o])
+    found = canonical.drive(loaded.policy, params, tables, image, heads, legs)
+    expected = np.stack([mirror.mirror(x, mirror.JOINTS, leg) for x in np.asarray(action)])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # a run that trained all legs is taken at its word
+    every = replace(loaded.config, faults=FaultConfig(legs=("FL", "FR")))
+    tables = canonical.mirrors(every, loaded.robot)
+    np.testing.assert_array_equal(tables.observation.index, np.tile(np.arange(30), (4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("arm", "seed", "says"), [("mix", 0, "--arm mix: the run has ours"), ("", 2, "seeds 1 to 1")]
+)
+def test_refuses(exported, arm, seed, says):
+    with pytest.raises(InputError, match=says):
+        quadruped_export.pick(exported[0], arm, seed)
+
+
+def test_refuses_a_run_without_detector(exported):
+    with pytest.raises(InputError, match="trained no detector"):
+        quadruped_export.pick(exported[0]._replace(detector_params=None), "", 0)

@@ -1,0 +1,257 @@
+"""The training program: PPO on the toy, detector, engine, resume, bad input."""
+
+import dataclasses
+import json
+import shutil
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.quadruped import PRESETS, QuadrupedConfig
+from corrkd_jax.errors import InputError
+from envs import surrogate
+from tests.train import toy
+from train import loop, parallel, quadruped
+from train.control import episodes, judging, ppo, reflection, robots, worlds
+from train.control import report as quadruped_report
+from train.engine import Pipeline
+from train.stage import looped
+
+TINY = (
+    *("--num-envs", "16", "--seeds", "2", "--judged", "8", "--devices", "1"),
+    *("--network.front", "8", "--network.hidden", "8", "--ppo.unroll", "4"),
+    *("--ppo.iterations", "2", "--ppo.report-every", "1", "--ppo.epochs", "2"),
+    *("--detector.updates", "2", "--detector.report-every", "1", "--detector.hidden", "8"),
+    *("--detector.tune-iterations", "2", "--save-every", "0"),
+)
+
+
+def config(**changes):
+    """A run small enough to compile in seconds."""
+    settings = dataclasses.replace(
+        PRESETS["surrogate"].ppo, unroll=4, iterations=2, report_every=1, epochs=2
+    )
+    start = dataclasses.replace(
+        PRESETS["surrogate"],
+        num_envs=16,
+        network=dataclasses.replace(PRESETS["surrogate"].network, front=8, hidden=(8,)),
+        ppo=settings,
+        seeds=1,
+    )
+    return dataclasses.replace(start, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run of the program, tiny."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        # its two thousand robots have a test of their own in the default run
+        patch.setattr(reflection, "gates", lambda *_: {})
+        quadruped.main([*TINY, "--workdir", str(folder)])
+    return folder
+
+
+def test_report(finished):
+    """All arms and switches, survival as shares of the robots, detector figures."""
+    figures = json.loads((finished / "results.json").read_text())
+    assert list(figures["rows"]) == [
+        "ours, oracle switch",
+        "ours, learned switch",
+        "ours, tuned, learned switch",
+        "ours, healthy head only",
+        "no reflection, oracle switch",
+        "Mix (one network)",
+    ]
+    for row in figures["rows"].values():
+        survival = np.asarray(row["survival"])
+        assert survival.shape == (2, 3)
+        assert ((survival >= 0) & (survival <= 1)).all()
+        np.testing.assert_allclose(8 * survival % 1, 0, atol=1e-6)
+    health = np.asarray(figures["rows"]["ours, oracle switch"]["survival"])[:, 0]
+    # without a fault the oracle has nothing to say
+    np.testing.assert_array_equal(
+        health, np.asarray(figures["rows"]["ours, healthy head only"]["survival"])[:, 0]
+    )
+    assert np.shape(figures["detector"]["confusion"]) == (2, 3, 3)
+    for name in ("training", "survival", "detector"):
+        assert (finished / "figures" / f"{name}.png").stat().st_size > 10_000
+    assert "MISSED" in (finished / "report.md").read_text()
+
+
+def test_load(finished):
+    """What evaluation and export read: parameters by arm, seeds in front."""
+    run = quadruped.load(finished, "surrogate")
+    assert set(run.policies) == {"ours", "no-reflection", "mix", "tuned"}
+    own = judging.pick(run.policies["ours"], 1)
+    every = run.policy.apply({"params": own}, jnp.zeros((5, 11)), method="every")
+    assert every.shape == (3, 5, 4)
+    params = judging.pick(run.detector_params, 1)
+    assert run.detector.apply({"params": params}, jnp.zeros((25, 11))).shape == (4, 3)
+    # tuning moves the fault heads alone, and the actor's deviation not
+    before, after = (judging.pick(run.policies[name], 1) for name in ("ours", "tuned"))
+    jax.tree.map(np.testing.assert_array_equal, before["actor"]["front"], after["actor"]["front"])
+    np.testing.assert_array_equal(before["std"], after["std"])
+    for head in ("head_0", "head_1"):
+        kernels = (tree["actor"][head]["kernel"][0] for tree in (before, after))
+        np.testing.assert_array_equal(*kernels)
+    with pytest.raises(InputError, match=r"robot is 'surrogate'; this needs a run of 'solo8'"):
+        quadruped.load(finished, "solo8")
+
+
+def test_resume_continues_bit_for_bit(finished, tmp_path, monkeypatch):
+    """From the last but one checkpoint: worlds, optimizer and rate come back as they were."""
+    monkeypatch.setattr(reflection, "gates", lambda *_: {})
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    done = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    shutil.rmtree(folder / "checkpoints" / str(done[-1]))
+    (folder / "results.json").unlink()
+    quadruped.main([*TINY, "--workdir", str(folder), "--resume"])
+    whole, resumed = (
+        json.loads((path / "results.json").read_text()) for path in (finished, folder)
+    )
+    assert whole == resumed
+    with pytest.raises(InputError, match=r"preset is 'surrogate' there, 'solo8' here"):
+        quadruped.main(["solo8", *TINY, "--workdir", str(folder), "--resume"])
+
+
+class TestArms:
+    def test_they_differ_in_numbers_alone(self):
+        own, bare, mix, normal = ppo.arms(
+            config(arms=("ours", "no-reflection", "mix", "normal"))
+        ).values()
+        np.testing.assert_array_equal(own.heads, [0, 0, 1, 2])
+        np.testing.assert_array_equal(mix.heads, 0)
+        np.testing.assert_array_equal(mix.conditions, own.conditions)
+        np.testing.assert_array_equal(normal.conditions, 0)
+        assert (own.reflection, bare.reflection) == (1, 0)
+
+
+@pytest.fixture(scope="module")
+def stage():
+    settings = config(arms=("ours",))
+    return ppo.PpoStage(settings, robots.build(settings), None)
+
+
+class TestStage:
+    def test_minibatches_are_stratified(self, stage):
+        """Each has the same number of every group, and each sample is used once."""
+        order = np.asarray(stage._stratified(jax.random.key(0), 16))
+        assert order.shape == (4, 4, 4)
+        for group in range(4):
+            np.testing.assert_array_equal(np.sort(order[:, group].ravel()), range(16))
+
+    def test_advantages_are_normalised_over_all_groups(self, stage):
+        raw = jax.random.normal(jax.random.key(0), (4, 4, 4)) * 3 + jnp.arange(4.0)[:, None]
+        found = stage._normalized(raw)
+        assert abs(found.mean()) < 1e-6
+        assert found.std() == pytest.approx(1, abs=1e-5)
+        # groups keep what sets them apart
+        assert np.ptp(found.mean(axis=(0, 2))) > 0.3
+
+    def test_no_callback_to_the_host(self, stage):
+        batch = {"row": jnp.ones(16)}
+        hyper = ppo.arms(stage.config)["ours"]
+        state = jax.eval_shape(lambda key: stage.init(key, batch, hyper, {}), jax.random.key(0))
+        program = str(jax.make_jaxpr(stage.step)(state, batch, jax.random.key(0)))
+        assert "callback" not in program
+
+
+def test_shards_keep_their_own_worlds():
+    """Two devices: parameters alike, worlds different, both through the canonical layout."""
+    settings = config(arms=("ours",), ppo=config().ppo)
+    layout = parallel.Layout("batch", 2)
+    stage = ppo.PpoStage(settings, robots.build(settings), layout.axis_name).stage()
+    data = quadruped.rows(settings)
+    pipeline = Pipeline([stage], layout, looped)
+    whole = toy.train(pipeline, data)["policies"]
+    cut = toy.train(pipeline, data, cuts=(1,))["policies"]
+    jax.tree.map(np.testing.assert_array_equal, whole.state, cut.state)
+    tilt = whole.state.worlds.tree[0].states.pipeline_state.tilt
+    assert tilt.shape == (2, 1, 1, 8)  # shards, seeds, arms, worlds
+    assert not np.intersect1d(tilt[0], tilt[1]).size
+    back = parallel.collect(parallel.spread(whole.state, layout), layout)
+    jax.tree.map(np.testing.assert_array_equal, back, whole.state)
+
+
+def test_a_limit_stops_the_run():
+    """One robot in a hundred may lose its physics; a metric over its limit ends any run."""
+    settings = config(arms=("ours",))
+    assert ppo.PpoStage(settings, robots.build(settings), None).stage().limits == {
+        "lost_worlds": 0.01
+    }
+    layout = parallel.Layout("batch", 1)
+    stages = toy.stages(layout.axis_name)
+    limited = [dataclasses.replace(stages[0], limits={"fit": 1e-9}), stages[1]]
+    with pytest.raises(InputError, match=r"teacher: epoch 1, step 1: fit is over 1e-09 \(seed 5\)"):
+        loop.run(Pipeline(limited, layout, looped), toy.data(), (5,), ("hard", "soft"))
+
+
+def test_only_fault_heads_are_tuned():
+    tree = {
+        "front": {"kernel": jnp.ones((3, 2, 2))},
+        "head_0": {"kernel": jnp.ones((3, 2, 2)), "bias": jnp.ones((3, 2))},
+        "std": jnp.ones(4),
+    }
+    found = jax.tree.map_with_path(ppo._of_fault_heads, {"policy": {"actor": tree}})
+    actor = found["policy"]["actor"]
+    assert not actor["front"]["kernel"].any()
+    assert not actor["std"].any()
+    for x in actor["head_0"].values():
+        assert not x[0].any()
+        assert (x[1:] == 1).all()
+
+
+def test_oracle_drives_by_the_flag():
+    """Before the onset the healthy head, from its step on the fault's."""
+    robot = robots.build(config())
+    fault = jax.vmap(surrogate.fault)(jnp.array([1, 2, 1, 0]), jnp.array([3, 0, 5, 0]))
+    states = worlds.start(robot, lambda _: fault, jax.random.key(0), 4).states
+    states = states.replace(info=states.info | {"step": jnp.full(4, 3)})
+    _, heads, _ = episodes.oracle().choose(None, states)
+    np.testing.assert_array_equal(heads, [1, 2, 0, 0])
+    np.testing.assert_array_equal(episodes.oracle(False).choose(None, states)[1], 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-envs", "30"), "--num-envs 30: must be a multiple of the 4 groups"),
+        (("--ppo.minibatches", "7"), "--ppo.minibatches 7 does not divide the 16 control"),
+        (("--arms", "best"), "--arms best: choose from ours, no-reflection, mix, normal"),
+        (("--reflection", "2"), "--reflection 2.0: is a probability"),
+        (("--faults.onset", "0", "400"), "--faults.onset 0 400: an episode has control steps 0 to"),
+        (("--seeds", "0"), "--seeds 0: must be positive"),
+        (("--detector.updates", "-1"), "--detector.updates -1: must not be negative"),
+    ],
+)
+def test_bad_options(tmp_path, options, message):
+    with pytest.raises(InputError) as error:
+        quadruped.main([*TINY, *options, "--workdir", str(tmp_path / "run")])
+    assert str(error.value).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_leg(tmp_path):
+    with pytest.raises(InputError, match=r"--faults.legs XX: choose from FL, FR, HL, HR"):
+        quadruped.main(["solo8", "--faults.legs", "XX", "--workdir", str(tmp_path / "run")])
+
+
+def test_margins_can_miss():
+    """The verdicts follow the numbers."""
+    row = quadruped_report.Row(np.full((3, 3), 0.5), np.zeros((3, 3)))
+    names = ("ours, oracle switch", "ours, learned switch", "ours, healthy head only")
+    results = SimpleNamespace(rows=dict.fromkeys(names, row))
+    text = quadruped_report.margins(results)
+    assert text.count("MISSED") == 3
+    assert text.count("holds") == 3
+
+
+def test_defaults_are_the_papers():
+    solo8 = QuadrupedConfig()
+    assert (solo8.num_envs, solo8.ppo.unroll, solo8.ppo.iterations) == (4096, 24, 1000)
+    assert (solo8.faults.legs, solo8.faults.both, solo8.reflection) == (("FL",), 1.0, 1.0)

@@ -1,0 +1,351 @@
+"""Data-free distillation: every host, the stage around them, resume, devices, bad input."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.dfkd import HOSTS, DfkdConfig, KdciConfig, StudentConfig, presets
+from corrkd_jax.data.image_set import ImageSet
+from corrkd_jax.errors import InputError
+from corrkd_jax.models.backbones import named
+from tests.train import toy
+from tests.train.test_resume import Stopped, Stops
+from train import dfkd, loop, parallel, pretrained
+from train.datafree import report as dfkd_report
+from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, TRAINED, arms
+from train.datafree.hosts.host import total
+from train.datafree.inputs import Loaded
+from train.engine import Pipeline
+from train.parallel import Layout
+from train.stage import vectorized
+
+CLASSES, SIDE, BATCH = 3, 8, 16
+ONE = Layout("batch", 1)
+KEY = jax.random.key(0)
+
+
+def config(host, **changes):
+    """A run of seconds."""
+    small = dataclasses.replace(
+        HOSTS[host],
+        steps=3 if host in ("fast", "cmi", "deepinv") else 1,
+        student_steps=2,
+        latent=4,
+        widths=(4, 4, 4),
+        warmup=1 if host == "fast" else 0,
+        reset=1 if host == "fast" else 0,
+        bank=32,
+        bank_draw=16,
+        jitter=min(HOSTS[host].jitter, 1),
+        select=40,
+    )
+    return DfkdConfig(
+        host=host,
+        synthesis=dataclasses.replace(small, **changes),
+        compensation=KdciConfig(prototypes=4, width=5, first=0, every=1, ramp=0, images=64),
+        optimizer=StudentConfig(
+            batch=BATCH, epochs=3, steps=4, temperature=2.0, rate=0.05, clip=5.0
+        ),
+        student="mlp4",
+        seeds=1,
+    )
+
+
+def images(rows, labelled=True):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (rows, SIDE, SIDE, 1), dtype=np.uint8)
+    labels = (np.arange(rows) % CLASSES).astype(np.int32) if labelled else None
+    return ImageSet(pixels, labels, tuple("abc") if labelled else (), "test images")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    network = named.build("mlp8", CLASSES, SIDE).network
+    variables = network.init(KEY, jnp.zeros((1, SIDE, SIDE, 1)))
+    variables = jax.tree.map(lambda x: 3 * np.asarray(x), variables)
+    teacher = pretrained.Pretrained("mlp8", CLASSES, SIDE, 1, variables)
+    return Loaded(None, images(30), images(80, labelled=False), teacher)
+
+
+def owner_of(config, loaded, layout=ONE):
+    return dfkd.build("digits", config, loaded, layout)[-1]
+
+
+def state_and_view(owner, loaded):
+    """A state before the first epoch, and what its host may ask."""
+    context = {"teacher": loaded.teacher.variables}
+    hyper = arms(owner.config, owner.prototypes)[0].hyper
+    state = owner.init(KEY, {}, hyper, context)
+    return state, owner.view(state, context["teacher"])
+
+
+@pytest.mark.parametrize("host", ["deepinv", "fast", "cmi", "dfnd"])
+def test_hosts_that_keep_their_images(host, loaded):
+    """Bytes of the right number, terms by their names, a loss that falls with the descents."""
+    losses = {}
+    for steps in (1, 12) if host in ("deepinv", "fast") else (3,):
+        slow = {"rate": 0.01, "jitter": 0} if host == "deepinv" else {}
+        owner = owner_of(config(host, steps=steps, **slow), loaded)
+        state, view = state_and_view(owner, loaded)
+        data = jax.tree.map(jnp.asarray, dfkd.sets(owner.config, loaded))
+
+        @jax.jit
+        def call(own, key, owner=owner, view=view, data=data):
+            return owner.host.call(own, view, key, data)
+
+        own, made, terms = call(state.own, KEY)
+        assert made.dtype == jnp.uint8
+        assert made.shape == (40 if host == "dfnd" else BATCH, SIDE, SIDE, 1)
+        assert set(terms) == set(owner.host.losses)
+        assert all(np.isfinite(x) for x in terms.values())
+        losses[steps] = float(total(terms))
+        if host in ("fast", "cmi"):
+            again = call(own, KEY)[2]
+            kept = "contrast" if host == "cmi" else "bn"
+            assert again[kept] != terms[kept], "what is kept from call to call counts"
+    if host == "dfnd":
+        logits, _ = view.ask_teacher(view.networks.read(jnp.asarray(loaded.pool.images)))
+        surest = np.argsort(-np.max(jax.nn.log_softmax(logits), axis=-1), kind="stable")[:40]
+        np.testing.assert_array_equal(made, loaded.pool.images[surest])
+    elif len(losses) > 1:
+        assert losses[12] < losses[1]
+
+
+@pytest.mark.parametrize("host", ["dafl", "zskt", "dfq", "dfad", "mosaic"])
+def test_hosts_that_make_new_images(host, loaded):
+    """Finite terms by their names; the generator moves; images lie in the range of pixels."""
+    owner = owner_of(config(host), loaded)
+    state, view = state_and_view(owner, loaded)
+    real = view.networks.read(jnp.asarray(loaded.pool.images[:BATCH]))
+    own, terms = jax.jit(lambda own: owner.host.turn(own, view, KEY, real))(state.own)
+    assert set(terms) == set(owner.host.losses)
+    assert all(np.isfinite(x) for x in terms.values())
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), own.generator["params"], state.own.generator["params"]
+    )
+    assert all(x > 0 for x in jax.tree.leaves(moved))
+    made = owner.host.draw(own, jnp.ones((5, 4)))
+    pixels = view.networks.pixels(made)
+    assert made.shape == (5, SIDE, SIDE, 1)
+    assert 0 <= pixels.min() <= pixels.max() <= 1
+
+
+@pytest.mark.parametrize("host", ["dfq", "deepinv"])
+def test_shards_of_a_batch_make_what_one_device_makes(host, loaded):
+    """Statistics, balance and all gradients are the whole batch's: generators' and images'."""
+    shown = {}
+    for devices in (1, 8):
+        layout = Layout("batch", devices)
+        owner = owner_of(config(host, steps=2, jitter=0), loaded, layout)
+
+        def made(_, owner=owner):
+            state, view = state_and_view(owner, loaded)
+            if host == "dfq":
+                own, terms = owner.host.turn(state.own, view, KEY, None)
+                return owner.host.draw(own, jnp.ones((2, 4))), terms
+            _, made, terms = owner.host.call(state.own, view, KEY, {})
+            return made.astype(jnp.float32) / 255, terms
+
+        mapped = jax.pmap(made, parallel.AXIS, devices=jax.devices()[:devices])
+        shown[devices] = jax.tree.map(np.asarray, mapped(jnp.zeros(devices)))
+        for row in jax.tree.leaves(shown[devices]):
+            np.testing.assert_allclose(row, np.broadcast_to(row[0], row.shape), atol=1e-6)
+    (images_one, terms_one), (images_eight, terms_eight) = shown[1], shown[8]
+    for name, value in terms_one.items():
+        np.testing.assert_allclose(terms_eight[name][0], value[0], rtol=1e-4, err_msg=name)
+    # a pixel on the border of two bytes may fall to either side
+    assert np.mean(np.abs(images_eight[0] - images_one[0]) > 1.5 / 255) < 0.01
+
+
+@pytest.fixture(scope="module")
+def run(loaded):
+    """The host and KDCI, compiled once: pipeline, data, names."""
+    chosen = dataclasses.replace(config("fast"), ablate=True, skew=0.2)
+    owner = owner_of(chosen, loaded)
+    names = [arm.name for arm in arms(chosen, owner.prototypes)]
+    return Pipeline([owner.stage()], ONE, vectorized), dfkd.sets(chosen, loaded), names, owner
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    pipe, data, names, _ = run
+    folder = tmp_path_factory.mktemp("whole")
+    workdir = toy.claimed(folder)
+    tracks = loop.run(pipe, data, (5,), names, workdir)
+    workdir.close()
+    return tracks, (folder / "metrics.jsonl").read_text()
+
+
+def test_the_stage(run, whole):
+    """Pool, dictionary, controls, both evaluations; the student waits for the warm-up."""
+    names = run[2]
+    track = whole[0]["student"]
+    state = jax.tree.map(lambda x: x[0], track.state)
+    assert names == [BALANCED, ALONE, KDCI, TRAINED, RANDOM, FLAT, SCALED]
+    at = {name: number for number, name in enumerate(names)}
+    np.testing.assert_array_equal(state.pool.written, 3 * BATCH)
+    np.testing.assert_allclose(state.dictionary.prior.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(state.histogram.sum(-1), 1, rtol=1e-5)
+    assert set(np.unique(state.dictionary.prior[at[FLAT]]).round(4)) <= {0.0, 0.25, 0.3333, 0.5}
+    start = np.eye(CLASSES)
+    kernels = state.variables["params"]["compensation"]["confounder"]
+    for name in (ALONE, KDCI, RANDOM, FLAT, SCALED):
+        np.testing.assert_array_equal(kernels[at[name]], start)
+    assert np.abs(kernels[at[TRAINED]] - start).max() > 1e-5
+    history = {k: v[0] for k, v in track.history["valid"].items()}
+    for name in (BALANCED, ALONE):
+        np.testing.assert_array_equal(history["keep"][at[name]], history["drop"][at[name]])
+    student = state.variables["params"]["backbone"]["hidden0"]["kernel"]
+    assert np.abs(student[at[KDCI]] - student[at[ALONE]]).max() > 1e-5
+
+
+def test_stopped_and_continued(run, whole, tmp_path):
+    """Generator, pool, statistics, dictionary and student go on bit for bit."""
+    pipe, data, names, _ = run
+    workdir = toy.claimed(tmp_path, Stops)
+    workdir.log_calls = 2
+    with pytest.raises(Stopped):
+        loop.run(pipe, data, (5,), names, workdir, save_every=0)
+    workdir.close()
+    workdir = toy.claimed(tmp_path, resume=True)
+    tracks = loop.run(pipe, data, (5,), names, workdir, resume=True)
+    workdir.close()
+    jax.tree.map(np.testing.assert_array_equal, tracks, whole[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
+
+
+def test_results_and_gates(run, whole):
+    """Accuracy of the last epoch is the history's; the gates wait for ten seeds."""
+    _, data, names, owner = run
+    results = dfkd.judge(owner.config, owner, data["valid"], whole[0], names)
+    history = whole[0]["student"].history["valid"]
+    for mode in ("keep", "drop"):
+        for number, name in enumerate(names):
+            last = history[mode][:, number, -1]
+            np.testing.assert_allclose(results.accuracy(name, mode), last, rtol=1e-5)
+    np.testing.assert_array_equal(results.rows, [10, 10, 10])
+    assert np.all(results.divergence(ALONE) >= 0)
+    json.dumps(results.to_json())
+    chosen = presets("deepinv")["digits"]
+    assert "too few" in dfkd_report.gates("digits", chosen, results)
+    assert dfkd_report.gates("cifar10", chosen, results) is None
+    ten = dataclasses.replace(
+        results,
+        right={mode: np.repeat(x, 10, axis=0) for mode, x in results.right.items()},
+        histogram=np.repeat(results.histogram, 10, axis=0),
+    )
+    right = {mode: x.copy() for mode, x in ten.right.items()}
+    for name, count in ((BALANCED, 9), (ALONE, 5), (KDCI, 6), (RANDOM, 5)):
+        for mode in right:
+            right[mode][:, names.index(name)] = count
+    ten = dataclasses.replace(ten, right=right, teacher=np.full(10, 0.99))
+    verdicts = dfkd_report.gates("digits", chosen, ten)
+    assert "| kept, it changes by so many points at most | 10.00 | <= 2 | MISSED |" in verdicts
+    assert "| KDCI gains, points | 10.00 | >= 0.5 | holds |" in verdicts
+    np.testing.assert_allclose(ten.rare(ALONE, "drop", 3), 0.5)
+
+
+def test_classes_are_drawn_by_their_shares(run, loaded):
+    _, _, _, owner = run
+    _, view = state_and_view(owner, loaded)
+    drawn = dataclasses.replace(view, skew=0.01).draw_classes(KEY, 20_000)
+    shares = np.bincount(drawn, minlength=CLASSES) / 20_000
+    wanted = 0.01 ** (np.arange(CLASSES) / (CLASSES - 1))
+    np.testing.assert_allclose(shares, wanted / wanted.sum(), atol=0.01)
+
+
+def refused(*words):
+    with pytest.raises(InputError) as error:
+        dfkd.main([*map(str, words), "--devices", "1"])
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+class TestBadInput:
+    """One clear line each, and no folder left behind."""
+
+    def test_options(self, tmp_path):
+        out = ("--workdir", tmp_path / "run")
+        assert "--data.root" in refused("cifar10", *out)
+        assert "--teacher FILE" in refused("cifar10", "--data.root", tmp_path, *out)
+        given = ("--data.root", tmp_path, "--teacher", tmp_path / "t.pth")
+        assert "--data.pool" in refused("cifar10", "--host", "dfnd", *given, *out)
+        assert "--skew" in refused("--host", "dafl", "--skew", 0.1, *out)
+        assert "--optimizer.steps 81" in refused("--host", "dafl", "--optimizer.steps", 81, *out)
+        assert "alone makes 200" in refused("--synthesis.keep", 100, *out)
+        zero = ("--compensation.start", "zero", "--no-ablate")
+        assert "W_z would stay zero" in refused(*zero, *out)
+        few = refused("--compensation.prototypes", 300, *out)
+        assert "300" in few
+        assert "200 images" in few
+        assert "no dictionary in 10 epochs" in refused("--compensation.first", 10, *out)
+        assert "keeps no images" in refused("--host", "dafl", "--dump", tmp_path / "d", *out)
+        assert "--student lenet5: images must be" in refused("--student", "lenet5", *out)
+        assert "no such rows" in refused("--arms", "none", *out)
+        assert "no such network" in refused("--student", "resnet9", *out)
+        few = refused("--host", "dfnd", "--synthesis.select", 9999, *out)
+        assert "photographs has only" in few
+        assert not (tmp_path / "run").exists()
+
+    def test_a_teacher_that_does_not_fit(self, tmp_path):
+        """Other classes; keys that are missing or in excess, all of them named."""
+        network = named.build("wrn10_1", 7).network
+        variables = network.init(KEY, jnp.zeros((1, 32, 32, 3)))
+        variables = jax.tree.map(np.asarray, variables)
+        path = tmp_path / "teacher.safetensors"
+        pretrained.save(path, pretrained.Pretrained("wrn10_1", 7, 32, 3, variables))
+        message = refused("--teacher", path, "--workdir", tmp_path / "run")
+        assert str(path) in message
+        assert "7 classes" in message
+        weights = {"conv1.weight": np.zeros((16, 3, 3, 3), np.float32), "odd": np.zeros(1)}
+        np.savez(tmp_path / "teacher.npz", **weights)
+        message = refused(
+            *("--teacher", tmp_path / "teacher.npz", "--teacher-network", "wrn16_1"),
+            *("--workdir", tmp_path / "run"),
+        )
+        for name in ("odd", "batch_stats/norm/mean", "params/head/linear/kernel"):
+            assert name in message
+
+
+@pytest.mark.parametrize("host", sorted(HOSTS))
+def test_presets_are_consistent(host):
+    for name, preset in presets(host).items():
+        assert preset.host == host
+        given = dataclasses.replace(
+            preset, data=dataclasses.replace(preset.data, root="x", pool="x"), teacher="x"
+        )
+        dfkd.check(name, given)
+
+
+def test_the_program(tmp_path, capsys):
+    """From the command line to the report, on real digits, with few steps."""
+    dfkd.main(
+        [
+            *("--workdir", str(tmp_path / "run"), "--devices", "1", "--seeds", "2"),
+            *("--training.epochs", "8", "--optimizer.epochs", "2", "--optimizer.steps", "30"),
+            *("--synthesis.steps", "20", "--dump", str(tmp_path / "dump")),
+            *("--arms", BALANCED, ALONE, KDCI, RANDOM),
+        ]
+    )
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert report.strip() in capsys.readouterr().out
+    for words in ("| host, balanced |", "| KDCI |", "rare 5", "Not judged: 2 seeds", "KL to unif"):
+        assert words in report
+    for name in ("images", "classes"):
+        assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 2_000
+    figures = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert len(figures["KDCI"]["drop"]["accuracy"]) == 2
+    assert figures["host"]["drop"]["accuracy"] == figures["host"]["keep"]["accuracy"]
+    assert np.mean(figures["host"]["divergence"]) > 0.4
+    assert np.mean(figures["host, balanced"]["divergence"]) < 0.15
+    assert np.mean(figures["teacher"]) > 0.9
+    assert len(list((tmp_path / "dump").glob("*.png"))) == 200
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    kd = [[r["train_kd"] for r in rows if r.get("arm") == arm] for arm in (BALANCED, ALONE, KDCI)]
+    assert np.all(np.array(kd)[:, 1] < np.array(kd)[:, 0])

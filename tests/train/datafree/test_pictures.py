@@ -1,0 +1,78 @@
+"""Pictures of substitution data, read back pixel by pixel."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from corrkd_jax.data import images as image_sets
+from corrkd_jax.errors import InputError
+from tests.data import image_layouts as layouts
+from train.datafree import pictures, ring
+
+
+def test_grid_of_small_grey_images(tmp_path: Path):
+    images = layouts.pixels(5, 8, channels=1)
+    pictures.save_png(tmp_path / "grid.png", pictures.grid(images, columns=3))
+    found = np.asarray(Image.open(tmp_path / "grid.png"))
+    # 8 pixels are shown as 32, with one white pixel between
+    assert found.shape == (2 * 33 - 1, 3 * 33 - 1)
+    for number, image in enumerate(images):
+        top, left = 33 * (number // 3), 33 * (number % 3)
+        cell = found[top : top + 32, left : left + 32]
+        np.testing.assert_array_equal(cell[::4, ::4], image[..., 0])
+        np.testing.assert_array_equal(cell[3::4, 3::4], image[..., 0])
+    assert (found[32] == 255).all()
+    assert (found[33:, 66:] == 255).all()  # the sixth place is empty
+
+
+def test_grid_of_colours(tmp_path: Path):
+    images = layouts.pixels(2, 40)
+    pictures.save_png(tmp_path / "grid.png", pictures.grid(images))
+    found = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert found.shape == (40, 81, 3)
+    np.testing.assert_array_equal(found[:, 41:], images[1])
+    with pytest.raises(ValueError, match="no images"):
+        pictures.grid(images[:0])
+
+
+@pytest.mark.parametrize("written", [0, 3, 5, 6, 12])
+def test_order_of_a_ring(written):
+    held = ring.empty(5, ())
+    for number in range(written):
+        held = ring.push(held, jnp.full(1, number, jnp.uint8))
+    found = pictures.in_order(np.asarray(held.rows), int(held.written))
+    assert found.tolist() == list(range(written))[-5:]
+
+
+def test_history_shows_calls_from_the_first_to_the_newest():
+    images = np.arange(40).reshape(40, 1)
+    found = pictures.history(images, 4, lines=4, columns=2)
+    assert found[:, 0].tolist() == [0, 1, 12, 13, 24, 25, 36, 37]
+    # two images are left of a call that is giving way
+    found = pictures.history(images[2:], 4, lines=100, columns=1)
+    assert found[:, 0].tolist() == list(range(4, 40, 4))
+    assert pictures.history(images[:3], 4, columns=2)[:, 0].tolist() == [0, 1]
+
+
+def test_dump_is_a_pool(tmp_path: Path):
+    images = layouts.pixels(3, 4)
+    pictures.dump(tmp_path / "pool", images)
+    np.testing.assert_array_equal(image_sets.read_pool(tmp_path / "pool", 4).images[:], images)
+    with pytest.raises(InputError, match="holds images already"):
+        pictures.dump(tmp_path / "pool", images)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_histogram(tmp_path: Path, classes):
+    skew = np.random.default_rng(0).dirichlet(np.ones(classes), size=3)
+    shares = {"skewed": skew, "balanced": np.full((3, classes), 1 / classes)}
+    pictures.class_histogram(tmp_path / "a.png", shares)
+    found = np.asarray(Image.open(tmp_path / "a.png"))
+    assert (found != 255).any()
+    pictures.class_histogram(tmp_path / "b.png", {**shares, "skewed": skew[:, ::-1] ** 2})
+    assert not np.array_equal(found, np.asarray(Image.open(tmp_path / "b.png")))
+    with pytest.raises(InputError, match=r"a\.png: cannot be written"):
+        pictures.class_histogram(tmp_path / "none" / "a.png", shares)

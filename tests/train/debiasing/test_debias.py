@@ -1,0 +1,274 @@
+"""Base models with and without de-biasing: planted effects, every model, bad input."""
+
+import csv
+import json
+import pickle
+import shutil
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+from configs.debias import DebiasConfig, McisConfig
+from corrkd_jax.data import msa as files
+from corrkd_jax.data import planted_bias, planted_subjects
+from corrkd_jax.errors import InputError
+from train import evaluate, export, msa
+from train.debiasing import counterfactual, debias
+from train.debiasing.basemodel import MODELS, OWN, build_model, network_options
+from train.debiasing.counterfactual import BOTH, CONTEXT, LABEL, VANILLA, Outputs
+from train.protocol import Task
+from train.results import Truth
+
+TASK = Task("classes", 2, ("sentiment",))
+
+
+def run(folder, *options):
+    """Figures of a run of the program."""
+    msa.main([*options, "--workdir", str(folder), "--devices", "1"])
+    assert (folder / "report.md").exists()
+    assert (folder / "figures" / "accuracy.png").stat().st_size > 10_000
+    return json.loads((folder / "results.json").read_text())
+
+
+def gain(figures, row, base, split, task="main"):
+    """Mean paired difference of accuracy in points."""
+    accuracy = [np.asarray(figures[task][r][split]["accuracy"]) for r in (row, base)]
+    assert accuracy[0].shape == (5,)
+    return 100 * (accuracy[0] - accuracy[1]).mean()
+
+
+def test_planted_label_and_context_bias(tmp_path):
+    """Section 9's margins, five seeds, the loss where the test leans as training, the control."""
+    figures = run(tmp_path / "run", "--model", "pooled", "--debias", "mcis")
+    assert gain(figures, BOTH, VANILLA, "test") >= 8
+    assert gain(figures, BOTH, VANILLA, "test_reversed") >= 25
+    assert gain(figures, BOTH, CONTEXT, "test") >= -1
+    assert gain(figures, BOTH, VANILLA, "test_iid") < 0
+    assert -1.5 <= gain(figures, BOTH, VANILLA, "test", "control-no-bias") <= 3.5
+    context = np.asarray(figures["main"][BOTH]["coefficients"])[:, 1]
+    assert 0.5 <= context.mean() <= 1.3
+    biased = "MCIS, searched on biased validation"
+    assert gain(figures, biased, VANILLA, "test") < gain(figures, BOTH, VANILLA, "test") / 2
+
+
+def test_planted_subjects(tmp_path):
+    """The adjustment helps new subjects, the letter does not, the control shows nothing."""
+    figures = run(tmp_path / "run", "--model", "pooled", "--debias", "suci")
+    assert gain(figures, OWN, "Pooled", "test") >= 2
+    assert gain(figures, OWN, "Pooled", "test_reversed") >= 10
+    assert gain(figures, OWN, "Pooled", "test_seen") < 0
+    for split in ("test", "test_reversed"):
+        assert gain(figures, "SuCI, dot", "Pooled", split) <= 1.5
+    control = gain(figures, OWN, "Pooled", "test", "control-no-confounder")
+    assert -2 <= control <= 2
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory):
+    """24 / 12 / 12 samples of four words, with scores, several videos, no video in two splits."""
+    content = {}
+    for number, (name, n) in enumerate((("train", 24), ("valid", 12), ("test", 12))):
+        split = planted_bias.generate(number, planted_bias.BIASED, n, number)
+        for modality in ("text", "audio", "vision"):
+            split[modality] = split[modality][:, :4, :6]
+        split["raw_text"] = [" ".join(t.split(" ")[:4]) for t in split["raw_text"]]
+        split["id"] = [f"{name}{i // 4}$_${i}" for i in range(n)]
+        split["regression_labels"] = np.linspace(-2, 2, n).astype(np.float32)
+        content[name] = split
+    path = tmp_path_factory.mktemp("small") / "small.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path, content
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_model_trains(small_file, tmp_path, model):
+    """Regression; MCIS or SuCI in turn; finite figures, which an evaluation of scores has."""
+    method = "suci" if model in ("mult", "self_mm", "corrkd") else "mcis"
+    figures = run(
+        tmp_path / "run",
+        *("mosi", "--data.path", str(small_file[0]), "--model", model, "--debias", method),
+        *("--small", "--optimizer.epochs", "2", "--optimizer.batch", "8"),
+    )["main"]
+    for row in figures.values():
+        assert np.isfinite(row["test"]["sentiment"]["mae"]).all()
+        assert 0 <= row["test"]["accuracy"][0] <= 1
+    rows = {"mcis": {VANILLA, LABEL, CONTEXT, BOTH}, "suci": {"SuCI, dot", OWN}}
+    assert rows[method] <= set(figures)
+
+
+@pytest.mark.parametrize(("model", "method"), [("tfn", "mcis"), ("pooled", "suci")])
+def test_finished_run_comes_back_without_its_training_data(small_file, tmp_path, model, method):
+    """Evaluation gives the report's table on a file whose training split is another, and the
+    exported function gives the evaluation's outputs."""
+    folder, words = tmp_path / "run", small_file[1]["test"]["raw_text"]
+    (tmp_path / "lexicon.txt").write_text(
+        "\n".join(sorted({w for t in words for w in t.split()})[::2])
+    )
+    given = ("--model", model, "--debias", method, "--small", "--optimizer.epochs", "2")
+    if method == "mcis":
+        given += ("--mcis.lexicon", str(tmp_path / "lexicon.txt"))
+    figures = run(folder, "mosi", "--data.path", str(small_file[0]), *given)["main"]
+
+    content = {name: dict(split) for name, split in small_file[1].items()}
+    for modality in ("text", "audio", "vision"):
+        content["train"][modality] = 7 - 3 * content["train"][modality]
+    content["train"]["id"] = [f"other$_${i}" for i in range(24)]
+    other = tmp_path / "other.pkl"
+    other.write_bytes(pickle.dumps(content))
+    evaluate.main([str(folder), "--data.path", str(other), "--out", str(tmp_path / "found")])
+    found = json.loads((tmp_path / "found" / "evaluation.json").read_text())
+    assert found.keys() == figures.keys()
+    for row, own in figures.items():
+        for name, value in own["test"]["sentiment"].items():
+            np.testing.assert_allclose(found[row]["test"]["sentiment"][name], value, rtol=1e-4)
+
+    row = BOTH if method == "mcis" else OWN
+    lines = list(csv.DictReader((tmp_path / "found" / "predictions.csv").open()))
+    expected = [float(line["o0"]) for line in lines if line["model"] == row]
+    export.main([str(folder), str(tmp_path / "out")])
+    called = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))
+    raw = files.read(other).test
+    arguments = [dict(raw.features), dict(raw.valid)]
+    if method == "mcis":
+        known = set((tmp_path / "lexicon.txt").read_text().split())
+        arguments.append(np.array([[w in known for w in t.split()] for t in words]))
+    np.testing.assert_allclose(called.call(*arguments)[:, 0], expected, rtol=1e-3, atol=1e-4)
+    assert json.loads((tmp_path / "out" / "metadata.json").read_text())["method"] == row
+    with pytest.raises(InputError, match="the run has"):
+        export.main([str(folder), str(tmp_path / "out"), "--arm", "no such"])
+
+
+def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path):
+    """A run that lost what came after its first epochs ends with the same figures."""
+    given = ("mosi", "--data.path", str(small_file[0]), "--model", "pooled", "--debias", "suci")
+    given += ("--small", "--optimizer.epochs", "3", "--optimizer.batch", "8", "--save-every", "0")
+    whole = run(tmp_path / "run", *given)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["1", "3"]
+    shutil.rmtree(checkpoints / "3")
+    for name in ("results.json", "report.md"):
+        (tmp_path / "run" / name).unlink()
+    assert run(tmp_path / "run", *given, "--resume") == whole
+
+
+def test_heads_of_all_arms_are_alike(small_file):
+    """One parameter tree serves every arm; only the mixture differs."""
+    config = DebiasConfig(model="pooled", debias="suci")
+    model = build_model(config, TASK)
+    assert set(model.weightings) == {"dot", "own_subject"}
+
+
+class TestSearch:
+    """The choice of coefficients sees validation alone."""
+
+    def parts(self, seed=0, n=60):
+        random = np.random.default_rng(seed)
+        classes = random.integers(0, 2, (n, 1))
+        truth = Truth(TASK, classes, np.ones((n, 1), np.float32), None)
+        bias = random.standard_normal((2, n, 2)).astype(np.float32)
+        factual = np.eye(2, dtype=np.float32)[classes[:, 0]] * 0.8 + bias
+        return Outputs(factual, np.zeros((2, 2), np.float32), bias), truth
+
+    def test_finds_the_planted_coefficient(self):
+        outputs, truth = self.parts()
+        found = counterfactual.search(McisConfig(), {"valid": (outputs, truth)}, TASK)
+        assert np.abs(found[BOTH][:, 1] - 1).max() <= 0.5
+        assert not found[VANILLA].any()
+        assert not found[LABEL][:, 1].any()
+        assert not found[CONTEXT][:, 0].any()
+        clean = counterfactual.purified(outputs, found[BOTH])
+        right = (clean.argmax(-1) == truth.classes[:, 0]).mean()
+        assert right > (outputs.factual.argmax(-1) == truth.classes[:, 0]).mean()
+
+    def test_without_words_only_the_label_term(self):
+        outputs, truth = self.parts()
+        outputs = Outputs(outputs.factual, outputs.label_bias)
+        found = counterfactual.search(McisConfig(), {"valid": (outputs, truth)}, TASK)
+        assert CONTEXT not in found
+        assert BOTH not in found
+        np.testing.assert_array_equal(
+            counterfactual.purified(outputs, found[VANILLA]), outputs.factual
+        )
+
+
+def refused(tmp_path, *options):
+    with pytest.raises(InputError) as error:
+        msa.main([*options, "--workdir", str(tmp_path / "run"), "--devices", "1"])
+    message = str(error.value)
+    assert "\n" not in message
+    assert not (tmp_path / "run" / "config.json").exists()
+    return message
+
+
+class TestBadInput:
+    def write(self, tmp_path, content, **changes):
+        path = tmp_path / "file.pkl"
+        changed = {name: {**split, **changes.get(name, {})} for name, split in content.items()}
+        path.write_bytes(pickle.dumps(changed))
+        return str(path)
+
+    def test_no_words(self, tmp_path, small_file):
+        content = {
+            name: {k: v for k, v in split.items() if k != "raw_text"}
+            for name, split in small_file[1].items()
+        }
+        path = self.write(tmp_path, content)
+        message = refused(
+            tmp_path, "mosi", "--data.path", path, "--model", "pooled", "--debias", "mcis"
+        )
+        assert path in message
+        assert "words" in message
+
+    def test_no_subject(self, tmp_path, small_file):
+        ids = [f"a{i}" for i in range(24)]
+        path = self.write(tmp_path, small_file[1], train={"id": ids})
+        message = refused(tmp_path, "mosi", "--data.path", path, "--debias", "suci")
+        assert "a0" in message
+
+    def test_one_subject(self, tmp_path, small_file):
+        ids = [f"only$_${i}" for i in range(24)]
+        path = self.write(tmp_path, small_file[1], train={"id": ids})
+        message = refused(tmp_path, "mosi", "--data.path", path, "--debias", "suci")
+        assert "only" in message
+
+    def test_subject_on_both_sides(self, tmp_path, small_file):
+        ids = [f"train0$_$x{i}" for i in range(12)]
+        path = self.write(tmp_path, small_file[1], test={"id": ids})
+        message = refused(tmp_path, "mosi", "--data.path", path, "--debias", "suci")
+        assert "train0" in message
+        assert "test" in message
+
+    @pytest.mark.parametrize(
+        ("options", "word"),
+        [
+            (["--mcis.step", "0.3"], "--mcis.reach"),
+            (["--network", "depth=3"], "depth"),
+            (["--network", "width=wide"], "width"),
+            (["--seeds", "0"], "--seeds"),
+        ],
+    )
+    def test_options(self, tmp_path, options, word):
+        assert word in refused(tmp_path, "--model", "mult", "--debias", "mcis", *options)
+
+    def test_word_list_that_is_not_there(self, tmp_path, small_file):
+        message = refused(
+            tmp_path,
+            *("mosi", "--data.path", str(small_file[0]), "--debias", "mcis"),
+            *("--mcis.lexicon", str(tmp_path / "none.txt")),
+        )
+        assert "none.txt" in message
+
+
+def test_network_options_take_the_attributes_type():
+    options = ["hidden=(8, 4)", "text_width=3", "bounded=True"]
+    found = network_options(options, MODELS["pooled"], "pooled")
+    assert found == {"hidden": (8, 4), "text_width": 3, "bounded": True}
+
+
+def test_planted_tasks_have_their_controls():
+    assert set(debias.planted_tasks(DebiasConfig(debias="suci"))) == {"", "control-no-confounder"}
+    tasks = debias.planted_tasks(DebiasConfig(debias="mcis", ablate=True))
+    assert set(tasks) == {"", "label-bias-only", "control-no-bias"}
+    assert planted_subjects.SUBJECTS == 24

@@ -1,0 +1,60 @@
+"""One trained leg serves all four: what a policy sees and does, mirrored to the leg it knows."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from configs.quadruped import QuadrupedConfig
+from corrkd_jax.models.policies import MultiTaskPolicy
+from envs import mirror
+from envs.faults import HEALTHY
+from train.control import episodes
+from train.control.robots import Robot
+
+TRAINED = ("FL",)
+"""The leg of mirror element 0; policies that know it alone are mirrored for the others."""
+
+
+class Mirrors(NamedTuple):
+    """How the element of each leg acts on observations and actions."""
+
+    observation: mirror.Table
+    action: mirror.Table
+
+
+def mirrors(config: QuadrupedConfig, robot: Robot) -> Mirrors:
+    """Of a run: the mirror group if it trained the front left leg alone, else no mirroring."""
+    if config.robot == "solo8" and config.faults.legs == TRAINED:
+        return Mirrors(mirror.OBSERVATION[config.body.obs_mode], mirror.JOINTS)
+
+    def nothing(size: int) -> mirror.Table:
+        index = np.tile(np.arange(size), (4, 1))
+        return mirror.Table(index, np.ones_like(index))
+
+    return Mirrors(nothing(robot.env.observation_size), nothing(robot.env.action_size))
+
+
+def drive(
+    policy: MultiTaskPolicy,
+    params: Any,
+    tables: Mirrors,
+    observations: Array,
+    heads: Array,
+    legs: Array,
+) -> Array:
+    """Mean actions `[robots, actions]`, each robot by its own head and leg.
+
+    Args:
+        policy, params: one network.
+        tables: of `mirrors`.
+        observations: `[robots, features]`.
+        heads: `[robots]` int, conditions of `envs.faults`.
+        legs: `[robots]` int, which leg has failed; no matter in health.
+    """
+    elements = jnp.where(heads == HEALTHY, 0, legs)
+    image = jax.vmap(mirror.mirror, in_axes=(0, None, 0))
+    seen = image(observations, tables.observation, elements)
+    return image(episodes.drive(policy, params, seen, heads), tables.action, elements)

@@ -1,0 +1,274 @@
+"""The grid on which quadrupeds are judged: every fault, leg, set of joints and speed.
+
+Robots run from their spawn to the end of an episode; whoever falls stays fallen.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from brax import math
+from brax.envs.base import State
+from jax import Array, lax
+
+from envs import faults, solo8_model, switching
+from envs import solo8_constants as c
+from envs.faults import HEALTHY, LOCKED, POWER_LOSS
+from train.control import canonical, detection, episodes, worlds
+from train.control.robots import Robot
+from train.quadruped import Loaded
+
+SWITCHES = ("oracle", "learned", "blind")
+SPEEDS = {"middle": (0.3, 0.5), "high": (0.7, 0.9)}
+"""m/s, bounds of the command."""
+ONSETS = {"anywhere": (0.0, 7.0), "strict": (1.0, 4.0)}
+"""s, bounds of the onset."""
+STRICT_SECONDS = 4.0
+"""To survive from a strict onset on."""
+PARTS = {"HFE": ("HFE",), "KFE": ("KFE",), "both": ("HFE", "KFE")}
+"""Joints of a leg that fail together."""
+GROUPS, RESAMPLED = 32, 2000
+"""Equal groups of a cell's robots, and how often they are drawn anew for an interval."""
+
+
+class Cell(NamedTuple):
+    """One entry of the grid. `power_loss` and `locked` are `[joints]` bool."""
+
+    kind: int
+    leg: str
+    joints: str
+    power_loss: np.ndarray
+    locked: np.ndarray
+
+
+class Course(NamedTuple):
+    """What is traced of a cell.
+
+    Attributes:
+        power_loss, locked: `[joints]` bool.
+        onset: `[2]`, first and last control step.
+        speed: `[2]`, bounds of the command.
+        switch: index of `SWITCHES`.
+    """
+
+    power_loss: Any
+    locked: Any
+    onset: Any
+    speed: Any
+    switch: Any
+
+
+class Row(NamedTuple):
+    """One policy in one cell.
+
+    Attributes:
+        policy: arm and switch.
+        kind, leg, joints: of the cell.
+        speed, onset: names in `SPEEDS` and `ONSETS`.
+        groups: survival of each group of robots.
+        interval: 95 % bootstrap interval of their mean.
+        missed_speed, missed_yaw: root mean square of what tracking misses, in the second before
+            the onset and in seconds 1 to 3 after it; None where nobody stands, or nothing yaws.
+        contact: seconds that the foot of the failing leg stands; None where there is none.
+        aligned: `seconds` from the onset, and means of `speed` and of `tilt`'s size then.
+    """
+
+    policy: str
+    kind: int
+    leg: str
+    joints: str
+    speed: str
+    onset: str
+    groups: np.ndarray
+    interval: tuple[float, float]
+    missed_speed: list[float | None]
+    missed_yaw: list[float | None]
+    contact: float | None
+    aligned: dict[str, list[float | None]]
+
+
+def cells(robot: Robot, legs: Sequence[str], parts: Sequence[str]) -> list[Cell]:
+    """Health, then every kind of fault, leg and joints; the surrogate has one leg that fails."""
+    count = robot.joints
+    places = [
+        (leg, part, np.isin(c.JOINTS, [f"{leg}_{joint}" for joint in PARTS[part]]))
+        for leg in legs
+        for part in parts
+    ]
+    if robot.name == "surrogate":
+        places = [("first", "leg", np.arange(count) == 0)]
+    found = [Cell(HEALTHY, "", "", np.zeros(count, bool), np.zeros(count, bool))]
+    for kind in (POWER_LOSS, LOCKED):
+        for leg, part, broken in places:
+            found.append(
+                Cell(kind, leg, part, broken & (kind == POWER_LOSS), broken & (kind == LOCKED))
+            )
+    return found
+
+
+def course(cell: Cell, switch: str, speed: str, onset: str, dt: float) -> Course:
+    """What robots meet in a cell; names are those of `SWITCHES`, `SPEEDS` and `ONSETS`."""
+    return Course(
+        cell.power_loss,
+        cell.locked,
+        np.round(np.array(ONSETS[onset]) / dt).astype(np.int32),
+        np.array(SPEEDS[speed], np.float32),
+        np.int32(SWITCHES.index(switch)),
+    )
+
+
+def quiet(robot: Robot) -> Robot:
+    """The robot without sensor noise, pushes and spread; the toy as it is."""
+    if robot.name == "surrogate":
+        return robot
+    env = copy.copy(robot.env)
+    env.config = dataclasses.replace(
+        env.config, noise=0.0, push_velocity=0.0, hardware_spread=False
+    )
+    return robot._replace(env=env)
+
+
+def run(
+    loaded: Loaded,
+    robot: Robot,
+    params: Any,
+    detector: Any,
+    course: Course,
+    key: Array,
+    count: int,
+) -> dict[str, Array]:
+    """Robots from their spawn to the end.
+
+    Args:
+        loaded: networks.
+        robot: of `quiet`.
+        params, detector: of the policy and the detector; the latter may be None.
+        course: what they meet.
+        key: random key.
+        count: number of robots.
+
+    Returns:
+        `[steps, count]` by name, as they are before each step: `alive`, `step`, `onset`, `head`,
+        `true` and `verdict` `[..., joints]`, and what `sensed` gives.
+    """
+    start_key, onset_key, speed_key = jax.random.split(jax.random.key_data(key), 3)
+    onset = jax.random.randint(onset_key, (count,), course.onset[0], course.onset[1] + 1)
+    speed = jax.random.uniform(speed_key, (count,), minval=course.speed[0], maxval=course.speed[1])
+    broken = (jnp.tile(x[None], (count, 1)) for x in (course.power_loss, course.locked))
+    fault = faults.Fault(*broken, onset)
+    states = worlds.start(robot, lambda _: fault, start_key, count).states
+    command = states.info["command"]
+    # no turning; the first observation still shows the command drawn at the spawn
+    command = speed if command.ndim == 1 else jnp.stack([speed, jnp.zeros(count)], axis=-1)
+    states = states.replace(
+        info=states.info | {"step": jnp.zeros(count, jnp.int32), "command": command}
+    )
+    tables = canonical.mirrors(loaded.config, robot)
+    per_leg = robot.joints // 4
+    leg = jnp.argmax(course.power_loss | course.locked) // per_leg
+
+    def move(carry: tuple, _: None) -> tuple[tuple, dict[str, Array]]:
+        states, alive, memory = carry
+        heads, legs = episodes.condition(states), jnp.full(count, leg)
+        now = {"alive": alive, "onset": onset, "step": states.info["step"], **sensed(states)}
+        now["true"] = episodes.shown(states).astype(jnp.int8)
+        if detector is not None:
+            memory = detection.remember(robot, memory, states)
+            logits = loaded.detector.apply({"params": detector}, memory.window)
+            memory = jax.vmap(switching.decide)(memory, jax.nn.softmax(logits))
+            now["verdict"] = jnp.argmax(logits, axis=-1).astype(jnp.int8)
+            learned = course.switch == SWITCHES.index("learned")
+            heads = jnp.where(learned, memory.kind, heads)
+            legs = jnp.where(learned, memory.leg, legs)
+        heads = jnp.where(course.switch == SWITCHES.index("blind"), HEALTHY, heads)
+        now["head"] = heads.astype(jnp.int8)
+        actions = canonical.drive(loaded.policy, params, tables, states.obs, heads, legs)
+        states = jax.vmap(robot.env.step)(states, actions)
+        alive &= (states.done == 0) & worlds.finite(states, count)
+        return (states, alive, memory), now
+
+    carry = (states, jnp.ones(count, bool), detection.blank(robot, count))
+    return lax.scan(move, carry, length=robot.steps)[1]
+
+
+def sensed(states: State) -> dict[str, Array]:
+    """Tilt (rad on the real robot), and by how much speed and yaw rate miss their commands.
+
+    Also the forward speed, and on the real robot which feet stand.
+    """
+    body, command = states.pipeline_state, states.info["command"]
+    if not hasattr(body, "qpos"):
+        return {"speed": body.speed, "missed_speed": command - body.speed, "tilt": body.tilt}
+    rotate = jax.vmap(lambda v, q: math.rotate(v, math.quat_inv(q)))
+    quaternion = body.qpos[:, 3:7]
+    speed = rotate(body.qvel[:, :3], quaternion)[:, 0]
+    down = rotate(jnp.tile(jnp.array([0.0, 0.0, -1.0]), (len(speed), 1)), quaternion)
+    return {
+        "speed": speed,
+        "missed_speed": command[:, 0] - speed,
+        "missed_yaw": command[:, 1] - body.qvel[:, 5],
+        "tilt": jnp.arccos(jnp.clip(-down[:, 2], -1, 1)),
+        "standing": body.sensordata[:, solo8_model.FEET] > c.FOOT_CONTACT,
+    }
+
+
+def summarize(
+    trail: dict[str, np.ndarray], dt: float, policy: str, cell: Cell, speed: str, onset: str
+) -> Row:
+    """What a table shows of one cell."""
+    alive, since = trail["alive"], trail["step"] - trail["onset"]
+    survived = alive[-1]
+    if onset == "strict":
+        # still standing that long after the onset
+        last = trail["onset"][0] + round(STRICT_SECONDS / dt)
+        survived = alive[np.minimum(last, len(alive) - 1), np.arange(alive.shape[1])]
+    second = round(1 / dt)
+    before = alive & (since >= -second) & (since < 0)
+    after = alive & (since >= second) & (since < 3 * second)
+
+    def rms(name: str) -> list[float | None]:
+        if name not in trail:
+            return [None, None]
+        square = trail[name].astype(np.float64) ** 2
+        return [float(np.sqrt(square[at].mean())) if at.any() else None for at in (before, after)]
+
+    contact = None
+    if "standing" in trail and cell.leg:
+        foot = trail["standing"][..., c.LEGS.index(cell.leg)]
+        contact = float((foot & alive).sum(axis=0).mean() * dt)
+    around = np.arange(-second, 2 * second + 1)
+    aligned = {
+        name: [_mean(np.abs(trail[name])[alive & (since == at)]) for at in around.tolist()]
+        for name in ("speed", "tilt")
+    }
+    groups = np.array([g.mean() for g in np.array_split(survived, min(GROUPS, len(survived)))])
+    return Row(
+        policy,
+        cell.kind,
+        cell.leg,
+        cell.joints,
+        speed,
+        onset,
+        groups,
+        interval(groups),
+        rms("missed_speed"),
+        rms("missed_yaw"),
+        contact,
+        {"seconds": (around * dt).tolist(), **aligned},
+    )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def interval(groups: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over groups."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(groups, (RESAMPLED, len(groups))).mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)

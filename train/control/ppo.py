@@ -1,0 +1,402 @@
+"""Several policies by PPO as one stage: its state holds the worlds, a step is rollout plus update.
+
+arXiv:2402.08996 as its released code has it. Arms differ in traced numbers alone (which head each
+group uses, what is broken, reflection), so an ablation is one program. A row of the stage's data
+stands for one world's part in one iteration; what it holds is not read.
+
+With a detector the stage tunes the fault heads of the first arm as they are deployed: the detector
+chooses the head of every robot at every step, late as it is, and front and healthy head stay.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from configs.quadruped import QuadrupedConfig
+from corrkd_jax.errors import InputError
+from corrkd_jax.losses import policy as losses
+from corrkd_jax.models.detector import FaultDetector
+from corrkd_jax.models.policies import MultiTaskPolicy
+from envs.faults import HEALTHY, Fault
+from train import optimizer, parallel
+from train.control import detection, worlds
+from train.control.robots import CONDITIONS, Robot
+from train.control.worlds import GROUPS, Worlds
+from train.stage import Context, Stage, Tree
+
+OURS, NO_REFLECTION, MIX, NORMAL = "ours", "no-reflection", "mix", "normal"
+POLICIES, TUNED = "policies", "tuned"
+"""Names of the stage without and with a detector."""
+MEMORY = 0.9
+"""Of the running means by which an epoch is judged, an iteration."""
+
+
+class Hyper(NamedTuple):
+    """What may differ from arm to arm inside one program; traced.
+
+    Attributes:
+        heads: `[4]`, the head of each group of worlds.
+        conditions: `[4]`, what is broken in each group, as `envs.faults` numbers it.
+        reflection: probability that a faulty episode starts from its partner's state.
+        rate: learning rate at the start.
+    """
+
+    heads: Any
+    conditions: Any
+    reflection: Any
+    rate: Any
+
+
+class Training(NamedTuple):
+    """State of the stage.
+
+    Attributes:
+        params: of the policy.
+        optimizer: Adam's state.
+        rate: learning rate now.
+        hyper: of the arm.
+        worlds: the robots of this shard, and what their switches remember, None without one.
+        running: `[4]` means by group of what judges an epoch.
+    """
+
+    params: Tree
+    optimizer: Tree
+    rate: Array
+    hyper: Hyper
+    worlds: parallel.Own
+    running: dict[str, Array]
+
+
+class Samples(NamedTuple):
+    """Control steps as an update sees them; leading axes `[groups, samples]` or more.
+
+    The head is None where each group has its own.
+    """
+
+    observation: Array
+    head: Array | None
+    action: Array
+    mean: Array
+    log_prob: Array
+    value: Array
+    advantage: Array
+    target: Array
+
+
+def build_policy(config: QuadrupedConfig, robot: Robot) -> MultiTaskPolicy:
+    """The network of a configuration."""
+    return MultiTaskPolicy(
+        robot.env.action_size,
+        len(CONDITIONS),
+        config.network.front,
+        config.network.hidden,
+        config.ppo.std,
+    )
+
+
+def arms(config: QuadrupedConfig) -> dict[str, Hyper]:
+    """Arms by name.
+
+    Raises:
+        InputError: no such arm.
+    """
+    own, one = np.array(GROUPS), np.zeros(4, int)
+    known = {
+        OURS: Hyper(own, own, config.reflection, config.ppo.rate),
+        NO_REFLECTION: Hyper(own, own, 0.0, config.ppo.rate),
+        # a single network: the other heads are never used
+        MIX: Hyper(one, own, config.reflection, config.ppo.rate),
+        NORMAL: Hyper(one, np.full(4, HEALTHY), 0.0, config.ppo.rate),
+    }
+    if unknown := [name for name in config.arms if name not in known]:
+        raise InputError(f"--arms {unknown[0]}: choose from {', '.join(known)}")
+    return {name: known[name] for name in config.arms}
+
+
+@dataclass(frozen=True)
+class PpoStage:
+    """The functions of the stage and what they share.
+
+    Attributes:
+        config: of the run.
+        robot: that is trained.
+        axis_name: mapped axis over which the worlds are sharded, or None.
+        detector: that switches the heads while they are tuned, or None.
+    """
+
+    config: QuadrupedConfig
+    robot: Robot
+    axis_name: str | None
+    detector: FaultDetector | None = None
+
+    def stage(self) -> Stage:
+        """The stage that the engine trains; an epoch is `report_every` iterations."""
+        rows = arms(self.config).values()
+        settings, tunes = self.config.ppo, self.detector is not None
+        iterations = self.config.detector.tune_iterations if tunes else settings.iterations
+        return Stage(
+            name=TUNED if tunes else POLICIES,
+            epochs=max(1, iterations // settings.report_every),
+            data="worlds",
+            batch=self.config.num_envs,
+            init=self.init,
+            step=self.step,
+            evaluate=self.evaluate,
+            summarize=self.summarize,
+            select=lambda state: state.params,
+            prepare=self.prepare,
+            hyper=None
+            if tunes
+            else Hyper(
+                *(
+                    np.stack([np.asarray(getattr(row, name), kind) for row in rows])
+                    for name, kind in zip(
+                        Hyper._fields, (np.int32, np.int32, np.float32, np.float32), strict=True
+                    )
+                )
+            ),
+            limits={"lost_worlds": 0.01},
+        )
+
+    @property
+    def policy(self) -> MultiTaskPolicy:
+        return build_policy(self.config, self.robot)
+
+    @property
+    def _descent(self) -> optax.GradientTransformation:
+        return optimizer.adam(self.config.ppo.max_norm, ("policy",))
+
+    def prepare(self, batch: Tree, key: Array, context: Context) -> Tree:
+        """Adds the frozen detector."""
+        return batch if self.detector is None else {**batch, "detector": context["detector"]}
+
+    def init(self, key: Array, batch: Tree, hyper: Hyper | None, context: Context) -> Training:
+        """Fresh robots, and fresh parameters unless those of the first arm are tuned."""
+        params_key, worlds_key = jax.random.split(key)
+        count, memory = batch["row"].shape[0], None
+        if self.detector is None:
+            blank = jnp.zeros((4, 1, self.robot.env.observation_size))
+            params = self.policy.init(params_key, blank, hyper.heads)["params"]
+        else:
+            params = jax.tree.map(lambda x: x[0], context[POLICIES])
+            memory = detection.blank(self.robot, count)
+            # faults strike in the middle of an episode, which is what reflection stands for
+            own = jnp.array(GROUPS)
+            hyper = Hyper(own, own, jnp.float32(0), jnp.float32(self.config.ppo.rate))
+        # each shard has robots of its own
+        worlds_key = jax.random.fold_in(worlds_key, parallel.shard_index(self.axis_name))
+        draw = self._draw(hyper, count)
+        running = ("reward", "fell", "ended")
+        return Training(
+            params,
+            self._descent.init({"policy": params}),
+            jnp.asarray(hyper.rate, jnp.float32),
+            hyper,
+            parallel.Own((worlds.start(self.robot, draw, worlds_key, count), memory)),
+            {name: jnp.zeros(4) for name in running},
+        )
+
+    def step(self, state: Training, batch: Tree, key: Array) -> tuple[Training, dict[str, Array]]:
+        """One rollout of all robots and the updates that it is good for."""
+        rollout_key, order_key = jax.random.split(key)
+        robots, samples, seen = self._rollout(state, batch, rollout_key)
+        order = self._stratified(order_key, samples.value.shape[1])
+        # [minibatches, groups, samples]; one shuffle for all epochs
+        minibatches = jax.tree.map(
+            lambda x: jax.vmap(lambda own, at: own[at], in_axes=(0, 1), out_axes=1)(x, order),
+            samples,
+        )
+        std = self._std(state.params)
+
+        def epoch(carry: tuple, _: None) -> tuple[tuple, dict[str, Array]]:
+            def update(carry: tuple, minibatch: Samples) -> tuple[tuple, dict[str, Array]]:
+                return self._update(*carry, state.hyper, minibatch, std)
+
+            return lax.scan(update, carry, minibatches)
+
+        carry = (state.params, state.optimizer, state.rate)
+        carry, terms = lax.scan(epoch, carry, length=self.config.ppo.epochs)
+        running = {
+            name: MEMORY * old + (1 - MEMORY) * seen[name] for name, old in state.running.items()
+        }
+        metrics = jax.tree.map(jnp.mean, terms)
+        metrics |= {
+            "rate": carry[2],
+            "std": jnp.mean(self._std(carry[0])),
+            "lost_worlds": seen["lost"],
+            "reward": jnp.mean(seen["reward"]),
+            "falls": jnp.mean(seen["fell"]),
+        }
+        return Training(*carry, state.hyper, parallel.Own(robots), running), metrics
+
+    def evaluate(self, state: Training, batch: Tree) -> dict[str, Array]:
+        """Running means of the training itself; no robot is simulated for it."""
+        rows = jnp.sum(batch["row"])
+        return {**{n: rows * x for n, x in state.running.items()}, "rows": rows}
+
+    def summarize(self, sums: dict[str, Array]) -> dict[str, Array]:
+        """Reward and survival by group; the score is their product, mean over groups."""
+        mean = {name: x / sums["rows"] for name, x in sums.items() if name != "rows"}
+        survival = 1 - mean["fell"] / jnp.maximum(mean["ended"], 1e-6)
+        tasks = {"healthy": slice(0, 2), "power_loss": slice(2, 3), "locked": slice(3, 4)}
+        return {
+            "score": jnp.mean(survival * mean["reward"]),
+            **{f"survival_{n}": jnp.mean(survival[at]) for n, at in tasks.items()},
+            **{f"reward_{n}": jnp.mean(mean["reward"][at]) for n, at in tasks.items()},
+        }
+
+    def _draw(self, hyper: Hyper, count: int) -> worlds.DrawFaults:
+        """Faults of new episodes, by group."""
+        first, last = self.config.faults.onset
+        if self.detector is not None:
+            first, last = 0, self.robot.steps - 2
+
+        def draw(key: Array) -> Fault:
+            fault_key, onset_key = jax.random.split(key)
+            onset = jax.random.randint(onset_key, (count,), first, last + 1)
+            conditions = jnp.repeat(hyper.conditions, count // 4, total_repeat_length=count)
+            keys = jax.random.split(fault_key, count)
+            return jax.vmap(self.robot.fault)(keys, conditions, onset)
+
+        return draw
+
+    def _rollout(
+        self, state: Training, batch: Tree, key: Array
+    ) -> tuple[tuple, Samples, dict[str, Array]]:
+        """Some control steps of all robots, with advantages; what the groups went through."""
+        settings, policy = self.config.ppo, self.policy
+        variables, detector = {"params": state.params}, self.detector
+        count = state.worlds.tree[0].states.obs.shape[0]
+        draw = self._draw(state.hyper, count)
+        if detector is not None:
+            switch = detection.learned(self.robot, detector, batch["detector"])
+
+        def grouped(x: Array) -> Array:
+            return x.reshape(4, count // 4, *x.shape[1:])
+
+        def look(robots: Worlds, memory: Any) -> tuple[Any, Array]:
+            """Memories, and the head of each group or robot."""
+            if detector is None:
+                return memory, state.hyper.heads
+            memory, heads, _ = switch.choose(memory, robots.states)
+            return memory, grouped(heads)
+
+        def move(carry: tuple, key: Array) -> tuple[tuple, tuple]:
+            robots, memory = carry
+            action_key, world_key = jax.random.split(key)
+            memory, heads = look(robots, memory)
+            observation = grouped(robots.states.obs)
+            mean, std, value = policy.apply(variables, observation, heads)
+            action = mean + std * jax.random.normal(action_key, mean.shape)
+            flat = action.reshape(count, -1)
+            robots, outcome = worlds.advance(
+                self.robot, robots, flat, draw, world_key, state.hyper.reflection
+            )
+            if detector is not None:
+                over = outcome.fell | outcome.timeout
+                memory = worlds.choose(over, detection.blank(self.robot, count), memory)
+            log_prob = losses.gaussian_log_prob(action, mean, std)
+            outcome = jax.tree.map(grouped, outcome)
+            head = None if detector is None else heads
+            return (robots, memory), (observation, head, action, mean, log_prob, value, outcome)
+
+        carry, trail = lax.scan(move, state.worlds.tree, jax.random.split(key, settings.unroll))
+        observation, head, action, mean, log_prob, value, outcome = trail
+        _, heads = look(*carry)
+        last = grouped(carry[0].states.obs)
+        last_value = policy.apply(variables, last, heads, method="value")
+        ended = outcome.fell | outcome.timeout
+        advantage, target = losses.advantages(
+            outcome.reward,
+            value,
+            last_value,
+            ended,
+            outcome.timeout,
+            settings.discount,
+            settings.decay,
+        )
+        samples = Samples(
+            observation, head, action, mean, log_prob, value, self._normalized(advantage), target
+        )
+        # [time, groups, worlds] -> [groups, samples]
+        samples = jax.tree.map(
+            lambda x: jnp.moveaxis(x, 0, 1).reshape(4, -1, *x.shape[3:]), samples
+        )
+        shares = {
+            "reward": outcome.reward,
+            "fell": outcome.fell.astype(jnp.float32),
+            "ended": ended.astype(jnp.float32),
+        }
+        seen = {name: jnp.mean(x, axis=(0, 2)) for name, x in shares.items()}
+        seen["lost"] = jnp.mean(jnp.any(outcome.lost, axis=0).astype(jnp.float32))
+        return carry, samples, parallel.mean(seen, self.axis_name)
+
+    def _normalized(self, advantage: Array) -> Array:
+        """Advantages `[time, groups, worlds]` of mean 0 and deviation 1, over all shards."""
+        axes = (0, 2) if self.config.ppo.normalize == "group" else None
+        keep = axes is not None
+        mean = parallel.mean(jnp.mean(advantage, axis=axes, keepdims=keep), self.axis_name)
+        square = jnp.mean((advantage - mean) ** 2, axis=axes, keepdims=keep)
+        return (advantage - mean) / (jnp.sqrt(parallel.mean(square, self.axis_name)) + 1e-8)
+
+    def _stratified(self, key: Array, count: int) -> Array:
+        """Sample numbers `[minibatches, groups, count / minibatches]`, each once in its group."""
+        parts = self.config.ppo.minibatches
+        order = jax.vmap(lambda own: jax.random.permutation(own, count))(jax.random.split(key, 4))
+        return jnp.moveaxis(order.reshape(4, parts, -1), 1, 0)
+
+    def _update(
+        self,
+        params: Tree,
+        descent: Tree,
+        rate: Array,
+        hyper: Hyper,
+        minibatch: Samples,
+        old_std: Array,
+    ) -> tuple[tuple, dict[str, Array]]:
+        """One step of Adam on one minibatch; the learning rate follows the divergence first."""
+        settings, shared = self.config.ppo, {"axis_name": self.axis_name}
+        heads = hyper.heads if minibatch.head is None else minibatch.head
+
+        def objective(tree: Tree) -> tuple[Array, tuple]:
+            mean, std, value = self.policy.apply(
+                {"params": tree["policy"]}, minibatch.observation, heads
+            )
+            log_prob = losses.gaussian_log_prob(minibatch.action, mean, std)
+            entropy = losses.gaussian_entropy(std)
+            surrogate = losses.clipped_surrogate(
+                log_prob, minibatch.log_prob, minibatch.advantage, settings.clip, **shared
+            )
+            critic = losses.clipped_value_loss(
+                value, minibatch.value, minibatch.target, settings.clip, **shared
+            )
+            kl = jnp.mean(losses.gaussian_kl(minibatch.mean, old_std, mean, std))
+            total = surrogate + settings.value_weight * critic - settings.entropy_weight * entropy
+            terms = {"surrogate": surrogate, "critic": critic, "entropy": entropy, "total": total}
+            return total, (terms, kl)
+
+        tree = {"policy": params}
+        (_, (terms, kl)), gradients = jax.value_and_grad(objective, has_aux=True)(tree)
+        gradients, kl = parallel.mean((gradients, kl), self.axis_name)
+        if self.detector is not None:
+            gradients = jax.tree.map_with_path(_of_fault_heads, gradients)
+        rate = losses.adapt_rate(rate, kl, settings.kl)
+        direction, descent = self._descent.update(gradients, descent, tree)
+        params = optimizer.descend(params, direction["policy"], rate)
+        terms |= {"kl": kl, "gradient_norm": optax.tree.norm(gradients)}
+        return (params, descent, rate), terms
+
+    def _std(self, params: Tree) -> Array:
+        return jnp.maximum(params["std"], self.policy.least_std)
+
+
+def _of_fault_heads(path: tuple, gradient: Array) -> Array:
+    """The gradient of a stacked head without its healthy part; nothing of the other parameters."""
+    if not any(getattr(part, "key", "").startswith("head_") for part in path):
+        return jnp.zeros_like(gradient)
+    return gradient.at[HEALTHY].set(0)

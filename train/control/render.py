@@ -1,0 +1,317 @@
+"""`python -m train.quadruped render RUN OUT.gif`: a fault strikes in the middle of a gait.
+
+The robot walks in C MuJoCo by the controller that `export` writes, what the detector believes over
+it; the surrogate is drawn as curves. `.mp4` needs ffmpeg.
+"""
+
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+
+from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.errors import InputError
+from envs import faults, solo8_model, surrogate
+from envs import solo8_constants as c
+from envs.solo8 import motor_torque
+from train import cli, quadruped
+from train.control import export as quadruped_export
+from train.control.grid import PARTS
+from train.control.policy import Controller
+from train.control.robots import CONDITIONS
+from train.progress import say
+from train.quadruped import Loaded
+
+KINDS = {"none": faults.HEALTHY, "power-loss": faults.POWER_LOSS, "locked": faults.LOCKED}
+EVERY = 2
+"""Control steps a frame: 25 a second."""
+SIZE = (360, 480)
+"""Height and width of a frame."""
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """What happens to the robot."""
+
+    fault: Literal["none", "power-loss", "locked"] = "power-loss"
+    """What strikes."""
+    onset: float = 3.0
+    """When, s."""
+    leg: Literal["FL", "FR", "HL", "HR"] = "FL"
+    """Which leg; the surrogate breaks its first."""
+    joints: Literal["HFE", "KFE", "both"] = "both"
+    """Which of its joints."""
+    speed: float = 0.5
+    """Commanded, m/s."""
+    seconds: float = 8.0
+    """How long."""
+    arm: str = ""
+    """Arm of the run; empty: the tuned one, or else the first."""
+    seed: int = 0
+    """Seed of the run; 0: the first."""
+
+
+class Moment(NamedTuple):
+    """A control step.
+
+    Attributes:
+        speed, tilt: of the body.
+        kind: head that drives.
+        probabilities: `[joints, 3]` of the detector.
+        true: worst condition of a joint.
+        qpos: `[15]`; None for the surrogate.
+    """
+
+    speed: float
+    tilt: float
+    kind: int
+    probabilities: np.ndarray
+    true: int
+    qpos: np.ndarray | None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Render a finished run."""
+    usage = "python -m train.quadruped render RUN OUT.gif"
+    names, rest = cli.two_names(argv, f"which run, and to which file? {usage}")
+    options = tyro.cli(RenderOptions, args=rest, prog=usage, description=__doc__)
+    out = Path(names[1])
+    check(out, options)
+    loaded = quadruped.load(Path(names[0]))
+    params, detector = quadruped_export.pick(loaded, options.arm, options.seed)
+    controller = in_memory(loaded, params, detector)
+    steps = round(options.seconds / loaded.robot.env.dt)
+    if loaded.config.robot == "surrogate":
+        moments = list(walk_surrogate(controller, options, steps))
+        frames = curves(moments, options, loaded.robot.env.dt)
+    else:
+        frames = pictures(*walk_solo8(loaded, controller, options, steps))
+    save(out, frames, round(1 / (EVERY * loaded.robot.env.dt)))
+    say(f"{out}: {options.seconds:g} s")
+
+
+def check(out: Path, options: RenderOptions) -> None:
+    """Refuse what cannot be drawn or written, before anything is simulated.
+
+    Raises:
+        InputError: names the option or file and what would do.
+    """
+    if out.suffix not in (".gif", ".mp4"):
+        raise InputError(f"{out}: name a .gif or .mp4 file")
+    if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
+        raise InputError(f"{out}: .mp4 needs ffmpeg, which is not on the path; .gif does not")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}")
+    if options.seconds <= 0:
+        raise InputError(f"--seconds {options.seconds:g}: must be positive")
+    if options.fault != "none" and not 0 <= options.onset < options.seconds:
+        raise InputError(f"--onset {options.onset:g}: not within the {options.seconds:g} s shown")
+
+
+def in_memory(loaded: Loaded, params: Any, detector: Any) -> Controller:
+    """The controller as exported, without a file."""
+    content = io.BytesIO()
+    arrays = quadruped_export.arrays(loaded, params, detector)
+    np.savez(content, facts=json.dumps(quadruped_export.facts(loaded)), **arrays)
+    content.seek(0)
+    return Controller(content)
+
+
+def walk_surrogate(controller: Controller, options: RenderOptions, steps: int) -> Iterator[Moment]:
+    """The toy until it falls or the time is over."""
+    env = surrogate.Surrogate()
+    step, onset = jax.jit(env.step), round(options.onset / env.dt)
+    state = env.reset(jax.random.key_data(jax.random.key(options.seed)))
+    fault = surrogate.fault(KINDS[options.fault], onset)
+    info = state.info | {"fault": fault, "command": jnp.float32(options.speed)}
+    state = state.replace(info=info)
+    for number in range(steps):
+        action = controller(state.obs)
+        state = step(state, action)
+        body, true = state.pipeline_state, KINDS[options.fault] * (number >= onset)
+        yield Moment(
+            float(body.speed),
+            float(body.tilt),
+            controller.kind,
+            controller.probabilities,
+            true,
+            None,
+        )
+        if state.done:
+            return
+
+
+def walk_solo8(
+    loaded: Loaded, controller: Controller, options: RenderOptions, steps: int
+) -> tuple[mujoco.MjModel, list[Moment]]:
+    """The robot in C MuJoCo, without sensor noise; it is shown lying as well."""
+    env = loaded.robot.env
+    model = mujoco.MjModel.from_xml_string(
+        solo8_model.mjcf(env.robot, env.config.solver_iterations)
+    )
+    data = mujoco.MjData(model)
+    data.qpos[7:] = c.DEFAULT_POSE
+    mujoco.mj_forward(model, data)
+    broken = np.isin(c.JOINTS, [f"{options.leg}_{joint}" for joint in PARTS[options.joints]])
+    kind, onset = KINDS[options.fault], round(options.onset / c.CONTROL_DT)
+    action, angle, moments = np.zeros(8), data.qpos[7:].copy(), []
+    for number in range(steps):
+        now = broken & (number >= onset)
+        dead, locked = now & (kind == faults.POWER_LOSS), now & (kind == faults.LOCKED)
+        angle = np.where(locked, angle, data.qpos[7:])
+        action = controller(observe(data, action, options.speed, env.config.obs_mode))
+        target = c.DEFAULT_POSE + c.ACTION_SCALE * action
+        for _ in range(c.SUBSTEPS):
+            model.eq_data[:, 0], data.eq_active[:] = faults.engage(
+                data.qpos[7:], data.qvel[6:], locked, angle, env.config.lock_play
+            )
+            data.ctrl = motor_torque(target - data.qpos[7:], data.qvel[6:], dead)
+            mujoco.mj_step(model, data)
+        axes = rotation(data)
+        moments.append(
+            Moment(
+                float(axes[:, 0] @ data.qvel[:3]),
+                float(np.arccos(np.clip(axes[2, 2], -1, 1))),
+                controller.kind,
+                controller.probabilities,
+                kind * bool(now.any()),
+                data.qpos.copy(),
+            )
+        )
+    return model, moments
+
+
+def rotation(data: mujoco.MjData) -> np.ndarray:
+    """Axes of the base in the world, the columns of `[3, 3]`."""
+    flat = np.zeros(9)
+    mujoco.mju_quat2Mat(flat, data.qpos[3:7])
+    return flat.reshape(3, 3)
+
+
+def observe(data: mujoco.MjData, action: np.ndarray, speed: float, mode: str) -> np.ndarray:
+    """What `Solo8` observes, without noise, under a command to go straight on."""
+    orientation = data.qpos[3:7] if mode == "quat" else -rotation(data)[2]
+    parts = (
+        orientation,
+        np.multiply([speed, 0.0], c.COMMAND_SCALE),
+        data.qpos[7:] - c.DEFAULT_POSE,
+        c.VELOCITY_SCALE * data.qvel[6:],
+        action,
+    )
+    return np.concatenate(parts).astype(np.float32)
+
+
+def pictures(model: mujoco.MjModel, moments: Sequence[Moment]) -> list[Image.Image]:
+    """Frames by MuJoCo's own renderer, the detector's state written over them.
+
+    Raises:
+        InputError: there is no OpenGL.
+    """
+    try:
+        renderer = mujoco.Renderer(model, *SIZE)
+    except Exception as error:  # each platform's library raises another type
+        raise InputError(
+            "MuJoCo cannot open OpenGL here: on a machine without a display set MUJOCO_GL=egl "
+            f"(GPU) or MUJOCO_GL=osmesa (CPU) and install that library ({error})"
+        ) from error
+    data, camera = mujoco.MjData(model), mujoco.MjvCamera()
+    camera.distance, camera.elevation, camera.azimuth = 1.2, -15, 120
+    frames = []
+    for number in range(0, len(moments), EVERY):
+        moment = moments[number]
+        data.qpos = moment.qpos
+        mujoco.mj_forward(model, data)
+        camera.lookat = moment.qpos[:3]
+        renderer.update_scene(data, camera)
+        frame = Image.fromarray(renderer.render())
+        overlay(frame, moment, number * c.CONTROL_DT)
+        frames.append(frame)
+    renderer.close()
+    return frames
+
+
+def overlay(frame: Image.Image, moment: Moment, seconds: float) -> None:
+    """Write over a frame what is so, and what the detector believes."""
+    draw = ImageDraw.Draw(frame)
+    found = moment.probabilities[:, 1:].max()
+    joint, kind = np.unravel_index(moment.probabilities[:, 1:].argmax(), (8, 2))
+    lines = (
+        f"{seconds:4.2f} s   {moment.speed:5.2f} m/s",
+        f"true: {CONDITIONS[moment.true]}",
+        f"head: {CONDITIONS[moment.kind]}",
+        f"likeliest fault: {c.JOINTS[joint]} {CONDITIONS[kind + 1]} {found:.2f}",
+    )
+    wrong = moment.kind != moment.true
+    draw.rectangle((0, 0, 250, 8 + 14 * len(lines)), fill=(150, 30, 30) if wrong else (30, 30, 30))
+    for row, text in enumerate(lines):
+        draw.text((6, 4 + 14 * row), text, fill=(255, 255, 255))
+
+
+def curves(moments: Sequence[Moment], options: RenderOptions, dt: float) -> list[Image.Image]:
+    """Frames of speed, tilt and heads as they grow."""
+    figure = Figure(figsize=(6, 4.5), dpi=80, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    speed, tilt, head = figure.subplots(3, 1, sharex=True)
+    time = dt * np.arange(1, len(moments) + 1)
+    drawn = []
+    for axes, values, label in (
+        (speed, [m.speed for m in moments], "speed"),
+        (tilt, [m.tilt for m in moments], "tilt"),
+        (head, [m.kind for m in moments], "driving head"),
+    ):
+        drawn.append((axes.plot([], [], label=label)[0], np.array(values)))
+        axes.set(xlim=(0, options.seconds), ylabel=label)
+        if options.fault != "none":
+            axes.axvline(options.onset, color="firebrick", lw=1)
+    drawn.append((head.plot([], [], "k:", label="true")[0], np.array([m.true for m in moments])))
+    speed.axhline(options.speed, color="0.6", ls=":")
+    speed.set_ylim(-0.2, 1.3)
+    tilt.set_ylim(-1.05, 1.05)
+    head.set(yticks=range(3), yticklabels=CONDITIONS, ylim=(-0.3, 2.3), xlabel="s")
+    head.legend(fontsize=7, loc="upper left")
+    if len(moments) * dt < options.seconds - dt / 2:
+        tilt.set_title("falls", fontsize=8)
+    frames = []
+    for last in range(EVERY, len(moments) + 1, EVERY):
+        for curve, values in drawn:
+            curve.set_data(time[:last], values[:last])
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    return frames
+
+
+def save(out: Path, frames: Sequence[Image.Image], rate: int) -> None:
+    """Write frames as a film, whole or not at all.
+
+    Raises:
+        InputError: ffmpeg or the disk refuses.
+    """
+    content = io.BytesIO()
+    if out.suffix == ".gif":
+        options = {"duration": 1000 // rate, "loop": 0}
+        frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], **options)
+    else:
+        width, height = frames[0].size
+        command = ["ffmpeg", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command += ["-s", f"{width}x{height}", "-r", str(rate), "-i", "-", "-pix_fmt", "yuv420p"]
+        # a pipe cannot be rewound, which a plain mp4 asks for
+        command += ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]
+        pixels = b"".join(frame.tobytes() for frame in frames)
+        done = subprocess.run(command, input=pixels, capture_output=True)
+        if done.returncode:
+            raise InputError(f"{out}: ffmpeg: {done.stderr.decode().strip()[-200:]}")
+        content.write(done.stdout)
+    write_atomically(out, lambda file: file.write(content.getvalue()))

@@ -1,0 +1,76 @@
+"""How well a detector watched: confusion, delay of the switch, false alarms."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from corrkd_jax.models.detector import CLASSES
+from envs.faults import HEALTHY
+from train.control.episodes import Episodes
+
+SETTLED = 0.5
+"""Seconds after which a fault should be known."""
+
+
+class Watched(NamedTuple):
+    """A detector in the loop of whole episodes, while robots stood.
+
+    Attributes:
+        confusion: `[seeds, 3, 3]` joints and steps, true condition by verdict.
+        settled: the same without the first half second of every fault.
+        delays: condition -> seconds from onset to the switch to its head, of all seeds' robots;
+            inf where it never came.
+        alarms: `[seeds]`, switches away from the healthy head a minute of health.
+    """
+
+    confusion: np.ndarray
+    settled: np.ndarray
+    delays: dict[int, np.ndarray]
+    alarms: np.ndarray
+
+
+def measure(found: Sequence[Sequence[Episodes]], dt: float) -> Watched:
+    """Quality of a detector from its episodes.
+
+    Args:
+        found: `[seeds][conditions]`, with the trail of `train.control.detection.learned`.
+        dt: seconds a control step.
+    """
+    wait = round(SETTLED / dt)
+    every = np.stack([sum(_confusion(e.trail, 0) for e in own) for own in found])
+    settled = np.stack([sum(_confusion(e.trail, wait) for e in own) for own in found])
+    delays = {
+        kind: np.concatenate([_delays(own[kind].trail, kind, wait) * dt for own in found])
+        for kind in range(HEALTHY + 1, CLASSES)
+    }
+    alarms = []
+    for own in found:
+        trail = own[HEALTHY].trail
+        left = (trail["head"][1:] != HEALTHY) & (trail["head"][:-1] == HEALTHY) & trail["alive"][1:]
+        alarms.append(60 * left.sum() / (trail["alive"].sum() * dt))
+    return Watched(every, settled, delays, np.array(alarms))
+
+
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Mean F1 of the classes, `[...]` from `[..., classes, classes]` counts."""
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(-1) + confusion.sum(-2)
+    return (2 * right / np.maximum(total, 1)).mean(-1)
+
+
+def _confusion(trail: dict[str, np.ndarray], wait: int) -> np.ndarray:
+    """Counts `[true, verdict]` over joints and steps, without `wait` steps from each onset on."""
+    since = trail["step"] - trail["onset"]
+    counted = trail["alive"] & ~((since > 0) & (since <= wait))
+    pairs = CLASSES * trail["true"].astype(int) + trail["verdict"]
+    return np.bincount(pairs[counted].ravel(), minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+
+def _delays(trail: dict[str, np.ndarray], kind: int, wait: int) -> np.ndarray:
+    """Steps from onset to the switch, of robots that a fault struck with `wait` steps to go."""
+    steps, onset = len(trail["step"]), trail["onset"][0]
+    struck = trail["alive"][onset, np.arange(len(onset))] & (onset < steps - wait)
+    right = (trail["head"] == kind) & trail["alive"] & (trail["step"] >= onset)
+    first = np.where(right.any(axis=0), right.argmax(axis=0) - onset, np.inf)
+    return first[struck]

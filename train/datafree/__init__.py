@@ -1,0 +1,1 @@
+"""Parts of `train.dfkd`: hosts, the stage around them, dictionaries, reports."""

@@ -1,0 +1,362 @@
+"""Data-free distillation as a stage: a student learns from what its host makes, compensated."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from configs.dfkd import POOLED, DfkdConfig
+from corrkd_jax.models.compensated import Answer
+from train import optimizer, parallel
+from train.datafree import ring
+from train.datafree.arms import Hyper, arms
+from train.datafree.hosts.host import Host, own_latents, total
+from train.datafree.hosts.networks import Dictionary, Networks, View
+from train.datafree.survey import Examples, build_dictionary, take_survey
+from train.datafree.views import crop_and_flip
+from train.stage import Context, Stage, Tree
+
+EXTRA_RATE = 1e-3
+"""Adam's learning rate of what a host trains beside the student (DFND's noise)."""
+
+
+class Distilling(NamedTuple):
+    """State of a data-free distillation.
+
+    Attributes:
+        variables: `params` of the student and its compensation, and `batch_stats`.
+        extra: parameters of the host's student loss.
+        optimizer: of both.
+        step: student steps taken.
+        hyper: of the arm.
+        dictionary: of confounders.
+        histogram: `[classes]`, shares of the teacher's classes among the substitution data.
+        own: the host's state.
+        pool: images that are kept, or None.
+        losses: terms of the host's last call.
+    """
+
+    variables: Tree
+    extra: Tree
+    optimizer: Tree
+    step: Array
+    hyper: Hyper
+    dictionary: Dictionary
+    histogram: Array
+    own: Tree
+    pool: ring.Ring | None
+    losses: dict[str, Array]
+
+
+class Selected(NamedTuple):
+    """All that inference needs."""
+
+    variables: Tree
+    dictionary: Dictionary
+    strength: Any
+
+
+@dataclass(frozen=True)
+class DistillStage:
+    """The functions of the stage and what they share.
+
+    Attributes:
+        config: of the run.
+        networks: teacher, student, generator.
+        host: where images come from.
+        prototypes: size of the dictionary.
+        steps: student steps an epoch.
+        places: for images that are kept.
+        white: value of a pixel of the test images that means 1.0.
+    """
+
+    config: DfkdConfig
+    networks: Networks
+    host: Host
+    prototypes: int
+    steps: int
+    places: int
+    white: float = 255.0
+
+    def stage(self) -> Stage:
+        """The stage that the engine trains."""
+        chosen = self.config.optimizer
+        rows = arms(self.config, self.prototypes)
+        return Stage(
+            name="student",
+            epochs=chosen.epochs,
+            data="pool" if self.config.host == "mosaic" else "steps",
+            batch=chosen.batch,
+            init=self.init,
+            prepare=self.prepare,
+            step=self.step,
+            evaluate=self.evaluate,
+            summarize=self.summarize,
+            select=self.select,
+            refresh=self.refresh,
+            hyper=jax.tree.map(
+                lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in rows)
+            ),
+        )
+
+    @property
+    def pooled(self) -> bool:
+        """Whether images are kept."""
+        return self.config.host in POOLED
+
+    def init(self, key: Array, batch: Tree, hyper: Hyper, context: Context) -> Distilling:
+        """A fresh student, no images, no dictionary."""
+        networks = self.networks
+        own_key, student_key = jax.random.split(key)
+        image = jnp.zeros((2, networks.side, networks.side, networks.channels))
+        teacher = context["teacher"]
+        size = self._size(teacher)
+        empty = jnp.zeros((self.prototypes, size)), jnp.zeros(self.prototypes)
+        variables = networks.student.init(student_key, image, *empty)
+        extra = self.host.extra(networks.classes)
+        pool = None
+        if self.pooled:
+            shape = (networks.side, networks.side, networks.channels)
+            pool = ring.empty(self.places, shape)
+        return Distilling(
+            variables=variables,
+            extra=extra,
+            optimizer=(self._tx().init(variables["params"]), optax.scale_by_adam().init(extra)),
+            step=jnp.int32(0),
+            hyper=hyper,
+            dictionary=Dictionary(*empty, jnp.int32(-1)),
+            histogram=jnp.zeros(networks.classes),
+            own=self.host.init(own_key, teacher),
+            pool=pool,
+            losses={name: jnp.zeros(()) for name in self.host.losses},
+        )
+
+    def prepare(self, batch: Tree, key: Array, context: Context) -> Tree:
+        """The teacher, and a key that all shards of a batch share."""
+        return {**batch, "teacher": context["teacher"], "key": jax.random.key_data(key)}
+
+    def refresh(
+        self, state: Distilling, data: Tree, key: Array, context: Context, epoch: Array
+    ) -> Distilling:
+        """Call for images where they are kept; build the dictionary when it is due."""
+        call_key, survey_key, build_key = jax.random.split(key, 3)
+        config = self.config
+        view = self.view(state, context["teacher"])
+        if self.pooled:
+            calls = config.synthesis.calls or config.optimizer.epochs
+            state = lax.cond(
+                epoch < calls, lambda: self._call(state, view, call_key, data), lambda: state
+            )
+        chosen, epochs = config.compensation, config.optimizer.epochs
+        since = epoch - chosen.first
+        due = (since % chosen.every == 0) if chosen.every else (since == 0)
+        due &= (since >= 0) & (epoch < epochs)
+
+        examples = Examples(self.host, state.own, state.pool, data.get("pool"))
+
+        def survey() -> Distilling:
+            seen = take_survey(view, survey_key, examples)
+            first = epoch <= chosen.first
+            new = build_dictionary(
+                build_key, seen, state.dictionary, state.hyper, chosen, first, state.step
+            )
+            kept = jax.tree.map(lambda a, b: jnp.where(due, a, b), new, state.dictionary)
+            return state._replace(dictionary=kept, histogram=seen.histogram)
+
+        return lax.cond(due | (epoch == epochs), survey, lambda: state)
+
+    def _call(self, state: Distilling, view: View, key: Array, data: Tree) -> Distilling:
+        own, images, losses = self.host.call(state.own, view, key, data)
+        return state._replace(own=own, pool=ring.push(state.pool, images), losses=losses)
+
+    def view(self, state: Distilling, teacher: Tree) -> View:
+        """What the host may ask."""
+        return View(
+            self.config,
+            self.networks,
+            teacher,
+            state.variables,
+            state.dictionary,
+            self.strength(state),
+            state.hyper.skew,
+        )
+
+    def strength(self, state: Distilling) -> Array:
+        """Factor on the expected confounder at this step: the arm's, along the ramp."""
+        ramp = self.config.compensation.ramp * self.steps
+        since = state.dictionary.since
+        risen = jnp.clip((state.step - since + 1) / max(ramp, 1), 0.0, 1.0)
+        return state.hyper.strength * jnp.where(since >= 0, risen if ramp else 1.0, 0.0)
+
+    def step(self, state: Distilling, batch: Tree, key: Array) -> tuple[Distilling, dict]:
+        """One step on kept images, or a turn of the generator and the student's steps after it.
+
+        The engine's key differs from shard to shard; what is drawn here comes from the one of
+        `prepare`, so that the numbers do not depend on the devices.
+        """
+        key = jax.random.fold_in(jax.random.wrap_key_data(batch["key"]), state.step)
+        teacher = batch["teacher"]
+        if self.pooled:
+            axis_name = self.networks.axis_name
+            draw_key, augment_key = jax.random.split(key)
+            count = len(batch["row"]) * parallel.shard_count(axis_name)
+            images = parallel.own_rows(ring.draw(state.pool, draw_key, count), axis_name)
+            if self.config.optimizer.augment:
+                augment_key = jax.random.fold_in(augment_key, parallel.shard_index(axis_name))
+                images = crop_and_flip(augment_key, images)
+            state, metrics = self._learn(state, self.networks.read(images), teacher)
+            return state, {**metrics, **self._named(state.losses)}
+        return self._turn(state, batch, teacher, key)
+
+    def _turn(
+        self, state: Distilling, batch: Tree, teacher: Tree, key: Array
+    ) -> tuple[Distilling, dict]:
+        chosen, axis_name = self.config.synthesis, self.networks.axis_name
+        turn_key, *keys = jax.random.split(key, 1 + chosen.student_steps)
+        real = self.networks.read(batch["images"]) if "images" in batch else batch["row"]
+        own, losses = self.host.turn(state.own, self.view(state, teacher), turn_key, real)
+        state = state._replace(own=own, losses=losses)
+        count = len(batch["row"]) * parallel.shard_count(axis_name)
+
+        def learn(state: Distilling, key: Array) -> tuple[Distilling, dict]:
+            images = self.host.draw(state.own, own_latents(key, count, self.networks))
+            if self.config.host == "mosaic":
+                images = jnp.concatenate([images, real])
+            return self._learn(state, lax.stop_gradient(images), teacher)
+
+        state, metrics = lax.scan(learn, state, jnp.stack(keys))
+        metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+        return state, {**metrics, **self._named(losses)}
+
+    def _named(self, losses: dict[str, Array]) -> dict[str, Array]:
+        return {f"synthesis_{name}": value for name, value in losses.items()}
+
+    def _learn(
+        self, state: Distilling, images: Array, teacher: Tree
+    ) -> tuple[Distilling, dict[str, Array]]:
+        """One step of the student and its compensation on normalised images."""
+        networks, chosen = self.networks, self.config.optimizer
+        logits, _ = networks.teacher.apply(teacher, images)
+        logits = lax.stop_gradient(logits)
+        statistics = {k: v for k, v in state.variables.items() if k != "params"}
+        confounders, prior, _ = state.dictionary
+        strength = self.strength(state)
+
+        def objective(params: Tree, extra: Tree) -> tuple[Array, tuple]:
+            answer, updates = networks.student.apply(
+                {"params": params, **statistics},
+                images,
+                confounders,
+                prior,
+                strength,
+                train=True,
+                mutable=list(statistics),
+            )
+            terms = self.host.loss(
+                answer.logits, logits, extra, chosen.temperature, networks.axis_name
+            )
+            return total(terms), (terms, updates, answer)
+
+        params = state.variables["params"]
+        (value, (terms, updates, answer)), gradients = jax.value_and_grad(
+            objective, (0, 1), has_aux=True
+        )(params, state.extra)
+        gradients = parallel.mean(gradients, networks.axis_name)
+        mask = self._mask(params, state.hyper)
+        gradient = jax.tree.map(jnp.multiply, mask, gradients[0])
+        held = jax.tree.map(jnp.multiply, mask, params)
+        direction, sgd = self._tx().update(gradient, state.optimizer[0], held)
+        more, adam = optax.scale_by_adam().update(gradients[1], state.optimizer[1])
+        rate, waits = self._rate(state.step)
+        new = state._replace(
+            variables={"params": optimizer.descend(params, direction, rate), **updates},
+            extra=optimizer.descend(state.extra, more, jnp.asarray(EXTRA_RATE)),
+            optimizer=(sgd, adam),
+        )
+        if self.config.synthesis.warmup:
+            new = jax.tree.map(lambda old, new: jnp.where(waits, old, new), state, new)
+        metrics = {
+            **terms,
+            "total": value,
+            "gradient_norm": optax.tree.norm(gradient),
+            "agreement": self._agreement(answer, logits),
+        }
+        return new._replace(step=state.step + 1), metrics
+
+    def _agreement(self, answer: Answer, logits: Array) -> Array:
+        same = jnp.argmax(answer.logits, axis=-1) == jnp.argmax(logits, axis=-1)
+        return parallel.mean(jnp.mean(same.astype(jnp.float32)), self.networks.axis_name)
+
+    def _rate(self, step: Array) -> tuple[Array, Array]:
+        """Learning rate, and whether the student still waits for its host's warm-up."""
+        chosen = self.config.optimizer
+        wait = self.config.synthesis.warmup * self.steps
+        after = max(chosen.epochs * self.steps - wait, 1)
+        factor = optimizer.schedule(chosen.schedule, jnp.maximum(step - wait, 0), after)
+        return chosen.rate * factor, step < wait
+
+    def _tx(self) -> optax.GradientTransformation:
+        chosen = self.config.optimizer
+        return optimizer.momentum(chosen.decay, chosen.clip or math.inf, chosen.momentum)
+
+    def _mask(self, params: Tree, hyper: Hyper) -> Tree:
+        """Ones where a parameter is trained."""
+
+        def trained(path: tuple, x: Array) -> Any:
+            is_confounder = [k.key for k in path] == ["compensation", "confounder"]
+            return hyper.train_confounder if is_confounder else 1.0
+
+        return jax.tree.map_with_path(trained, params)
+
+    def _size(self, teacher: Tree) -> int:
+        """Width of a confounder."""
+        if self.config.compensation.feature != "penultimate":
+            return self.networks.classes
+        shape = (1, self.networks.side, self.networks.side, self.networks.channels)
+        return jax.eval_shape(self.networks.teacher.apply, teacher, jnp.zeros(shape))[1].shape[-1]
+
+    def evaluate(self, state: Distilling, batch: Tree) -> dict[str, Array]:
+        """Right answers by class with the compensation kept and dropped, and rows by class."""
+        confounders, prior, _ = state.dictionary
+        answer = self.networks.student.apply(
+            state.variables,
+            self.networks.read(batch["images"], self.white),
+            confounders,
+            prior,
+            self.strength(state),
+        )
+        labels, weights = batch["labels"], batch["row"]
+
+        def by_class(values: Array) -> Array:
+            return jax.ops.segment_sum(weights * values, labels, self.networks.classes)
+
+        def right(logits: Array, best: int) -> Array:
+            own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+            # of equal logits the first wins, as in argmax
+            ahead = (logits > own) | (
+                (logits == own) & (jnp.arange(logits.shape[1]) < labels[:, None])
+            )
+            return by_class((jnp.sum(ahead, axis=1) < best).astype(jnp.float32))
+
+        return {
+            "keep": right(answer.logits, 1),
+            "drop": right(answer.plain, 1),
+            "drop_top5": right(answer.plain, 5),
+            "rows": by_class(jnp.ones_like(weights)),
+        }
+
+    def summarize(self, sums: dict[str, Array]) -> dict[str, Array]:
+        """Accuracies; the score is the mode that a student is deployed in."""
+        rows = jnp.maximum(jnp.sum(sums["rows"]), 1.0)
+        found = {name: jnp.sum(sums[name]) / rows for name in ("keep", "drop", "drop_top5")}
+        at_logits = self.config.compensation.site == "logits"
+        return {**found, "score": found["drop" if at_logits else "keep"]}
+
+    def select(self, state: Distilling) -> Selected:
+        """What inference needs."""
+        return Selected(state.variables, state.dictionary, self.strength(state))

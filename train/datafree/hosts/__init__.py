@@ -1,0 +1,51 @@
+"""Data-free methods, one file each: where a student's images come from."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from configs.dfkd import DfkdConfig
+from corrkd_jax.errors import InputError
+from corrkd_jax.models.generators import DeepGenerator, Generator, TransposedGenerator
+from train.datafree.hosts import cmi, deepinv, dfnd, fast, mosaic, online
+from train.datafree.hosts.host import Host
+from train.datafree.hosts.networks import Networks
+
+
+def build(config: DfkdConfig, networks: Networks, steps: int, select: int) -> Host:
+    """The host of a configuration.
+
+    Args:
+        config: of the run.
+        networks: whose answers it asks for.
+        steps: of the engine in the whole run.
+        select: images that DFND takes of its pool.
+    """
+    name = config.host
+    if name == "dfnd":
+        return dfnd.host(config, select)
+    if name == "mosaic":
+        return mosaic.host(config, networks, steps)
+    makers = {"deepinv": deepinv.host, "fast": fast.host, "cmi": cmi.host}
+    return makers.get(name, online.host)(config, networks)
+
+
+def build_generator(
+    config: DfkdConfig, side: int, channels: int, axis_name: str | None, dtype: Any
+) -> tuple[nn.Module | None, tuple[int, ...]]:
+    """The host's generator for images of a size, and the shape of its latents.
+
+    Raises:
+        InputError: no generator makes images of this size.
+    """
+    chosen = config.synthesis
+    shared = {"channels": channels, "axis_name": axis_name, "dtype": dtype}
+    if config.host in ("deepinv", "dfnd"):
+        return None, ()
+    if side >= 128 and side % 16 == 0:
+        return DeepGenerator(**shared), (side // 16, side // 16, chosen.latent)
+    if side >= 64 and side % 16 == 0:
+        return TransposedGenerator(side, **shared), (chosen.latent,)
+    if side % 4 == 0:
+        return Generator(side, widths=chosen.widths, **shared), (chosen.latent,)
+    raise InputError(f"--host {config.host}: makes images of sides of 4, 8, 12, ..., not {side}")

@@ -1,0 +1,135 @@
+"""CMI (arXiv:2105.08584): a new generator for every batch, told to make what is not there yet."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from configs.dfkd import DfkdConfig
+from corrkd_jax.losses import synthesis
+from corrkd_jax.losses.batch import gather
+from corrkd_jax.models.backbones import ResNet
+from corrkd_jax.models.descriptors import norm_descriptors, stage_descriptors
+from corrkd_jax.models.generators import ProjectionHead
+from train import parallel
+from train.datafree import ring
+from train.datafree.contrast import contrast, remembered
+from train.datafree.hosts.descent import Group, Made, descend
+from train.datafree.hosts.host import Host, Terms, augmented, named, own_latents, weighted
+from train.datafree.hosts.networks import Networks, View
+from train.datafree.views import resized_crop
+from train.stage import Tree
+
+TERMS = ("class_prior", "bn", "adversarial", "contrast")
+HEAD = ProjectionHead()
+
+
+class Memory(NamedTuple):
+    """What is kept from call to call.
+
+    Attributes:
+        head: parameters of the projection.
+        optimizer: its Adam's state.
+        bank: descriptors of earlier images.
+    """
+
+    head: Tree
+    optimizer: Tree
+    bank: ring.Ring
+
+
+def host(config: DfkdConfig, networks: Networks) -> Host:
+    """The host."""
+
+    def init(key: Array, teacher: Tree) -> Memory:
+        shape = (2, networks.side, networks.side, networks.channels)
+        said = jax.eval_shape(lambda: describe(networks, teacher, jnp.zeros(shape)))
+        head = HEAD.init(key, jnp.zeros(said.shape))["params"]
+        bank = ring.empty(config.synthesis.bank, (2 * said.shape[-1],), jnp.bfloat16)
+        return Memory(head, optax.scale_by_adam().init(head), bank)
+
+    return Host(init, call=call, losses=named(config, TERMS))
+
+
+def describe(networks: Networks, teacher: Tree, images: Array) -> Array:
+    """Descriptors `[batch, features]`, of a ResNet-34 those of its stages as published."""
+    network = networks.teacher
+    if isinstance(network, ResNet) and network.depth == 34:
+        return stage_descriptors(network, teacher, images)
+    return norm_descriptors(network, teacher, images)
+
+
+def call(own: Memory, view: View, key: Array, data: Tree) -> tuple[Memory, Array, Terms]:
+    """The images of least loss of a generator that begins anew."""
+    chosen, networks = view.config.synthesis, view.networks
+    axis_name = networks.axis_name
+    count = chosen.batch or view.config.optimizer.batch
+    classes, noise, fresh, steps = jax.random.split(key, 4)
+    targets = jnp.sort(view.draw_classes(classes, count))
+    targets = parallel.own_rows(targets, axis_name)
+    start = own_latents(noise, count, networks)
+    variables = networks.generator.init(fresh, start)
+    statistics = {k: v for k, v in variables.items() if k != "params"}
+
+    def loss(parameters: dict[str, Tree], key: Array) -> Made:
+        whole_key, crop_key, bank_key = jax.random.split(key, 3)
+        pixels, _ = networks.generator.apply(
+            {"params": parameters["generator"], **statistics},
+            parameters["latents"],
+            train=True,
+            mutable=list(statistics),
+        )
+        seen = augmented(view, whole_key, pixels)
+        said = view.inspect(seen)
+        terms = {
+            "class_prior": synthesis.class_prior(said.logits, targets, axis_name=axis_name),
+            "bn": view.bn_distance(said.statistics),
+        }
+        if chosen.adversarial:
+            student = view.ask_student(seen).logits
+            terms["adversarial"] = synthesis.decision_adversarial(
+                student, said.logits, axis_name=axis_name
+            )
+        crop_key = jax.random.fold_in(crop_key, parallel.shard_index(axis_name))
+        part = networks.normalized(
+            resized_crop(crop_key, pixels, flip=view.config.optimizer.augment)
+        )
+        whole, local = (describe(networks, view.teacher, x) for x in (seen, part))
+        if chosen.contrast:
+            terms["contrast"] = contrast(
+                lambda x: HEAD.apply({"params": parameters["head"]}, x),
+                local,
+                whole,
+                own.bank,
+                bank_key,
+                chosen.bank_draw,
+                chosen.contrast_temperature,
+                axis_name,
+            )
+        return Made((pixels, remembered(local, whole)), weighted(view, terms))
+
+    betas = (chosen.momentum, chosen.second_momentum)
+    groups = {
+        "generator": Group(dcgan_normal(fresh, variables["params"]), chosen.rate, betas),
+        "latents": Group(start, chosen.latent_rate, betas, own=True),
+        "head": Group(own.head, chosen.rate, state=own.optimizer),
+    }
+    end = descend(loss, groups, steps, chosen.steps, axis_name)
+    pixels, rows = end.made
+    bank = ring.push(own.bank, gather(rows, axis_name))
+    images = gather(ring.quantize(pixels), axis_name)
+    return Memory(end.parameters["head"], end.states["head"], bank), images, end.terms
+
+
+def dcgan_normal(key: Array, params: Tree) -> Tree:
+    """Parameters drawn as DCGAN's: weights N(0, 0.02^2), scales N(1, 0.02^2), no biases."""
+    leaves, structure = jax.tree.flatten_with_path(params)
+    drawn = []
+    for number, (path, x) in enumerate(leaves):
+        noise = 0.02 * jax.random.normal(jax.random.fold_in(key, number), x.shape)
+        means = {"kernel": 0.0, "scale": 1.0}
+        name = path[-1].key
+        drawn.append(means[name] + noise if name in means else jnp.zeros_like(x))
+    return jax.tree.unflatten(structure, drawn)

@@ -1,0 +1,128 @@
+"""Fast (arXiv:2112.06253): a generator that learns to be a good start for a few descents."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from configs.dfkd import DfkdConfig
+from corrkd_jax.losses import synthesis
+from corrkd_jax.losses.batch import gather
+from train import parallel
+from train.datafree import ring
+from train.datafree.hosts.descent import Group, Made, descend
+from train.datafree.hosts.host import Host, Terms, augmented, named, own_latents, weighted
+from train.datafree.hosts.networks import Networks, View
+from train.datafree.meta import fomaml_update, reptile_update
+from train.stage import Tree
+
+TERMS = ("class_prior", "bn", "adversarial")
+
+
+class Meta(NamedTuple):
+    """What is kept from call to call.
+
+    Attributes:
+        generator: variables of the generator that copies start from.
+        optimizer: its Adam's state.
+        statistics: of earlier images at the teacher's batch norms.
+        calls: made so far.
+    """
+
+    generator: Tree
+    optimizer: Tree
+    statistics: Tree
+    calls: Array
+
+
+def host(config: DfkdConfig, networks: Networks) -> Host:
+    """The host."""
+
+    def init(key: Array, teacher: Tree) -> Meta:
+        latent = jnp.zeros((2, *networks.latent))
+        generator = networks.generator.init(key, latent)
+        statistics = jax.tree.map(jnp.zeros_like, teacher.get("batch_stats", {}))
+        state = optax.scale_by_adam().init(generator["params"])
+        return Meta(generator, state, statistics, jnp.int32(0))
+
+    return Host(init, call=call, losses=named(config, TERMS))
+
+
+def call(own: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Terms]:
+    """The images of least loss among a copy's few descents; then the generator learns from it."""
+    chosen, networks = view.config.synthesis, view.networks
+    axis_name = networks.axis_name
+    count = chosen.batch or view.config.optimizer.batch
+    classes, noise, fresh, steps = jax.random.split(key, 4)
+    targets = parallel.own_rows(view.draw_classes(classes, count), axis_name)
+    statistics = {k: v for k, v in own.generator.items() if k != "params"}
+    params = own.generator["params"]
+    if chosen.reset:
+        due = own.calls == chosen.warmup + chosen.reset
+        params = jax.tree.map(
+            lambda new, old: jnp.where(due, new, old), first_layer_anew(fresh, params), params
+        )
+
+    def loss(parameters: dict[str, Tree], key: Array) -> Made:
+        # a copy is normalised by its own batch, and what it remembers is thrown away with it
+        pixels, _ = networks.generator.apply(
+            {"params": parameters["copy"], **statistics},
+            parameters["latents"],
+            train=True,
+            mutable=list(statistics),
+        )
+        seen = augmented(view, key, pixels)
+        said = view.inspect(seen)
+        met = synthesis.blend_statistics(
+            said.statistics,
+            own.statistics,
+            jnp.where(own.calls > 0, chosen.bn_momentum, 0.0),
+        )
+        terms = {
+            "class_prior": synthesis.class_prior(said.logits, targets, axis_name=axis_name),
+            "bn": view.bn_distance(met),
+        }
+        if chosen.adversarial:
+            student = view.ask_student(seen).logits
+            terms["adversarial"] = jnp.where(
+                own.calls >= chosen.warmup,
+                synthesis.decision_adversarial(student, said.logits, axis_name=axis_name),
+                0.0,
+            )
+        return Made(pixels, weighted(view, terms), met)
+
+    betas = (chosen.momentum, chosen.second_momentum)
+    start = own_latents(noise, count, networks)
+    groups = {
+        "copy": Group(params, chosen.rate, betas),
+        "latents": Group(start, chosen.latent_rate, betas, own=True),
+    }
+    learned = ("copy",) if chosen.meta == "fomaml" else ()
+    end = descend(loss, groups, steps, chosen.steps, axis_name, gradients_of=learned)
+    if chosen.meta == "fomaml":
+        gradient = fomaml_update(end.gradients["copy"])
+    else:
+        gradient = reptile_update(params, end.parameters["copy"])
+    direction, state = optax.scale_by_adam(*betas).update(gradient, own.optimizer)
+    rate = chosen.rate * chosen.steps
+    params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
+    generator = {"params": params, **statistics}
+    images = gather(ring.quantize(end.made), axis_name)
+    return Meta(generator, state, end.last, own.calls + 1), images, end.terms
+
+
+def first_layer_anew(key: Array, params: Tree) -> Tree:
+    """The first linear layer and batch norm drawn again: weights N(0, 0.02^2), no biases."""
+    kernel_key, scale_key = jax.random.split(key)
+    if "project" not in params:
+        return params
+    project, norm = params["project"], params["norm"]
+    kernel = 0.02 * jax.random.normal(kernel_key, project["kernel"].shape)
+    scale = 0.02 * jax.random.normal(scale_key, norm["scale"].shape)
+    return {
+        **params,
+        "project": {"kernel": kernel, "bias": jnp.zeros_like(project["bias"])},
+        "norm": {"scale": scale, "bias": jnp.zeros_like(norm["bias"])},
+    }

@@ -1,0 +1,134 @@
+"""DAFL, ZSKT, DFQ and DFAD: a generator that trains on, turn by turn with the student.
+
+They differ in the terms of its loss alone, which `configs.dfkd` names, and in how wrong the
+student is measured to be: by divergence, or by DFAD in absolute differences of logits.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from configs.dfkd import DfkdConfig
+from corrkd_jax.losses import reduce, synthesis
+from train import optimizer, parallel
+from train.datafree.hosts.host import Host, Terms, distillation, named, own_latents, total, weighted
+from train.datafree.hosts.networks import Networks, View
+from train.stage import Tree
+
+TERMS = ("class_prior", "activation", "balance", "bn", "adversarial")
+
+
+class Generating(NamedTuple):
+    """A generator under training."""
+
+    generator: Tree
+    optimizer: Tree
+
+
+def host(config: DfkdConfig, networks: Networks) -> Host:
+    """The host."""
+
+    def init(key: Array, teacher: Tree) -> Generating:
+        generator = networks.generator.init(key, jnp.zeros((2, *networks.latent)))
+        return Generating(generator, optax.scale_by_adam().init(generator["params"]))
+
+    by_logits = config.host == "dfad"
+    return Host(
+        init,
+        turn=partial(turn, adversarial=synthesis.adversarial_l1 if by_logits else None),
+        draw=lambda own, latents: draw(networks, own.generator, latents),
+        loss=absolute if by_logits else distillation,
+        losses=named(config, TERMS),
+    )
+
+
+def draw(networks: Networks, generator: Tree, latents: Array) -> Array:
+    """Images of latents, normalised; by what the generator's batch norms remember."""
+    return networks.normalized(networks.generator.apply(generator, latents))
+
+
+def turn(
+    own: Generating,
+    view: View,
+    key: Array,
+    real: Array,
+    adversarial: Callable[..., Array] | None = None,
+) -> tuple[Generating, Terms]:
+    """The generator's steps, each on images of its own."""
+    chosen, networks = view.config.synthesis, view.networks
+    axis_name = networks.axis_name
+    adversarial = adversarial or synthesis.adversarial_kl
+    count = view.config.optimizer.batch
+
+    def step(own: Generating, key: Array) -> tuple[Generating, Terms]:
+        latents = own_latents(key, count, networks)
+
+        def terms_of(pixels: Array) -> Terms:
+            images = networks.normalized(pixels)
+            said = view.inspect(images)
+            terms = {
+                "class_prior": synthesis.class_prior(said.logits, axis_name=axis_name),
+                "activation": synthesis.activation(said.features, axis_name=axis_name),
+                "balance": synthesis.balance(said.logits, chosen.log_base, axis_name=axis_name),
+                "bn": view.bn_distance(said.statistics),
+            }
+            if chosen.adversarial:
+                student = view.ask_student(images).logits
+                terms["adversarial"] = adversarial(student, said.logits, axis_name=axis_name)
+            return weighted(view, terms)
+
+        generator, state, terms = improved(view, own.generator, own.optimizer, latents, terms_of)
+        return Generating(generator, state), terms
+
+    own, terms = lax.scan(step, own, jax.random.split(key, chosen.steps))
+    return own, jax.tree.map(lambda x: x[-1], terms)
+
+
+def improved(
+    view: View,
+    generator: Tree,
+    state: Tree,
+    latents: Array,
+    terms_of: Callable[[Array], Terms],
+    rate: ArrayLike | None = None,
+) -> tuple[Tree, Tree, Terms]:
+    """One step of Adam of a generator.
+
+    Args:
+        view: of the networks.
+        generator: its variables.
+        state: Adam's.
+        latents: this shard's.
+        terms_of: pixels in [0, 1] -> weighted terms of the loss.
+        rate: learning rate, None for the configured one.
+    """
+    chosen, networks = view.config.synthesis, view.networks
+    statistics = {k: v for k, v in generator.items() if k != "params"}
+
+    def objective(params: Tree) -> tuple[Array, tuple[Terms, Tree]]:
+        pixels, updates = networks.generator.apply(
+            {"params": params, **statistics}, latents, train=True, mutable=list(statistics)
+        )
+        terms = terms_of(pixels)
+        return total(terms), (terms, updates)
+
+    params = generator["params"]
+    gradient, (terms, updates) = jax.grad(objective, has_aux=True)(params)
+    gradient = parallel.mean(gradient, networks.axis_name)
+    tx = optax.scale_by_adam(chosen.momentum, chosen.second_momentum)
+    direction, state = tx.update(gradient, state)
+    rate = jnp.asarray(chosen.rate if rate is None else rate)
+    return {"params": optimizer.descend(params, direction, rate), **updates}, state, terms
+
+
+def absolute(
+    logits: Array, teacher: Array, extra: Tree, temperature: float, axis_name: str | None
+) -> Terms:
+    """DFAD's distillation: mean absolute difference of logits."""
+    return {"kd": reduce(jnp.abs(logits - lax.stop_gradient(teacher)), axis_name=axis_name)}

@@ -1,0 +1,127 @@
+"""Pictures of substitution data: what the images look like, and how their classes are shared."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.errors import InputError
+
+_SHOWN_SIDE = 32
+_BARS = 20
+
+
+def in_order(rows: np.ndarray, written: int) -> np.ndarray:
+    """Rows of a `ring.Ring`, `[places, ...]`, the oldest first and no empty place."""
+    places = len(rows)
+    if written <= places:
+        return rows[:written]
+    return np.roll(rows, -(written % places), axis=0)
+
+
+def history(images: np.ndarray, batch: int, lines: int = 10, columns: int = 16) -> np.ndarray:
+    """Some images of some calls, `[lines * columns, ...]` at most, the oldest call first.
+
+    Args:
+        images: of `in_order`.
+        batch: how many a call makes.
+        lines: calls at most, evenly apart, the first and the newest among them.
+        columns: images of a call at most.
+    """
+    first = len(images) % batch  # of a call whose other images have given way
+    starts = np.arange(first, len(images), batch)
+    if not len(starts):
+        return images[:columns]
+    chosen = np.unique(np.linspace(0, len(starts) - 1, lines).round().astype(int))
+    return np.concatenate([images[start : start + min(columns, batch)] for start in starts[chosen]])
+
+
+def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
+    """Images side by side, line by line, a white pixel apart; small ones enlarged.
+
+    Args:
+        images: `[n, height, width, channels]` uint8, of 1 or 3 channels.
+        columns: images a line.
+
+    Returns:
+        `[height, width, channels]` uint8.
+
+    Raises:
+        ValueError: no images.
+    """
+    if not len(images):
+        raise ValueError("there are no images to show")
+    factor = max(1, _SHOWN_SIDE // images.shape[1])
+    images = np.asarray(images).repeat(factor, axis=1).repeat(factor, axis=2)
+    count, height, width, channels = images.shape
+    columns = min(columns, count)
+    lines = math.ceil(count / columns)
+    cells = np.full((lines * columns, height + 1, width + 1, channels), 255, np.uint8)
+    cells[:count, :height, :width] = images
+    cells = cells.reshape(lines, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+    return cells.reshape(lines * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    """Write one image `[height, width, 1 or 3]` uint8, whole or not at all."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+
+
+def dump(folder: Path, images: np.ndarray) -> None:
+    """Write every image as a PNG of its own, numbered; `images.read_pool` reads the folder.
+
+    Raises:
+        InputError: the folder has images already, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    if any(folder.glob("*.png")):
+        raise InputError(f"{folder}: holds images already; name another folder")
+    for number, image in enumerate(images):
+        save_png(folder / f"{number:06d}.png", image)
+
+
+def class_histogram(path: Path, shares: Mapping[str, np.ndarray], title: str = "") -> None:
+    """Draw which classes substitution data hold, against all alike.
+
+    Up to twenty classes are bars, the mean over seeds with the least and largest as a line; more
+    are curves, the classes of each row of the table in falling order.
+
+    Args:
+        path: of the PNG.
+        shares: row of the table -> `[seeds, classes]`, shares of the teacher's classes.
+        title: of the figure.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    classes = next(iter(shares.values())).shape[-1]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(shares)
+    for number, (name, values) in enumerate(shares.items()):
+        values = 100 * np.asarray(values)
+        mean = values.mean(0)
+        if classes > _BARS:
+            axes.plot(np.arange(1, classes + 1), np.sort(mean)[::-1], label=name)
+            continue
+        at = np.arange(classes) + (number - (len(shares) - 1) / 2) * width
+        spread = np.abs([values.min(0), values.max(0)] - mean)
+        axes.bar(at, mean, width, yerr=spread, label=name, error_kw={"linewidth": 0.8})
+    axes.axhline(100 / classes, color="black", linestyle="--", linewidth=1, label="all alike")
+    if classes > _BARS:
+        axes.set_xlabel("class, most frequent first")
+    else:
+        axes.set_xticks(range(classes))
+        axes.set_xlabel("class")
+    axes.set_ylabel("images, % by the teacher")
+    axes.set_title(title)
+    axes.legend(fontsize="small")
+    write_atomically(path, lambda file: figure.savefig(file, dpi=130, format="png"))

@@ -1,0 +1,1 @@
+"""De-biased base models, which `train.msa --debias` trains."""
