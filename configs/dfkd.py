@@ -25,6 +25,11 @@ class ImageConfig:
     """Folder of unlabelled images for dfnd and mosaic; digits: patches of two photographs."""
     labels: str = ""
     """ImageNet: labels of validation files that lie in one folder."""
+    feed: Literal["auto", "device", "grain"] = "auto"
+    """The pool of dfnd and mosaic. device: it lives on the device; grain: it is read from disk,
+    batch by batch; auto: what fits."""
+    threads: int = 4
+    """Reading threads when the pool is read from disk."""
 
 
 @dataclass(frozen=True)
@@ -276,9 +281,7 @@ def presets(host: str) -> dict[str, DfkdConfig]:
     synthesis, optimizer = HOSTS[host], _OPTIMIZERS[host]
     # a pool is chosen once, so is its dictionary; else the images change with the student
     kdci = KdciConfig(first=0, every=0, ramp=0) if host == "dfnd" else KdciConfig()
-    cifar = DfkdConfig(
-        host=host, synthesis=synthesis, optimizer=optimizer, compensation=kdci, seeds=1
-    )
+    cifar = DfkdConfig(host=host, synthesis=synthesis, optimizer=optimizer, compensation=kdci)
     hundred = cifar
     if host == "dfnd":
         hundred = replace(cifar, synthesis=replace(synthesis, accuracy=0.7774))

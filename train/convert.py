@@ -5,7 +5,8 @@ weights is given):
 
 * weights of an image classifier (`.pth`, `.pt`, `.bin`, `.tar`, which need torch, or `.npz`,
   `.safetensors`) become Flax variables, `.safetensors` or `.npz`. Every weight must find its place
-  and every place its weight, else all that does not fit is listed and nothing is written;
+  and every place its weight, else all that does not fit is listed and nothing is written. An OUT
+  that ends in `.pth` or `.pt`, or `--to torch`, writes torch's names for `load_state_dict`;
 * a feature pickle becomes an `.npz` of plain arrays, cleaned. The result loads without unpickling
   anything, and its arrays are mapped from disk, so a set larger than memory can be fed from it.
 """
@@ -14,12 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import tyro
 
 from corrkd_jax.data import images, msa
 from corrkd_jax.data.variables import check_ending
+from corrkd_jax.data.weights import TORCH_ENDINGS
 from corrkd_jax.errors import InputError
 from train import cli, pretrained
 from train.progress import say
@@ -36,6 +39,8 @@ class ConvertOptions:
     trained_on: str = ""
     """Weights: data set whose usual normalisation the network was trained with, to be noted in
     the file; empty: whoever reads it takes that of the data at hand."""
+    to: Literal["flax", "torch"] = "flax"
+    """Weights: whose names the output has; .pth and .pt always have torch's."""
     word_vectors: str = ""
     """Features: word vectors in GloVe's text format, for layouts that hold words instead."""
     max_frames: int = 50
@@ -52,16 +57,18 @@ def main(argv: Sequence[str]) -> None:
         description=__doc__,
     )
     source, target = Path(names[0]), Path(names[1])
-    told = options.arch or options.classes or options.trained_on
-    torch = source.suffix.lower() in (".pth", ".pt", ".bin", ".tar", ".safetensors")
-    if told or torch or target.suffix == ".safetensors":
+    told = options.arch or options.classes or options.trained_on or options.to == "torch"
+    torch = source.suffix.lower() in (*TORCH_ENDINGS, ".bin", ".tar", ".safetensors")
+    if told or torch or target.suffix in (*TORCH_ENDINGS, ".safetensors"):
         _weights(source, target, options)
     else:
         _features(source, target, options)
 
 
 def _weights(source: Path, target: Path, options: ConvertOptions) -> None:
-    check_ending(target)
+    for_torch = options.to == "torch" or target.suffix in TORCH_ENDINGS
+    if not for_torch:
+        check_ending(target)
     if options.trained_on and options.trained_on not in images.NORMALIZATIONS:
         known = ", ".join(images.NORMALIZATIONS)
         raise InputError(f"--trained-on {options.trained_on}: no such data set; there are {known}")
@@ -74,7 +81,7 @@ def _weights(source: Path, target: Path, options: ConvertOptions) -> None:
                 f"network {model.channels}"
             )
         model = replace(model, normalization=normalization)
-    pretrained.save(target, model)
+    (pretrained.save_for_torch if for_torch else pretrained.save)(target, model)
     count = sum(x.size for x in jax.tree.leaves(model.variables["params"]))
     say(
         f"{target}: {model.network}, {model.classes} classes, {count:,} parameters; "

@@ -20,19 +20,28 @@ import numpy as np
 from configs.dfkd import POOLED, DfkdConfig, presets
 from corrkd_jax.data import images
 from corrkd_jax.errors import InputError
+from corrkd_jax.losses.selection import confidence
 from corrkd_jax.models.backbones import named
-from corrkd_jax.models.compensated import Compensated
 from train import cli, parallel
 from train.corrkd import compute_dtype
-from train.datafree import hosts
-from train.datafree import pictures as dfkd_pictures
-from train.datafree import report as dfkd_report
+from train.datafree import hosts, pictures, report, trained
 from train.datafree.arms import KDCI, arms
 from train.datafree.distilling import Distilling, DistillStage
 from train.datafree.hosts.host import latents
-from train.datafree.hosts.networks import Networks
+from train.datafree.hosts.networks import Networks, build_student
 from train.datafree.image_teacher import TeacherStage
-from train.datafree.inputs import Loaded, check, kept, load, prototypes, sets, turns_an_epoch
+from train.datafree.inputs import (
+    Loaded,
+    check,
+    feed_of,
+    kept,
+    load,
+    prototypes,
+    sets,
+    streamed,
+    surest,
+    turns_an_epoch,
+)
 from train.datafree.report import Results
 from train.engine import Pipeline, Track
 from train.inputs import lanes_for
@@ -70,19 +79,9 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
     name = loaded.teacher.network if loaded.teacher else config.training.network
     normalization = loaded.teacher and loaded.teacher.normalization
     generator, latent = hosts.build_generator(config, side, channels, axis_name, dtype)
-    kdci = config.compensation
     networks = Networks(
         teacher=named.build(name, classes, side, axis_name, dtype).network,
-        student=Compensated(
-            named.build(config.student, classes, side, axis_name, dtype).network,
-            classes,
-            kdci.site,
-            kdci.attention,
-            kdci.width,
-            kdci.start,
-            kdci.train_prediction,
-            kdci.prior_scale == "renormalize",
-        ),
+        student=build_student(config, classes, side, axis_name, dtype),
         generator=generator,
         normalization=normalization or images.NORMALIZATIONS[preset],
         latent=latent,
@@ -153,6 +152,9 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         lanes = lanes_for("vmap" if small else options.lanes)
         stages: list[Stage] = [owner.stage() for owner in owners]
         pipeline = Pipeline(stages, layout, lanes)
+        feed = feed_of(config, loaded, seeds)
+        if config.host == "dfnd" and streamed(config, loaded):
+            loaded = narrowed(config, student, loaded)
         data = sets(config, loaded)
         names = [arm.name for arm in rows]
         tracks = run(
@@ -161,13 +163,14 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
             seeds,
             names,
             workdir,
+            feed=feed,
             resume=options.resume,
             fused=options.fused,
             save_every=options.save_every,
         )
         results = judge(config, student, data["valid"], tracks, names, lanes)
         state: Distilling = tracks["student"].state
-        workdir.save_model({"variables": state.variables, "dictionary": state.dictionary._asdict()})
+        trained.save(workdir, loaded, student, names, state)
         if parallel.is_main():
             seconds = time.monotonic() - started
             facts = [
@@ -178,16 +181,30 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
                 "report",
             ]
             shown = examples(config, student, state)
-            text = dfkd_report.write(folder, preset, config, results, shown, facts)
+            text = report.write(folder, preset, config, results, shown, facts)
             say(text)
             if config.dump:
                 rows = state.pool.rows[0, names.index(KDCI) if KDCI in names else 0]
                 written = int(state.pool.written[0, 0])
-                dfkd_pictures.dump(Path(config.dump), dfkd_pictures.in_order(rows, written))
+                pictures.dump(Path(config.dump), pictures.in_order(rows, written))
             say(f"{folder / 'report.md'} ({seconds:.0f} s); {folder / METRICS} has every epoch")
         return results
     finally:
         workdir.close()
+
+
+def narrowed(config: DfkdConfig, student: DistillStage, loaded: Loaded) -> Loaded:
+    """The same with those images alone that DFND takes of a pool which stays on disk."""
+    networks = student.networks
+
+    @jax.jit
+    def ask(variables: Any, images: Any) -> Any:
+        return confidence(networks.teacher.apply(variables, networks.read(images))[0])
+
+    def sure(images: np.ndarray) -> np.ndarray:
+        return np.asarray(ask(loaded.teacher.variables, images))
+
+    return loaded._replace(pool=surest(config, loaded.pool, kept(config, loaded), sure))
 
 
 def judge(
@@ -234,8 +251,8 @@ def examples(config: DfkdConfig, student: DistillStage, state: Distilling) -> np
     first = jax.tree.map(lambda x: x[0, 0], state)
     if first.pool is not None:
         batch = config.synthesis.batch or config.optimizer.batch
-        rows = dfkd_pictures.in_order(first.pool.rows, int(first.pool.written))
-        return rows[:160] if len(rows) <= batch else dfkd_pictures.history(rows, batch)
+        rows = pictures.in_order(first.pool.rows, int(first.pool.written))
+        return rows[:160] if len(rows) <= batch else pictures.history(rows, batch)
     drawn = latents(jax.random.key(0), 160, student.networks)
     return np.asarray(student.networks.to_bytes(student.host.draw(first.own, drawn)))
 

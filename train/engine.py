@@ -156,7 +156,7 @@ class Pipeline:
         epoch: Array,
     ) -> Track:
         track = self.begin(track)
-        context = seen(data, context)
+        shown = seen(data, context)
         rows = data[stage.data]
         steps = self.steps(stage, data)
         own = stage.batch // self.layout.shards
@@ -169,7 +169,7 @@ class Pipeline:
         def body(track: Track, step: tuple[Array, Array]) -> tuple[Track, None]:
             number, index = step
             batch = jax.tree.map(lambda x: x[index], rows)
-            return self.step(stage, seed, track, batch, context, epoch, number), None
+            return self.step(stage, seed, track, batch, shown, epoch, number), None
 
         track, _ = lax.scan(body, track, (jnp.arange(steps), order))
         return self.finish(stage, seed, track, data, context, epoch, steps)
@@ -227,7 +227,8 @@ class Pipeline:
         state = track.state
         if stage.refresh is not None:
             key = jax.random.fold_in(_epoch_key(stage, seed, epoch), _REFRESH)
-            state = self._arms(stage, stage.refresh, 4)(state, data, key, context, epoch + 1)
+            shown = state, data, key, seen(data, context), epoch + 1
+            state = self._arms(stage, stage.refresh, 4)(*shown)
         track = track._replace(state=state)
         train = jax.tree.map(lambda total: total / steps, track.totals)
         history = jax.tree.map(partial(_record, epoch), track.history["train"], train)

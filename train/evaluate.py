@@ -25,6 +25,7 @@ from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
 from train import cli, corrkd, msa, report, results
 from train.batches import Rows
+from train.datafree import evaluate as datafree_evaluate
 from train.debiasing import evaluate as debias_evaluate
 from train.inputs import Inputs, lanes_for
 from train.progress import say
@@ -38,7 +39,7 @@ class EvaluateData:
     """Which file to evaluate on."""
 
     path: str = ""
-    """File to evaluate on; empty: the one that the run was trained on."""
+    """File to evaluate on, or folder of images; empty: the one that the run was trained on."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ def main(argv: Sequence[str]) -> None:
     else:
         folder = Path(argv.pop(0))
         if program_of(folder) == "quadruped":
-            from train.control import (
-                evaluate as quadruped_evaluate,  # brings a simulator, which others need not load
-            )
+            # brings a simulator, which others need not load
+            from train.control import evaluate as quadruped_evaluate
 
             quadruped_evaluate.main(folder, argv)
             return
@@ -78,8 +78,11 @@ def main(argv: Sequence[str]) -> None:
 
 def evaluate(folder: Path, options: EvaluateOptions) -> None:
     """Table, curve and predictions of a finished run."""
-    if program_of(folder) == "debias":
-        out = Path(options.out) if options.out else folder
+    program, out = program_of(folder), Path(options.out) if options.out else folder
+    if program == "dfkd":
+        datafree_evaluate.evaluate(folder, options.data.path, options.split, out)
+        return
+    if program == "debias":
         debias_evaluate.evaluate(folder, options.data.path, options.split, out)
         return
     run = load_run(folder)
@@ -90,7 +93,6 @@ def evaluate(folder: Path, options: EvaluateOptions) -> None:
     rows_of = inputs.sets[options.split]
     lanes = lanes_for("auto")
     rows, truth = msa.judge(config, inputs, run.models, run.arms, lanes, options.split)
-    out = Path(options.out) if options.out else folder
     out.mkdir(parents=True, exist_ok=True)
     seeds = [run.config.first_seed + i for i in range(run.config.seeds)]
     facts = [

@@ -1,8 +1,8 @@
 """`python -m train.export RUN OUT`: one trained network as serialized StableHLO.
 
 Writes `OUT/model.stablehlo` (for `jax.export.deserialize`; CPU, CUDA and TPU; any batch size),
-`OUT/metadata.json` and `OUT/README.md`, which says how to call it. The function takes features as
-they stand in the file: cleaning, scaling and padding are inside.
+`OUT/metadata.json` and `OUT/README.md`, which says how to call it. The function takes features or
+images as they stand in the file: cleaning, scaling and padding are inside.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ from jax import Array, export
 
 from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
-from train import cli, corrkd
+from train import cli, corrkd, pretrained
+from train.datafree import trained as datafree_trained
 from train.debiasing import trained as debias_trained
 from train.progress import say
 from train.trained import Exportable, Trained, load_run, program_of, seed_number, standardize
@@ -51,9 +52,13 @@ def main(argv: Sequence[str]) -> None:
 
 def run(folder: Path, out: Path, options: ExportOptions) -> None:
     """Write the export of one network of a finished run."""
-    if program_of(folder) == "debias":
+    program, weights = program_of(folder), None
+    if program == "debias":
         own = debias_trained.load_run(folder)
         chosen = debias_trained.exportable(own, options.arm, options.seed)
+    elif program == "dfkd":
+        distilled = datafree_trained.load_run(folder)
+        chosen, weights = datafree_trained.exportable(distilled, options.arm, options.seed)
     else:
         chosen = pick(load_run(folder), options)
     exported = build(chosen)
@@ -63,12 +68,11 @@ def run(folder: Path, out: Path, options: ExportOptions) -> None:
         raise InputError(f"{out}: cannot be made: {error.strerror}") from error
     blob = exported.serialize()
     write_atomically(out / "model.stablehlo", lambda file: file.write(blob))
-    arguments = {"features": chosen.shapes, **chosen.masks}
     metadata = {
         **chosen.facts,
         "run": folder.name,
-        "inputs": {name: _with_batch(shapes) for name, shapes in arguments.items()},
-        "dtypes": {"features": "float32", **dict.fromkeys(chosen.masks, "bool")},
+        "inputs": {name: _with_batch(shapes) for name, shapes in chosen.arguments.items()},
+        "dtypes": {name: _ARGUMENTS[name].dtype for name in chosen.arguments},
         "output": {"shape": ["batch", *chosen.output], "is": chosen.meaning},
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
@@ -77,6 +81,9 @@ def run(folder: Path, out: Path, options: ExportOptions) -> None:
     text = readme(f"{chosen.facts['method']}, run {folder.name}", chosen)
     write_text(out / "README.md", text)
     say(text)
+    if weights is not None:
+        pretrained.save(out / "student.safetensors", weights)
+        say(f"{out / 'student.safetensors'}: {weights.network}, for --teacher and train.convert")
     say(f"{out / 'model.stablehlo'}: {len(blob) / 1e6:.1f} MB")
 
 
@@ -109,8 +116,7 @@ def pick(trained: Trained, options: ExportOptions) -> Exportable:
     frames = {m: shape[:1] for m, shape in trained.shapes.items()}
     return Exportable(
         predict,
-        trained.shapes,
-        {"present": frames, "kept": frames},
+        {"features": trained.shapes, "present": frames, "kept": frames},
         [len(task.names), task.classes],
         "probabilities",
         {
@@ -133,8 +139,10 @@ def build(chosen: Exportable) -> export.Exported:
             return {name: specify(shape, dtype) for name, shape in shapes.items()}
         return jax.ShapeDtypeStruct((batch, *shapes), dtype)
 
-    arguments = [specify(chosen.shapes, np.float32)]
-    arguments += [specify(shapes, np.bool_) for shapes in chosen.masks.values()]
+    arguments = [
+        specify(shapes, np.dtype(_ARGUMENTS[name].dtype))
+        for name, shapes in chosen.arguments.items()
+    ]
     return export.export(jax.jit(chosen.function), platforms=("cpu", "cuda", "tpu"))(*arguments)
 
 
@@ -144,37 +152,72 @@ def _with_batch(shapes: Any) -> Any:
     return ["batch", *shapes]
 
 
-_MASKS = {
-    "present": (
-        "present = {m: np.ones(x.shape[:2], bool) for m, x in features.items()}  # False: padding",
+def _arrays(name: str, shapes: Any, dtype: str, comment: str = "") -> str:
+    """Code that makes an argument: zeros, or a mask that hides nothing."""
+    make, kind = ("ones", "bool") if dtype == "bool" else ("zeros", f"np.{dtype}")
+
+    def array(shape: Any) -> str:
+        return f"np.{make}(({', '.join(map(str, ['batch', *shape]))}), {kind})"
+
+    if not isinstance(shapes, dict):
+        return f"{name} = {array(shapes)}{comment}"
+    inner = "".join(f'    "{m}": {array(shape)},\n' for m, shape in shapes.items())
+    return f"{name} = {{{comment}\n{inner}}}"
+
+
+class Argument(NamedTuple):
+    """What an exported function takes, for whoever calls it."""
+
+    dtype: str
+    comment: str
+    note: str
+
+
+_ARGUMENTS = {
+    "features": Argument(
+        "float32",
+        "",
+        "* `features`: as they stand in the data file. Values that are not finite count as zero;\n"
+        "  scaling by the training statistics and clipping happen inside.",
+    ),
+    "present": Argument(
+        "bool",
+        "  # False: padding",
         "* `present`: False on padding, which is neither attended to nor averaged.",
     ),
-    "kept": (
-        "kept = {m: np.ones(x.shape[:2], bool) for m, x in features.items()}  # False: missing",
+    "kept": Argument(
+        "bool",
+        "  # False: missing",
         "* `kept`: False on frames that are missing. A whole missing modality is False in all its\n"
         "  frames; leave its `present` as the length it would have had.",
     ),
-    "content": (
-        'content = np.ones(features["text"].shape[:2], bool)  # True: a word that carries content',
+    "content": Argument(
+        "bool",
+        "  # True: a word that carries content",
         "* `content`: True on the words of the text that carry content, as the run's word list or\n"
         "  rule has them (`corrkd_jax.data.words`); the context term hides them.",
     ),
+    "images": Argument(
+        "uint8",
+        "",
+        "* `images`: pixels as they stand in the file; normalisation happens inside.",
+    ),
 }
+"""By name; every argument of every program's exported function."""
 
 
 def readme(name: str, chosen: Exportable) -> str:
     """How to call an exported function."""
-    arrays = "\n".join(
-        f'    "{m}": np.zeros((batch, {time}, {size}), np.float32),'
-        for m, (time, size) in chosen.shapes.items()
+    known = {name: _ARGUMENTS[name] for name in chosen.arguments}
+    code = "\n".join(
+        _arrays(name, shapes, known[name].dtype, known[name].comment)
+        for name, shapes in chosen.arguments.items()
     )
-    lines = "\n".join(_MASKS[mask][0] for mask in chosen.masks)
-    meanings = "\n".join(_MASKS[mask][1] for mask in chosen.masks)
+    notes = "\n".join(argument.note for argument in known.values())
     shape = ", ".join(map(str, ["batch", *chosen.output]))
-    arguments = ", ".join(["features", *chosen.masks])
     return f"""# {name}
 
-`model.stablehlo` is one function of raw features, for CPU, CUDA and TPU, at any batch size.
+`model.stablehlo` is one function of raw input, for CPU, CUDA and TPU, at any batch size.
 
 ```python
 import jax.export
@@ -182,16 +225,11 @@ import numpy as np
 
 model = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 batch = 4
-features = {{
-{arrays}
-}}
-{lines}
-{chosen.meaning} = model.call({arguments})  # [{shape}]
+{code}
+{chosen.meaning} = model.call({", ".join(chosen.arguments)})  # [{shape}]
 ```
 
-* `features`: as they stand in the data file. Values that are not finite count as zero; scaling by
-  the training statistics and clipping happen inside.
-{meanings}
+{notes}
 * `metadata.json` holds shapes, types, the meaning of the output and the network's settings.
 """
 

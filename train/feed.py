@@ -50,10 +50,10 @@ class Feed:
         first: int,
         last: int,
     ) -> dict[str, Track]:
-        """As `Pipeline.advance`; of each streamed set `data` holds one batch, for its shapes."""
+        """As `Pipeline.advance`; of each streamed set `data` holds a batch or more of its rows."""
         for number in range(first, last):
             stage, epoch = pipeline.where(number)
-            if stage.refresh is not None:
+            if stage.refresh is not None and stage.refresh_needs_all:
                 raise InputError(
                     f"{stage.name}: works on its whole training set between epochs; "
                     "--data.feed device"

@@ -11,10 +11,10 @@ import numpy as np
 
 from corrkd_jax.data.image_set import Normalization
 from corrkd_jax.data.variables import split_notes, write_variables
-from corrkd_jax.data.weights import read_weights
+from corrkd_jax.data.weights import read_weights, write_weights
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.backbones import lenet_table, named
-from corrkd_jax.models.torch_weights import Layer, to_flax
+from corrkd_jax.models.torch_weights import Layer, to_flax, to_torch
 
 _SIDES = {"cifar": 32, "imagenet": 224}
 
@@ -74,6 +74,18 @@ def save(path: str | Path, model: Pretrained) -> None:
         "normalization": model.normalization and model.normalization._asdict(),
     }
     write_variables(path, model.variables, notes)
+
+
+def save_for_torch(path: str | Path, model: Pretrained) -> None:
+    """Write a classifier under torch's names, `.pth`, `.safetensors` or `.npz`.
+
+    Raises:
+        InputError: torch has no such network, or the file cannot be written.
+    """
+    table = _table(model.network, model.side, {})
+    if not table:
+        raise InputError(f"{path}: a {model.network} has no original in torch")
+    write_weights(path, to_torch(model.variables, table))
 
 
 def _from_notes(

@@ -40,6 +40,8 @@ class Stage:
         refresh: `(state, data, key, context, epoch) -> state`, before the first epoch and after
             each, or None; it may see the whole of the run's data. `epoch` counts those behind,
             and is the same for all seeds and arms, so that a `lax.cond` on it stays one.
+        refresh_needs_all: whether `refresh` works on every row that it trains on, so that these
+            cannot be streamed; else a sample of them will do.
         hyper: tree of arrays with a leading axis of arms, traced scalars for each arm; None
             if the stage has no arms.
         validate_every: epochs from one look at the validation split to the next.
@@ -58,6 +60,7 @@ class Stage:
     select: Callable[[Tree], Tree]
     prepare: Callable[[Tree, Array, Context], Tree] = _unchanged
     refresh: Callable[[Tree, Tree, Array, Context, Array], Tree] | None = None
+    refresh_needs_all: bool = True
     hyper: Tree = None
     validate_every: int = 1
     limits: Mapping[str, float] = field(default_factory=dict)

@@ -176,20 +176,19 @@ def check_features(shapes: dict[str, tuple[int, int]], dataset: files.Dataset) -
 
 @dataclass(frozen=True)
 class Exportable:
-    """One trained model, ready to be written as a function of raw features.
+    """One trained model, ready to be written as a function of raw input.
 
     Attributes:
-        function: of `features`, then of the masks in their order.
-        shapes: modality -> (time, features).
-        masks: argument -> shape, or modality -> shape, without the batch; all bool.
+        function: of the arguments in their order.
+        arguments: name, which `train.export` knows, -> shape, or modality -> shape, without the
+            batch.
         output: shape of the result, without the batch.
         meaning: of the result.
         facts: for `metadata.json`.
     """
 
     function: Callable[..., Array]
-    shapes: dict[str, tuple[int, int]]
-    masks: dict[str, Any]
+    arguments: dict[str, Any]
     output: list[int]
     meaning: str
     facts: dict[str, Any]

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
+
+TORCH_ENDINGS = (".pth", ".pt")
+"""Of files that torch itself writes."""
 
 RESAVE = "save its weights alone with torch.save(model.state_dict(), FILE)"
 
@@ -49,6 +53,39 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     if all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): x for name, x in weights.items()}
     return weights
+
+
+def write_weights(path: str | Path, weights: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by torch name, for `module.load_state_dict`; whole or not at all.
+
+    Args:
+        path: `.npz`, `.safetensors`, or `.pth` or `.pt`, for which torch must be installed.
+        weights: torch names -> arrays.
+
+    Raises:
+        InputError: another ending, torch is absent, or the file cannot be written.
+    """
+    path = Path(path)
+    arrays = {name: np.ascontiguousarray(x) for name, x in weights.items()}
+    if path.suffix == ".npz":
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    elif path.suffix == ".safetensors":
+        import safetensors.numpy
+
+        blob = safetensors.numpy.save(arrays)
+        write_atomically(path, lambda file: file.write(blob))
+    elif path.suffix in TORCH_ENDINGS:
+        try:
+            import torch
+        except ImportError:
+            raise InputError(
+                f"{path}: writing it needs torch; install it, or choose .safetensors"
+            ) from None
+        tensors = {name: torch.from_numpy(x.copy()) for name, x in arrays.items()}
+        write_atomically(path, lambda file: torch.save(tensors, file))
+    else:
+        known = ", ".join((".safetensors", ".npz", *TORCH_ENDINGS))
+        raise InputError(f"{path}: give the output a name that ends in one of {known}")
 
 
 def _read_npz(path: Path) -> Mapping[str, np.ndarray]:

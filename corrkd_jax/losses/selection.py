@@ -9,6 +9,15 @@ from corrkd_jax.losses.classification import check_labels
 from corrkd_jax.losses.reduction import at_least_float32, reduce
 
 
+def confidence(logits: ArrayLike) -> Array:
+    """How sure a teacher is: the logarithm of its likeliest class's probability, `[pool]`.
+
+    Args:
+        logits: `[pool, classes]`, the teacher's.
+    """
+    return jnp.max(jax.nn.log_softmax(at_least_float32(logits)), axis=-1)
+
+
 def select_confident(logits: ArrayLike, count: int) -> Array:
     """The images of which a teacher is surest.
 
@@ -19,8 +28,7 @@ def select_confident(logits: ArrayLike, count: int) -> Array:
     Returns:
         `[count]` indices into the pool, surest first; of equals the earlier one first.
     """
-    doubt = -jnp.max(jax.nn.log_softmax(at_least_float32(logits)), axis=-1)
-    return jnp.argsort(doubt, stable=True)[:count]
+    return jnp.argsort(-confidence(logits), stable=True)[:count]
 
 
 def noise_matrix(free: ArrayLike, accuracy: ArrayLike) -> Array:

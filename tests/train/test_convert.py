@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from corrkd_jax.data import images, variables
+from corrkd_jax.data.weights import read_weights
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.backbones import LENET5, LeNet, lenet_table
 from corrkd_jax.models.backbones.named import build
@@ -84,6 +85,46 @@ def test_torch_file_and_its_logits(tmp_path):
     with torch.no_grad():
         expected, _ = twin(torch_images.channels_first(pixels))
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+
+def test_back_to_torch(tmp_path, small):
+    """What was distilled here is loaded there, strictly, and answers the same."""
+    torch = pytest.importorskip("torch")
+    from tests.models import torch_images
+
+    tree, _ = small
+    model = pretrained.Pretrained(SMALL, 3, 32, 3, jax.tree.map(lambda x: 0.1 * x**2, tree))
+    pretrained.save(tmp_path / "student.safetensors", model)
+    run(tmp_path / "student.safetensors", tmp_path / "student.pth")
+    twin = torch_images.WideResNet(3, 10, 1)
+    twin.load_state_dict(torch.load(tmp_path / "student.pth", weights_only=True), strict=True)
+    pixels = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    logits, _ = jax.jit(build(SMALL, 3).network.apply)(model.variables, pixels)
+    with torch.no_grad():
+        found, _ = twin.eval()(torch_images.channels_first(pixels))
+    np.testing.assert_allclose(found.numpy(), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+def test_torch_names_without_torch(tmp_path, small, ending):
+    tree, state = small
+    source, target = save(tmp_path / "cifar.npz", state), tmp_path / f"names{ending}"
+    run(source, target, "--to", "torch")
+    found = read_weights(target)
+    wanted = {k: x for k, x in state.items() if not k.endswith("num_batches_tracked")}
+    assert found.keys() == wanted.keys()
+    same(found, wanted)
+    same(pretrained.load(target).variables, tree)
+
+
+def test_torch_has_no_such_network(tmp_path):
+    network = build("mlp4", 3, 8).network
+    tree = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    model = pretrained.Pretrained("mlp4", 3, 8, 1, jax.tree.map(np.asarray, tree))
+    pretrained.save(tmp_path / "student.npz", model)
+    with pytest.raises(InputError, match=r"out\.pth: a mlp4 has no original in torch"):
+        run(tmp_path / "student.npz", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
 
 
 @pytest.mark.parametrize(
@@ -168,8 +209,8 @@ def test_bad_files(tmp_path, small):
     assert "batch_stats/norm/var: holds values that are not finite" in refused(tmp_path, path)
     path.write_bytes(path.read_bytes()[:-100])
     assert "not a whole .npz" in refused(tmp_path, path)
-    with pytest.raises(InputError, match=r"out\.pth: give the output a name that ends in"):
-        run(path, tmp_path / "out.pth", "--arch", SMALL)
+    with pytest.raises(InputError, match=r"out\.bin: give the output a name that ends in"):
+        run(path, tmp_path / "out.bin", "--arch", SMALL)
     # a file of its own whose variables are another network's
     tree = small[0]
     notes = {"network": "wrn16_1", "classes": 3, "side": 32, "channels": 3, "normalization": None}

@@ -1,6 +1,7 @@
 """The engine on a toy pipeline: cuts, lanes, devices, the best epoch, faults, streaming."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from corrkd_jax.errors import InputError
 from tests.train import toy
 from train import loop, parallel
-from train.engine import epoch_order, fault_of
+from train.engine import FROZEN, Pipeline, epoch_order, fault_of
 from train.feed import Feed
 from train.parallel import Layout
 from train.stage import looped, vectorized
@@ -337,6 +338,23 @@ def test_streaming_refuses_a_stage_that_needs_the_whole_set(sets):
     one_batch = {**sets, "train": feed.sets["train"].take(slice(16))}
     with pytest.raises(InputError, match=r"teacher: works on its whole .*--data.feed device"):
         loop.run(pipe, one_batch, SEEDS, ("plain", "soft"), feed=feed)
+
+
+def test_streaming_refreshes_from_a_sample_and_sees_weights_from_files(sets):
+    """The sample is all that `refresh` sees of the streamed set; here it is the whole of it."""
+
+    def refresh(state, data, key, context, epoch):
+        drift = jnp.mean(data["train"]["y"]) * context["file"]["factor"] + epoch
+        return {**state, "w": state["w"] + 1e-3 * drift}
+
+    pipe = toy.pipeline(ONE, refresh=refresh)
+    teacher, student = pipe.stages
+    pipe = Pipeline([replace(teacher, refresh_needs_all=False), student], ONE, looped)
+    sets = {**sets, FROZEN: {"file": {"factor": np.float32(2.0)}}}
+    resident = toy.train(pipe, sets, SEEDS)
+    feed = Feed({"train": toy.ToyRows(sets["train"])}, SEEDS, threads=1)
+    streamed = loop.run(pipe, sets, SEEDS, ("plain", "soft"), feed=feed)
+    assert_close(streamed, resident, 1e-6)
 
 
 def test_order_is_a_permutation_of_its_own_epoch_seed_and_stage():

@@ -99,6 +99,8 @@ class DistillStage:
             summarize=self.summarize,
             select=self.select,
             refresh=self.refresh,
+            # a sample of the pool serves for the dictionary
+            refresh_needs_all=False,
             hyper=jax.tree.map(
                 lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in rows)
             ),

@@ -1,8 +1,10 @@
 """Settings of a data-free distillation checked, its files read, and what follows from both."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grain
 import numpy as np
 
 from configs.dfkd import OUTSIDE, POOLED, TARGETED, DfkdConfig
@@ -10,9 +12,10 @@ from corrkd_jax.data import images
 from corrkd_jax.data.digits import read_patches
 from corrkd_jax.data.image_set import ImageSet
 from corrkd_jax.errors import InputError
-from train import cli, pretrained
+from train import cli, parallel, pretrained
 from train.engine import FROZEN
-from train.progress import say
+from train.feed import Feed
+from train.progress import Bar, say
 
 
 def check(preset: str, config: DfkdConfig) -> None:
@@ -36,6 +39,7 @@ def check(preset: str, config: DfkdConfig) -> None:
             "--compensation.width": kdci.width,
             "--compensation.images": kdci.images,
             "--skew": config.skew,
+            "--data.threads": config.data.threads,
         }
     )
     if config.skew != 1 and config.host not in TARGETED:
@@ -54,6 +58,12 @@ def check(preset: str, config: DfkdConfig) -> None:
             f"--compensation.first {kdci.first}: there would be no dictionary in "
             f"{chosen.epochs} epochs; choose an earlier one"
         )
+    if config.data.feed == "grain" and config.host not in OUTSIDE:
+        raise InputError(
+            f"--data.feed grain: {config.host} reads no pool; only {', '.join(OUTSIDE)} do"
+        )
+    if config.data.feed == "grain" and not config.teacher:
+        raise InputError("--data.feed grain: give the teacher's weights with --teacher FILE")
     if config.dump and config.host not in POOLED:
         raise InputError(f"--dump {config.dump}: {config.host} keeps no images")
     if config.dump and any(Path(config.dump).glob("*.png")):
@@ -190,6 +200,49 @@ def prototypes(config: DfkdConfig, classes: int, places: int) -> int:
     return count
 
 
+def streamed(config: DfkdConfig, loaded: Loaded) -> bool:
+    """Whether the pool is read from disk rather than put on the device."""
+    if loaded.pool is None or loaded.teacher is None or config.data.feed == "device":
+        return False
+    bytes_ = loaded.pool.nbytes + loaded.test.nbytes
+    return config.data.feed == "grain" or bytes_ > parallel.memory() / 2
+
+
+def surest(
+    config: DfkdConfig, pool: ImageSet, count: int, ask: Callable[[np.ndarray], np.ndarray]
+) -> ImageSet:
+    """Those images of a pool on disk of which the teacher is surest, in that order.
+
+    Args:
+        config: of the run.
+        pool: of the run.
+        count: how many.
+        ask: `[n, height, width, channels]` uint8 -> `[n]`, how sure the teacher is.
+    """
+    block = min(config.optimizer.batch, len(pool))
+    calls = -(-len(pool) // block)
+
+    def read(call: int) -> np.ndarray:
+        rows = np.minimum(np.arange(call * block, (call + 1) * block), len(pool) - 1)
+        return np.asarray(pool.images[rows])
+
+    options = grain.ReadOptions(config.data.threads, 2 * config.data.threads)
+    sure = []
+    with Bar(len(pool)) as bar:
+        for images in grain.MapDataset.range(calls).map(read).to_iter_dataset(options):
+            sure.append(ask(images))
+            bar.update(min(block * len(sure), len(pool)), "images of the pool")
+    order = np.argsort(-np.concatenate(sure)[: len(pool)], kind="stable")[:count]
+    return ImageSet(np.asarray(pool.images[order]), None, (), pool.source)
+
+
+def feed_of(config: DfkdConfig, loaded: Loaded, seeds: Sequence[int]) -> Feed | None:
+    """What reads a streamed pool batch by batch, for a host that passes over it."""
+    if config.host != "mosaic" or not streamed(config, loaded):
+        return None
+    return Feed({"pool": loaded.pool}, seeds, config.data.threads)
+
+
 def sets(config: DfkdConfig, loaded: Loaded) -> dict[str, Any]:
     """Data as the engine takes them."""
     rows = turns_an_epoch(config, loaded) * config.optimizer.batch
@@ -201,7 +254,12 @@ def sets(config: DfkdConfig, loaded: Loaded) -> dict[str, Any]:
     if loaded.train is not None:
         data["train"] = loaded.train.take()
     if loaded.pool is not None:
-        data["pool"] = loaded.pool.take()
+        rows = slice(None)
+        if config.host == "mosaic" and streamed(config, loaded):
+            count = max(config.optimizer.batch, config.compensation.images)
+            count = min(count, len(loaded.pool))
+            rows = np.random.default_rng(0).choice(len(loaded.pool), count, replace=False)
+        data["pool"] = loaded.pool.take(rows)
     if loaded.teacher is not None:
         data[FROZEN] = {"teacher": loaded.teacher.variables}
     return data

@@ -180,14 +180,16 @@ def exportable(run: Trained, row: str, seed: int) -> Exportable:
         return result if run.task.mode == "score" else jax.nn.softmax(result, axis=-1)
 
     shapes = run.shapes
-    masks: dict[str, Any] = {"present": {m: shape[:1] for m, shape in shapes.items()}}
+    arguments: dict[str, Any] = {
+        "features": shapes,
+        "present": {m: shape[:1] for m, shape in shapes.items()},
+    }
     if with_words:
-        masks["content"] = shapes["text"][:1]
+        arguments["content"] = shapes["text"][:1]
     is_score = run.task.mode == "score"
     return Exportable(
         predict,
-        shapes,
-        masks,
+        arguments,
         [run.task.classes],
         "score" if is_score else "probabilities",
         {

@@ -27,7 +27,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.widths):
             x = nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"hidden{i}")(x)
             norm = BatchNorm(self.axis_name, dtype=self.dtype, name=f"norm{i}")

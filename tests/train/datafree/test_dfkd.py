@@ -1,20 +1,26 @@
 """Data-free distillation: every host, the stage around them, resume, devices, bad input."""
 
+import csv
 import dataclasses
 import json
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs.dfkd import HOSTS, DfkdConfig, KdciConfig, StudentConfig, presets
 from corrkd_jax.data.image_set import ImageSet
+from corrkd_jax.data.images import read as read_images
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.backbones import named
+from tests.data import image_layouts as layouts
 from tests.train import toy
+from tests.train.test_convert import weights
 from tests.train.test_resume import Stopped, Stops
-from train import dfkd, loop, parallel, pretrained
+from train import dfkd, evaluate, export, loop, parallel, pretrained
+from train.datafree import inputs as dfkd_inputs
 from train.datafree import report as dfkd_report
 from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, TRAINED, arms
 from train.datafree.hosts.host import total
@@ -218,6 +224,57 @@ def test_stopped_and_continued(run, whole, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
 
 
+def streaming(host):
+    """A run whose pool stays on disk."""
+    chosen = config(host)
+    data = dataclasses.replace(chosen.data, feed="grain", threads=2)
+    return dataclasses.replace(chosen, data=data)
+
+
+def test_what_a_streamed_pool_leaves_on_the_device(loaded):
+    """A sample of the rows, none twice; whole batches of all of them come from disk."""
+    chosen = streaming("mosaic")
+    chosen = dataclasses.replace(
+        chosen, compensation=dataclasses.replace(chosen.compensation, images=30)
+    )
+    there = dfkd_inputs.sets(chosen, loaded)["pool"]["images"]
+    assert there.shape == (30, SIDE, SIDE, 1)
+    assert len(np.unique(there.reshape(30, -1), axis=0)) == 30
+    feed = dfkd_inputs.feed_of(chosen, loaded, (5,))
+    stage = owner_of(chosen, loaded).stage()
+    assert not stage.refresh_needs_all
+    assert feed.steps(stage) == dfkd_inputs.turns_an_epoch(chosen, loaded) == 80 // BATCH
+    resident = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, feed="auto"))
+    assert dfkd_inputs.feed_of(resident, loaded, (5,)) is None
+    assert len(dfkd_inputs.sets(resident, loaded)["pool"]["images"]) == 80
+
+
+def test_a_pool_on_disk_gives_the_images_that_the_device_would_choose(loaded):
+    chosen = streaming("dfnd")
+    owner = owner_of(chosen, loaded)
+    state, view = state_and_view(owner, loaded)
+    data = {"pool": jax.tree.map(jnp.asarray, loaded.pool.take())}
+    _, expected, _ = owner.host.call(state.own, view, KEY, data)
+    rows, pixels = [], loaded.pool.images
+
+    class Disk:
+        shape = pixels.shape
+
+        def __getitem__(self, index):
+            rows.append(len(pixels[index]))
+            return pixels[index]
+
+    on_disk = loaded._replace(pool=dataclasses.replace(loaded.pool, images=Disk()))
+    assert dfkd_inputs.streamed(chosen, on_disk)
+    narrowed = dfkd.narrowed(chosen, owner, on_disk)
+    assert max(rows[:-1]) == BATCH
+    np.testing.assert_array_equal(narrowed.pool.images, expected)
+    # what the host then takes of it is all of it, in the same order
+    data = jax.tree.map(jnp.asarray, dfkd_inputs.sets(chosen, narrowed))
+    _, again, _ = owner.host.call(state.own, view, KEY, data)
+    np.testing.assert_array_equal(again, expected)
+
+
 def test_results_and_gates(run, whole):
     """Accuracy of the last epoch is the history's; the gates wait for ten seeds."""
     _, data, names, owner = run
@@ -288,6 +345,9 @@ class TestBadInput:
         assert "--student lenet5: images must be" in refused("--student", "lenet5", *out)
         assert "no such rows" in refused("--arms", "none", *out)
         assert "no such network" in refused("--student", "resnet9", *out)
+        assert "deepinv reads no pool" in refused("--data.feed", "grain", *out)
+        grain = ("--host", "mosaic", "--data.feed", "grain")
+        assert "--data.feed grain: give the teacher's" in refused(*grain, *out)
         few = refused("--host", "dfnd", "--synthesis.select", 9999, *out)
         assert "photographs has only" in few
         assert not (tmp_path / "run").exists()
@@ -347,5 +407,69 @@ def test_the_program(tmp_path, capsys):
     assert len(list((tmp_path / "dump").glob("*.png"))) == 200
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
+    _evaluated(tmp_path, figures)
+    _exported(tmp_path)
     kd = [[r["train_kd"] for r in rows if r.get("arm") == arm] for arm in (BALANCED, ALONE, KDCI)]
     assert np.all(np.array(kd)[:, 1] < np.array(kd)[:, 0])
+
+
+def _evaluated(folder, figures):
+    """The same students on the same images: the report's accuracies, and one line an answer."""
+    evaluate.main([str(folder / "run")])
+    found = json.loads((folder / "run" / "evaluation.json").read_text())
+    for name in (BALANCED, ALONE, KDCI, RANDOM):
+        for mode in ("keep", "drop"):
+            np.testing.assert_allclose(
+                found[name][mode]["accuracy"], figures[name][mode]["accuracy"], atol=1e-6
+            )
+            np.testing.assert_allclose(
+                found[name][mode]["by_class"], figures[name][mode]["by_class"], atol=1e-6
+            )
+    with pytest.raises(InputError, match="--split valid: sets of images have train and test"):
+        evaluate.main([str(folder / "run"), "--split", "valid"])
+
+
+def _exported(folder):
+    """The exported function and the student's weights say what `predictions.csv` says."""
+    export.main([str(folder / "run"), str(folder / "out"), "--seed", "1"])
+    lines = csv.DictReader((folder / "run" / "predictions.csv").open())
+    lines = [r for r in lines if (r["arm"], r["seed"]) == (KDCI, "1")]
+    test = read_images("digits", "", "test")
+    model = jax.export.deserialize(bytearray((folder / "out" / "model.stablehlo").read_bytes()))
+    said = np.asarray(model.call(test.images))
+    assert [str(k) for k in said.argmax(-1)] == [r["drop"] for r in lines]
+    np.testing.assert_allclose(said.max(-1), [float(r["p_drop"]) for r in lines], atol=1e-4)
+    student = pretrained.load(folder / "out" / "student.safetensors")
+    network = named.build(student.network, 10, 8).network
+    logits, _ = network.apply(student.variables, test.images / np.float32(test.white))
+    np.testing.assert_allclose(jax.nn.softmax(logits), said, atol=1e-5)
+    kept = [str(folder / "run"), str(folder / "kept"), "--seed", "1", "--arm", "KDCI, kept"]
+    export.main(kept)
+    model = jax.export.deserialize(bytearray((folder / "kept" / "model.stablehlo").read_bytes()))
+    kept = np.asarray(model.call(test.images[:50])).max(-1)
+    np.testing.assert_allclose(kept, [float(r["p_keep"]) for r in lines[:50]], atol=1e-4)
+    assert not (folder / "kept" / "student.safetensors").exists()
+    with pytest.raises(InputError, match="--arm CMI: the run has host, balanced; host; KDCI"):
+        export.main([str(folder / "run"), str(folder / "none"), "--arm", "CMI"])
+
+
+def test_cifar_from_its_files(tmp_path):
+    """The published layouts of data and teacher, one epoch of the smallest networks."""
+    root, state = tmp_path / "data", weights("wrn10_1", 10)[1]
+    layouts.cifar10(root, layouts.pixels(12, 32))
+    np.savez(tmp_path / "teacher.npz", **{k: 0.1 * np.square(x) for k, x in state.items()})
+    dfkd.main(
+        [
+            *("cifar10", "--host", "fast", "--data.root", str(root), "--student", "wrn10_1"),
+            *("--teacher", str(tmp_path / "teacher.npz"), "--kdci", "--devices", "1"),
+            *("--seeds", "1", "--optimizer.epochs", "1", "--optimizer.steps", "1"),
+            *("--optimizer.batch", "4", "--synthesis.steps", "1", "--synthesis.warmup", "0"),
+            *("--synthesis.latent", "4", "--synthesis.widths", "4", "4", "4"),
+            *("--compensation.prototypes", "2", "--compensation.first", "0"),
+            *("--workdir", str(tmp_path / "run")),
+        ]
+    )
+    assert "test, 2 test images" in (tmp_path / "run" / "report.md").read_text()
+    evaluate.main([str(tmp_path / "run"), "--data.path", str(root), "--out", str(tmp_path / "on")])
+    lines = list(csv.DictReader((tmp_path / "on" / "predictions.csv").open()))
+    assert [r["true"] for r in lines[:2]] == ["class 9", "class 8"]

@@ -11,7 +11,7 @@ from jax import Array
 from configs.dfkd import DfkdConfig
 from corrkd_jax.data.image_set import Normalization
 from corrkd_jax.losses import synthesis
-from corrkd_jax.models.backbones import BN_INPUTS
+from corrkd_jax.models.backbones import BN_INPUTS, named
 from corrkd_jax.models.compensated import Answer, Compensated
 from train.datafree import ring
 from train.stage import Tree
@@ -87,6 +87,23 @@ class Networks:
     def read(self, images: Array, white: float = 255.0) -> Array:
         """Pixels `uint8` as networks see them."""
         return self.normalized(images.astype(jnp.float32) / white)
+
+
+def build_student(
+    config: DfkdConfig, classes: int, side: int, axis_name: str | None, dtype: Any
+) -> Compensated:
+    """The student of a configuration, with its compensation."""
+    kdci = config.compensation
+    return Compensated(
+        named.build(config.student, classes, side, axis_name, dtype).network,
+        classes,
+        kdci.site,
+        kdci.attention,
+        kdci.width,
+        kdci.start,
+        kdci.train_prediction,
+        kdci.prior_scale == "renormalize",
+    )
 
 
 @dataclass(frozen=True)

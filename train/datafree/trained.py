@@ -1,0 +1,216 @@
+"""A finished data-free distillation, brought back for `train.evaluate` and `train.export`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from configs.dfkd import DfkdConfig
+from corrkd_jax.data.image_set import ImageSet, Normalization
+from corrkd_jax.errors import InputError
+from corrkd_jax.models.compensated import Compensated
+from train.corrkd import compute_dtype
+from train.datafree.arms import ALONE, KDCI
+from train.datafree.distilling import Distilling, DistillStage, Selected
+from train.datafree.hosts.networks import Dictionary, build_student
+from train.datafree.inputs import Loaded
+from train.pretrained import Pretrained
+from train.trained import FACTS, Exportable, seed_number
+from train.workdir import CONFIG, Workdir, config_from, load_model, read_config
+
+KEPT = ", kept"
+"""Ends the name of an export whose compensation stays."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Students of a run, at its last epoch.
+
+    Attributes:
+        preset: it was made from.
+        config: of the run.
+        arms: names of the rows.
+        classes: names of the classes.
+        side: of images.
+        channels: of images.
+        white: value of a pixel that means 1.0.
+        normalization: what teacher and student were shown.
+        chosen: all that inference needs; leading axes seeds, arms.
+    """
+
+    preset: str
+    config: DfkdConfig
+    arms: tuple[str, ...]
+    classes: tuple[str, ...]
+    side: int
+    channels: int
+    white: int
+    normalization: Normalization
+    chosen: Selected
+
+    @property
+    def network(self) -> Compensated:
+        """The student."""
+        dtype = compute_dtype(self.config.dtype)
+        return build_student(self.config, len(self.classes), self.side, None, dtype)
+
+    def read(self, images: Array) -> Array:
+        """Pixels `uint8` as the student sees them."""
+        mean, std = (jnp.asarray(x) for x in self.normalization)
+        return (images.astype(jnp.float32) / self.white - mean) / std
+
+    def check(self, images: ImageSet) -> None:
+        """Refuse images that the students were not made for.
+
+        Raises:
+            InputError: names the source and what differs.
+        """
+        shape = (self.side, self.side, self.channels)
+        if images.images.shape[1:] != shape:
+            raise InputError(
+                f"{images.source}: images are {images.images.shape[1:]}, the run's are {shape}"
+            )
+        if images.classes != self.classes:
+            known = set(self.classes)
+            other = [name for name in images.classes if name not in known]
+            what = f", such as {other[0]}" if other else ""
+            raise InputError(
+                f"{images.source}: its {len(images.classes)} classes are not the run's "
+                f"{len(self.classes)}{what}"
+            )
+
+
+def save(
+    workdir: Workdir, loaded: Loaded, student: DistillStage, arms: Sequence[str], state: Distilling
+) -> None:
+    """Write the students of the last epoch and what they expect; leading axes seeds, arms."""
+    workdir.save_model(student.select(state))
+    networks = student.networks
+    facts = {
+        "arms": list(arms),
+        "classes": list(loaded.test.classes),
+        "side": networks.side,
+        "channels": networks.channels,
+        "white": loaded.test.white,
+        "normalization": networks.normalization._asdict(),
+        "dictionary": list(state.dictionary.confounders.shape[-2:]),
+    }
+    workdir.write(FACTS, json.dumps(facts, indent=2) + "\n")
+
+
+def load_run(folder: Path) -> Trained:
+    """Bring back a finished run.
+
+    Raises:
+        InputError: no such run, an unfinished one, or one of another version.
+    """
+    saved = read_config(folder)
+    if not isinstance(saved, dict) or saved.pop("program", None) != "dfkd":
+        raise InputError(f"{folder / CONFIG}: not a run of train.dfkd")
+    preset = str(saved.pop("preset", ""))
+    config = config_from(DfkdConfig, saved, str(folder / CONFIG))
+    path = folder / FACTS
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        size = facts["dictionary"]
+        run = Trained(
+            preset,
+            config,
+            tuple(facts["arms"]),
+            tuple(facts["classes"]),
+            int(facts["side"]),
+            int(facts["channels"]),
+            int(facts["white"]),
+            Normalization(**{k: tuple(x) for k, x in facts["normalization"].items()}),
+            Selected({}, Dictionary(jnp.zeros(size), jnp.zeros(size[0]), jnp.int32(0)), 0.0),
+        )
+    except FileNotFoundError:
+        raise InputError(f"{folder}: not finished yet; continue it with --resume") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged: {error!r}") from error
+    return replace(run, chosen=load_model(folder, _like(run)))
+
+
+def _like(run: Trained) -> Selected:
+    """Zeros with the shapes of what the run saved."""
+    image = jnp.zeros((2, run.side, run.side, run.channels))
+    dictionary = run.chosen.dictionary
+    variables = jax.eval_shape(
+        run.network.init, jax.random.key(0), image, dictionary.confounders, dictionary.prior
+    )
+    one = Selected(variables, dictionary, jnp.zeros(()))
+    lanes = (run.config.seeds, len(run.arms))
+    return jax.tree.map(lambda x: np.zeros((*lanes, *x.shape), x.dtype), one)
+
+
+def rows_of(run: Trained) -> list[str]:
+    """What can be exported: every arm's student alone, and those with their compensation."""
+    own = [] if run.config.compensation.site == "penultimate" else list(run.arms)
+    return own + [name + KEPT for name in run.arms]
+
+
+def exportable(run: Trained, row: str, seed: int) -> tuple[Exportable, Pretrained | None]:
+    """One student of a run as a function of raw images, and its weights.
+
+    Args:
+        run: as brought back.
+        row: of `rows_of`; empty: KDCI's, or the only one's, as it is deployed: without the
+            compensation unless it acts on features.
+        seed: 0: the first of the run.
+
+    Returns:
+        The function, and the student as a classifier of its own; None where the compensation
+        stays.
+
+    Raises:
+        InputError: the run has no such row or seed.
+    """
+    number = seed_number(seed, run.config.first_seed, run.config.seeds)
+    if not row:
+        row = next((name for name in (KDCI, ALONE) if name in run.arms), run.arms[0])
+        row += "" if row in rows_of(run) else KEPT
+    if row not in rows_of(run):
+        raise InputError(f"--arm {row}: the run has {'; '.join(rows_of(run))}")
+    name = row.removesuffix(KEPT)
+    kept, arm = row != name, run.arms.index(name)
+    variables, (confounders, prior, _), strength = jax.tree.map(
+        lambda x: jnp.asarray(x[number, arm]), run.chosen
+    )
+
+    def predict(images: Array) -> Array:
+        answer = run.network.apply(variables, run.read(images), confounders, prior, strength)
+        return jax.nn.softmax(answer.logits if kept else answer.plain, axis=-1)
+
+    weights = None
+    if not kept:
+        own = {part: tree["backbone"] for part, tree in variables.items() if "backbone" in tree}
+        weights = Pretrained(
+            run.config.student,
+            len(run.classes),
+            run.side,
+            run.channels,
+            jax.tree.map(np.asarray, own),
+            run.normalization,
+        )
+    chosen = Exportable(
+        predict,
+        {"images": (run.side, run.side, run.channels)},
+        [len(run.classes)],
+        "probabilities",
+        {
+            "method": f"{run.config.host}: {row}",
+            "preset": run.preset,
+            "seed": run.config.first_seed + number,
+            "classes": list(run.classes),
+            "student": run.config.student,
+            "white": run.white,
+            "normalization": run.normalization._asdict(),
+            "compensation": asdict(run.config.compensation),
+        },
+    )
+    return chosen, weights
