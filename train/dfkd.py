@@ -46,7 +46,7 @@ from train.datafree.report import Results
 from train.engine import Pipeline, Track
 from train.inputs import lanes_for
 from train.loop import run
-from train.progress import say
+from train.progress import Bar, say
 from train.stage import Lanes, Stage, vectorized
 from train.workdir import METRICS, Workdir, fresh_folder
 
@@ -155,6 +155,9 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         feed = feed_of(config, loaded, seeds)
         if config.host == "dfnd" and streamed(config, loaded):
             loaded = narrowed(config, student, loaded)
+        told = None
+        if loaded.teacher is not None:
+            told = np.array([teacher_accuracy(student.networks, loaded)])
         data = sets(config, loaded)
         names = [arm.name for arm in rows]
         tracks = run(
@@ -169,6 +172,8 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
             save_every=options.save_every,
         )
         results = judge(config, student, data["valid"], tracks, names, lanes)
+        if told is not None:
+            results = dataclasses.replace(results, teacher=told)
         state: Distilling = tracks["student"].state
         trained.save(workdir, loaded, student, names, state)
         if parallel.is_main():
@@ -205,6 +210,34 @@ def narrowed(config: DfkdConfig, student: DistillStage, loaded: Loaded) -> Loade
         return np.asarray(ask(loaded.teacher.variables, images))
 
     return loaded._replace(pool=surest(config, loaded.pool, kept(config, loaded), sure))
+
+
+def teacher_accuracy(networks: Networks, loaded: Loaded) -> float:
+    """Share of the test images on which a teacher from a file is right; says so if few."""
+
+    @jax.jit
+    def right(variables: Any, rows: Any) -> Any:
+        logits, _ = networks.teacher.apply(
+            variables, networks.read(rows["images"], loaded.test.white)
+        )
+        return jnp.sum(jnp.argmax(logits, axis=-1) == rows["labels"])
+
+    test, block, found = loaded.test, 256, 0
+    with Bar(len(test)) as bar:
+        for first in range(0, len(test), block):
+            # images without a label fill the last block up
+            rows = test.take(np.minimum(np.arange(first, first + block), len(test) - 1))
+            rows["labels"][len(test) - first :] = -1
+            found += int(right(loaded.teacher.variables, rows))
+            bar.update(min(first + block, len(test)), "images shown to the teacher")
+    accuracy, chance = found / len(test), 1 / len(test.classes)
+    if accuracy < 2 * chance:
+        say(
+            f"the teacher is right on {accuracy:.1%} of {test.source}, chance is {chance:.1%}: was "
+            "it trained on these classes, and with this normalisation? (train.convert notes "
+            "another with --trained-on)"
+        )
+    return accuracy
 
 
 def judge(

@@ -105,6 +105,12 @@ def _from_notes(
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: its notes are not those of train.convert ({error})") from error
+    told = found.normalization
+    if told is not None and any(len(x) != found.channels for x in told):
+        raise InputError(
+            f"{path}: normalisation is of {len(told.mean)} and {len(told.std)} channels, the "
+            f"network takes {found.channels}; convert it again"
+        )
     if network and network != found.network:
         raise InputError(f"{path}: is a {found.network}, not a {network}")
     wanted = {_slashed(place): x.shape for place, x in _leaves(_shapes(found))}

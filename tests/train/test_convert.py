@@ -216,6 +216,10 @@ def test_bad_files(tmp_path, small):
     notes = {"network": "wrn16_1", "classes": 3, "side": 32, "channels": 3, "normalization": None}
     variables.write_variables(tmp_path / "own.npz", tree, notes)
     assert "does not fit a wrn16_1: " in refused(tmp_path, tmp_path / "own.npz")
+    grey = {"mean": [0.5], "std": [0.5]}
+    notes = {**notes, "network": SMALL, "normalization": grey}
+    variables.write_variables(tmp_path / "own.npz", tree, notes)
+    assert "of 1 and 1 channels, the network takes 3" in refused(tmp_path, tmp_path / "own.npz")
     variables.write_variables(tmp_path / "own.npz", tree, {"network": SMALL})
     assert "its notes are not those of train.convert" in refused(tmp_path, tmp_path / "own.npz")
     model = pretrained.Pretrained(SMALL, 3, 32, 3, tree)

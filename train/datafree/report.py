@@ -31,7 +31,7 @@ class Results:
         best: mode -> `[seeds, arms]`, accuracy at its best epoch on the test set.
         histogram: `[seeds, arms, classes]`, shares of classes among the substitution data.
         losses: metric -> `[seeds, arms, epochs]`, of training.
-        teacher: `[seeds]`, its accuracy, or None if it came from a file.
+        teacher: its accuracy, `[seeds]`, or `[1]` of one from a file; None: not known.
     """
 
     names: tuple[str, ...]

@@ -275,6 +275,24 @@ def test_a_pool_on_disk_gives_the_images_that_the_device_would_choose(loaded):
     np.testing.assert_array_equal(again, expected)
 
 
+def test_how_good_a_teacher_from_a_file_is(loaded, capsys):
+    """Right where the labels are its own answers, whatever fills the last block up; else warned."""
+    networks = owner_of(config("fast"), loaded).networks
+    test = images(300)
+    logits, _ = networks.teacher.apply(
+        loaded.teacher.variables, networks.read(jnp.asarray(test.images))
+    )
+    own = np.asarray(jnp.argmax(logits, axis=-1), np.int32)
+    agreed = loaded._replace(test=dataclasses.replace(test, labels=own))
+    capsys.readouterr()
+    assert dfkd.teacher_accuracy(networks, agreed) == 1.0
+    assert not capsys.readouterr().out
+    wrong = np.where(np.arange(300) < 30, own, (own + 1) % CLASSES).astype(np.int32)
+    agreed = loaded._replace(test=dataclasses.replace(test, labels=wrong))
+    assert dfkd.teacher_accuracy(networks, agreed) == 0.1
+    assert "right on 10.0% of test images, chance is 33.3%" in capsys.readouterr().out
+
+
 def test_results_and_gates(run, whole):
     """Accuracy of the last epoch is the history's; the gates wait for ten seeds."""
     _, data, names, owner = run
