@@ -72,6 +72,8 @@ class DebiasOptimizerConfig:
     """Learning rate over the run; cosine ends at zero."""
     choose: Literal["best", "last"] = "best"
     """Epoch that is kept: the one of least validation loss, or the last."""
+    grouped: bool = True
+    """Parts of a model learn at their published multiples of the rate; off: all at the rate."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,17 @@ SMALL_SUBJECTS: dict[str, dict[str, Any]] = {
 MISA_WEIGHTS = {"mosei": (0.3, 0.8, 1.0)}
 """Weights of difference, similarity and reconstruction by preset; elsewhere MOSI's (0.1, 0.3, 1).
 """
+
+RATES: dict[str, dict[str, float]] = {
+    "self_mm": {"sequence_audio": 5.0, "sequence_vision": 5.0, "text_encoder": 0.05},
+}
+"""Multiples of the learning rate by model and part of it: MMSA's for MOSI (5e-3, 5e-3, 5e-5, 1e-3).
+"""
+
+PRESET_RATES: dict[tuple[str, str], dict[str, float]] = {
+    ("mosei", "self_mm"): {"sequence_vision": 0.1},
+}
+"""What a preset has otherwise, by preset and model."""
 
 _PLANTED = DebiasConfig(
     small=True,

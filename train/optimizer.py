@@ -1,6 +1,7 @@
 """Optimizers with a traced learning rate, so that rates can be arms of one program."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -48,9 +49,30 @@ def momentum(
     return optax.chain(*steps, optax.add_decayed_weights(decay), optax.trace(kept))
 
 
-def descend(params: Any, direction: Any, rate: Array, decay: float = 0.0) -> Any:
-    """`params - rate * (direction + decay * params)`, leaf by leaf."""
-    return jax.tree.map(lambda p, d: p - rate * (d + decay * p), params, direction)
+def descend(
+    params: Any,
+    direction: Any,
+    rate: Array,
+    decay: float = 0.0,
+    factors: Mapping[str, float] | None = None,
+) -> Any:
+    """`params - rate * (direction + decay * params)`, leaf by leaf.
+
+    Args:
+        params: tree of parameters.
+        direction: of the same form.
+        rate: learning rate.
+        decay: weight decay, apart from the gradient.
+        factors: multiples of the rate by the name of a part, wherever in the tree it stands; 1
+            for all others.
+    """
+    factors = factors or {}
+
+    def step(path: tuple, p: Array, d: Array) -> Array:
+        own = math.prod(factors.get(getattr(key, "key", None), 1.0) for key in path)
+        return p - own * rate * (d + decay * p)
+
+    return jax.tree.map_with_path(step, params, direction)
 
 
 def schedule(kind: str, step: Array, total: int) -> Array:

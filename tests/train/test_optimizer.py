@@ -37,3 +37,21 @@ def test_schedules():
     np.testing.assert_allclose(half, [1, 0.5, 0], atol=1e-6)
     with pytest.raises(ValueError, match="schedule is"):
         optimizer.schedule("linear", steps, 10)
+
+
+def test_parts_learn_at_multiples_of_the_rate():
+    torch = pytest.importorskip("torch")
+    names = (("audio", "w"), ("base", "audio"), ("other", "w"))
+    theirs = {name: torch.nn.Parameter(torch.tensor([1.0, -2.0])) for name in names}
+    sgd = torch.optim.SGD(
+        [{"params": [p], "lr": 0.5 if "audio" in name else 0.1} for name, p in theirs.items()],
+        weight_decay=0.1,
+    )
+    params = {top: {inner: jnp.array([1.0, -2.0])} for top, inner in names}
+    direction = {top: {inner: jnp.array([0.3, 0.4])} for top, inner in names}
+    for parameter in theirs.values():
+        parameter.grad = torch.tensor([0.3, 0.4])
+    sgd.step()
+    found = optimizer.descend(params, direction, jnp.float32(0.1), 0.1, {"audio": 5.0})
+    for (top, inner), expected in theirs.items():
+        np.testing.assert_allclose(found[top][inner], expected.detach(), rtol=1e-6)

@@ -12,7 +12,14 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from configs.debias import MISA_WEIGHTS, SMALL, SMALL_SUBJECTS, DebiasConfig
+from configs.debias import (
+    MISA_WEIGHTS,
+    PRESET_RATES,
+    RATES,
+    SMALL,
+    SMALL_SUBJECTS,
+    DebiasConfig,
+)
 from corrkd_jax import losses
 from corrkd_jax.causal import random_dictionary, subject_dictionary
 from corrkd_jax.errors import InputError
@@ -295,6 +302,14 @@ class BaseStage:
     def _has_tables(self) -> bool:
         return self.config.model == "self_mm" and self.task.mode == "score"
 
+    @property
+    def _factors(self) -> dict[str, float]:
+        """Multiples of the learning rate by part of the model."""
+        if not self.config.optimizer.grouped:
+            return {}
+        own = PRESET_RATES.get((self.preset, self.config.model), {})
+        return RATES.get(self.config.model, {}) | own
+
     def init(self, key: Array, batch: Tree, hyper: Hyper, context: Context) -> Training:
         """Fresh parameters; the dictionary and the tables are filled by `refresh`."""
         dictionary = None
@@ -369,7 +384,7 @@ class BaseStage:
         direction, tx_state = tx.update(gradients, state.optimizer, params)
         total = chosen.epochs * self.steps
         rate = state.hyper.rate * optimizer.schedule(chosen.schedule, state.step, total)
-        params = optimizer.descend(params, direction, rate, chosen.decay)
+        params = optimizer.descend(params, direction, rate, chosen.decay, self._factors)
         tables = state.tables
         if self._has_tables:
             tables = losses.update_tables(

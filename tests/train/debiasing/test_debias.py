@@ -10,13 +10,20 @@ import jax.export
 import numpy as np
 import pytest
 
-from configs.debias import DebiasConfig, McisConfig
+from configs.debias import DebiasConfig, DebiasOptimizerConfig, McisConfig
 from corrkd_jax.data import msa as files
 from corrkd_jax.data import planted_bias, planted_subjects
 from corrkd_jax.errors import InputError
 from train import evaluate, export, msa
 from train.debiasing import counterfactual, debias
-from train.debiasing.basemodel import MODELS, OWN, build_model, network_options
+from train.debiasing.basemodel import (
+    MODELS,
+    OWN,
+    BaseStage,
+    arms,
+    build_model,
+    network_options,
+)
 from train.debiasing.counterfactual import BOTH, CONTEXT, LABEL, VANILLA, Outputs
 from train.protocol import Task
 from train.results import Truth
@@ -151,6 +158,35 @@ def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path):
     for name in ("results.json", "report.md"):
         (tmp_path / "run" / name).unlink()
     assert run(tmp_path / "run", *given, "--resume") == whole
+
+
+@pytest.mark.parametrize(
+    ("preset", "grouped", "factors"),
+    [("mosi", True, (5, 5, 1)), ("mosei", True, (5, 0.1, 1)), ("mosi", False, (1, 1, 1))],
+)
+def test_self_mm_learns_by_groups(preset, grouped, factors):
+    """Adam's first step is as long as the rate of its part: MMSA's for audio, vision, the rest."""
+    chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, grouped=grouped)
+    config = DebiasConfig(model="self_mm", small=True, optimizer=chosen)
+    task = Task("classes", 2, ("sentiment",))
+    stage = BaseStage(config, preset, task, build_model(config, task), 0, 1, None)
+    random = np.random.default_rng(0)
+    batch = {
+        "inputs": {m: random.normal(size=(4, 3, 5)) for m in ("text", "audio", "vision")},
+        "valid": {m: np.ones((4, 3), bool) for m in ("text", "audio", "vision")},
+        "labels": np.array([[0], [1], [1], [0]]),
+        "label_weight": np.ones((4, 1), np.float32),
+        "row": np.ones(4, np.float32),
+    }
+    hyper = jax.tree.map(np.float32, arms(config, 0)[0].hyper)
+    before = stage.init(jax.random.key(0), batch, hyper, {})
+    after, _ = jax.jit(stage.step)(before, batch, jax.random.key(1))
+    moved = jax.tree.map(
+        lambda x, y: np.abs(x - y).max(), before.variables["params"], after.variables["params"]
+    )
+    for part, factor in zip(("sequence_audio", "sequence_vision", "fusion"), factors, strict=True):
+        longest = max(jax.tree.leaves(moved[part]))
+        np.testing.assert_allclose(longest, factor * 1e-3, rtol=0.02)
 
 
 def test_heads_of_all_arms_are_alike(small_file):
