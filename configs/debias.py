@@ -14,6 +14,12 @@ class DebiasDataConfig(SourceConfig):
     """score: regression; binary: score > 0; ternary: its sign; seven: rounded; classes: own."""
     subjects: str = ""
     """subjects.csv with video_id,subject_id; empty: the video of an id is its subject."""
+    leave_out: str = ""
+    """Subjects, separated by commas, who are the test split; empty: the file's own split."""
+    validate_on: str = ""
+    """Subjects of the validation split with leave_out; empty: about a fifth of the other rows."""
+    folds: int = 0
+    """Deal all subjects into this many folds and test on number fold of them; 0: no."""
     clusters: int = 0
     """Strata of the dictionary by k-means on mean features instead of subjects; 0: subjects."""
 

@@ -20,6 +20,10 @@ class SourceConfig:
     """Scaled features are clipped to plus and minus this."""
     max_frames: int = 50
     """Longest sequence taken from layouts of variable length."""
+    context: bool = False
+    """UR-FUNNY: the sentences before the punchline begin each sequence."""
+    fold: int = 0
+    """MUStARD: a fold of split_indices.p, from 1; 0: train on all shows but FRIENDS, test on it."""
     feed: Literal["auto", "device", "grain"] = "auto"
     """device: the data live on the device; grain: batches stream from disk; auto: what fits."""
     threads: int = 2

@@ -45,6 +45,10 @@ class ConvertOptions:
     """Features: word vectors in GloVe's text format, for layouts that hold words instead."""
     max_frames: int = 50
     """Features: longest sequence taken from layouts of variable length (MAG-BERT)."""
+    context: bool = False
+    """Features: of UR-FUNNY, with the sentences before the punchline."""
+    fold: int = 0
+    """Features: of MUStARD, a fold of split_indices.p; 0: the speaker-independent split."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -92,7 +96,13 @@ def _weights(source: Path, target: Path, options: ConvertOptions) -> None:
 def _features(source: Path, target: Path, options: ConvertOptions) -> None:
     if target.suffix != ".npz":
         raise InputError(f"{target}: give the output a name that ends in .npz")
-    dataset = msa.read(source, options.word_vectors or None, options.max_frames)
+    dataset = msa.read(
+        source,
+        options.word_vectors or None,
+        options.max_frames,
+        context=options.context,
+        fold=options.fold or None,
+    )
     for note in dataset.notes:
         say(f"{source}: {note}")
     msa.write_npz(dataset, target)

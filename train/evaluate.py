@@ -125,7 +125,13 @@ def inputs_for(run: Trained, config: DataConfig) -> Inputs:
         InputError: the file cannot be read, does not fit, or has labels the run does not know.
     """
     vectors = config.word_vectors or None
-    dataset = files.read(config.path, vectors, config.max_frames)
+    dataset = files.read(
+        config.path,
+        vectors,
+        config.max_frames,
+        context=config.context,
+        fold=config.fold or None,
+    )
     check_features(run.shapes, dataset)
     dtype = corrkd.compute_dtype(run.config.network.dtype)
     sets = {

@@ -1,5 +1,6 @@
 """A run's data: files read, checked and scaled, as sets that stages train on."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,9 @@ import jax
 
 from configs.debias import DebiasDataConfig
 from configs.msa import DataConfig, SourceConfig
-from corrkd_jax.data import msa
+from corrkd_jax.data import msa, subjects
 from corrkd_jax.errors import InputError
-from train import parallel
+from train import cli, parallel
 from train.batches import Rows
 from train.feed import Feed
 from train.protocol import Task, make_task
@@ -40,21 +41,100 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
         InputError: a file cannot be used; see `corrkd_jax.data.msa.read`.
     """
     vectors = config.word_vectors or None
+    dealt = isinstance(config, DebiasDataConfig) and config.folds
     dataset = msa.read(
-        config.path, vectors, config.max_frames, vocabulary=config.vocabulary or None
+        config.path,
+        vectors,
+        config.max_frames,
+        vocabulary=config.vocabulary or None,
+        context=config.context,
+        fold=None if dealt else config.fold or None,
     )
+    if isinstance(config, DebiasDataConfig):
+        dataset = by_subject(config, dataset)
     task = make_task(dataset, config.labels)
     # statistics of the student's training split alone: what will be known at test time
     scaler = msa.fit_scaler(dataset.train, config.clip) if config.scale else None
     splits = dict(dataset.splits)
     sources = dict.fromkeys(splits, dataset.source)
     if isinstance(config, DataConfig) and config.teacher_path:
-        other = msa.read(config.teacher_path, vectors, config.max_frames)
+        other = msa.read(config.teacher_path, vectors, config.max_frames, context=config.context)
         check_fits(dataset, other)
         make_task(other, config.labels)
         splits["teacher"], sources["teacher"] = other.train, other.source
     sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
     return Inputs(dataset, task, sets)
+
+
+def check_source(config: SourceConfig) -> None:
+    """Refuse settings of reading that cannot be, before anything is read.
+
+    Raises:
+        InputError: names the option and what would do.
+    """
+    cli.require_not_negative({"--data.fold": config.fold})
+    if not config.path and (config.context or config.fold):
+        option = "--data.context" if config.context else f"--data.fold {config.fold}"
+        raise InputError(f"{option}: planted data have neither; name a file: --data.path")
+    if not isinstance(config, DebiasDataConfig):
+        return
+    cli.require_not_negative({"--data.folds": config.folds})
+    if not config.path and (config.folds or config.leave_out):
+        option = "--data.folds" if config.folds else "--data.leave-out"
+        raise InputError(f"{option}: planted data have splits of their own; give --data.path")
+    if config.folds and config.leave_out:
+        raise InputError("--data.folds and --data.leave-out both split by subject; give one")
+    if config.validate_on and not config.leave_out:
+        raise InputError("--data.validate-on: is for --data.leave-out, which is empty")
+    if config.folds in (1, 2):
+        raise InputError(
+            f"--data.folds {config.folds}: training, validation and test take three; give 3 or more"
+        )
+    if config.folds and not 1 <= config.fold <= config.folds:
+        raise InputError(
+            f"--data.fold {config.fold}: which of the --data.folds is tested? give 1 to "
+            f"{config.folds}"
+        )
+
+
+def by_subject(config: DebiasDataConfig, dataset: msa.Dataset) -> msa.Dataset:
+    """The data set split by subject, if that is asked for; a note says who went where.
+
+    Raises:
+        InputError: names the subject that is unknown or on both sides; see
+            `corrkd_jax.data.subjects.split_by_subject`.
+    """
+    if not (config.folds or config.leave_out):
+        return dataset
+    names = subjects.all_subject_names(dataset, config.subjects or None)
+    pooled = [name for split in msa.SPLITS for name in names[split]]
+    if config.folds:
+        dealt = subjects.deal_subjects(pooled, config.folds)
+        test, valid = dealt[config.fold - 1], dealt[config.fold % config.folds]
+    else:
+        test, valid = _listed(config.leave_out), _listed(config.validate_on)
+        others = [name for name in pooled if name not in test]
+        if not valid:
+            if len(set(others)) < 2:
+                raise InputError(
+                    f"--data.leave-out {config.leave_out}: leaves {len(set(others))} subjects of "
+                    f"{dataset.source} to train and validate on; leave out fewer"
+                )
+            valid = subjects.deal_subjects(others, min(5, len(set(others))))[-1]
+    dataset = subjects.split_by_subject(dataset, names, valid, test)
+    parts = []
+    for name in msa.SPLITS:
+        rows = dataset.splits[name].ids
+        own = {"valid": valid, "test": test}.get(name, set(pooled) - set(valid) - set(test))
+        shown = ", ".join(sorted(own)) if len(own) <= 8 else "many"
+        parts.append(f"{name} {len(rows)} rows of {len(own)} ({shown})")
+    notes = (*dataset.notes, f"split by subject: {'; '.join(parts)}")
+    return dataclasses.replace(dataset, notes=notes)
+
+
+def _listed(text: str) -> frozenset[str]:
+    """Names between commas."""
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def check_fits(dataset: msa.Dataset, other: msa.Dataset) -> None:

@@ -25,7 +25,7 @@ from corrkd_jax.errors import InputError
 from train import cli, corrkd, parallel, report, results, trained
 from train.debiasing import debias
 from train.engine import Pipeline
-from train.inputs import Inputs, lanes_for, load, place, stage_sets
+from train.inputs import Inputs, check_source, lanes_for, load, place, stage_sets
 from train.loop import run
 from train.progress import say
 from train.stage import Lanes
@@ -53,6 +53,7 @@ def check(config: MsaConfig) -> None:
         InputError: names the option and what would do.
     """
     network, chosen = config.network, config.optimizer
+    check_source(config.data)
     cli.require_positive(
         {
             "--seeds": config.seeds,

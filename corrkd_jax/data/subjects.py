@@ -6,7 +6,8 @@ Files of sentiment name the video of an utterance in its id, and a video is take
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -188,15 +189,79 @@ def speaker_independent(
     Raises:
         InputError: there are not enough subjects, or the splits differ in their frames.
     """
-    pool = concatenate([dataset.splits[name] for name in SPLITS], dataset.source)
     pooled = np.array([name for split in SPLITS for name in names[split]])
     out = leave_subjects_out(pooled, test, seed)
-    held = np.zeros(len(pooled), bool)
-    held[~out] = leave_subjects_out(pooled[~out], valid, seed)
-    parts = {"train": ~out & ~held, "valid": held, "test": out}
+    held = leave_subjects_out(pooled[~out], valid, seed)
+    return split_by_subject(dataset, names, set(pooled[~out][held]), set(pooled[out]))
+
+
+def deal_subjects(names: Sequence[str], folds: int) -> list[frozenset[str]]:
+    """Deal subjects into folds of about as many rows each.
+
+    The largest subject is dealt first, each to the fold that has the fewest rows so far. Nothing
+    is drawn; the order of the rows does not matter.
+
+    Args:
+        names: subject of every row.
+        folds: number of folds.
+
+    Raises:
+        InputError: there are fewer subjects than folds.
+    """
+    rows = Counter(names)
+    if not 0 < folds <= len(rows):
+        raise InputError(f"{folds} folds of {len(rows)} subjects cannot be made; give fewer")
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    sizes = [0] * folds
+    for name in sorted(rows, key=lambda name: (-rows[name], name)):
+        smallest = sizes.index(min(sizes))
+        dealt[smallest].append(name)
+        sizes[smallest] += rows[name]
+    return [frozenset(fold) for fold in dealt]
+
+
+def split_by_subject(
+    dataset: Dataset,
+    names: Mapping[str, Sequence[str]],
+    valid: Collection[str],
+    test: Collection[str],
+) -> Dataset:
+    """Split train, valid and test again: some subjects validate, some test, the others train.
+
+    Args:
+        dataset: as read; its further splits are left out, since their rows would have to move too.
+        names: split -> names of its rows, from `all_subject_names`.
+        valid: subjects of the new valid split.
+        test: subjects of the new test split.
+
+    Raises:
+        InputError: a subject is in both, or is none of the file's; no subject is left for
+            training; the splits differ in their frames.
+    """
+    pooled = np.array([name for split in SPLITS for name in names[split]])
+    known = set(pooled)
+    if shared := set(valid) & set(test):
+        raise InputError(
+            f"{dataset.source}: subject {min(shared)} cannot be in both valid and test; name it "
+            "once"
+        )
+    if unknown := (set(valid) | set(test)) - known:
+        some = ", ".join(sorted(known)[:8])
+        raise InputError(
+            f"{dataset.source}: no subject {min(unknown)} among the {len(known)} of train, valid "
+            f"and test ({some}{', ...' if len(known) > 8 else ''})"
+        )
+    if len(set(valid) | set(test)) == len(known):
+        raise InputError(
+            f"{dataset.source}: no subject is left for training; leave out fewer of the "
+            f"{len(known)}"
+        )
+    pool = concatenate([dataset.splits[name] for name in SPLITS], dataset.source)
+    masks = {"valid": np.isin(pooled, list(valid)), "test": np.isin(pooled, list(test))}
+    masks = {"train": ~(masks["valid"] | masks["test"])} | masks
     notes = [note for note in dataset.notes if "ids are in both" not in note]
     return make_dataset(
-        {name: take_rows(pool, mask) for name, mask in parts.items()},
+        {name: take_rows(pool, mask) for name, mask in masks.items()},
         dataset.source,
         dataset.layout,
         notes,

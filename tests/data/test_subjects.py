@@ -120,6 +120,36 @@ def test_speaker_independent(planted: msa.Dataset):
         subjects.speaker_independent(planted, names, valid=52, test=20, seed=3)
 
 
+def test_subjects_are_dealt_evenly_whatever_the_order():
+    names = ["a"] * 6 + ["b"] * 3 + ["c"] * 2 + ["d"] * 2 + ["e"]
+    assert subjects.deal_subjects(names, 3) == [{"a"}, {"b", "e"}, {"c", "d"}]
+    assert subjects.deal_subjects(names[::-1], 3) == subjects.deal_subjects(names, 3)
+    for folds in (0, 6):
+        with pytest.raises(InputError, match=f"{folds} folds of 5 subjects"):
+            subjects.deal_subjects(names, folds)
+
+
+def test_split_by_named_subjects(planted: msa.Dataset):
+    names = subjects.all_subject_names(planted)
+    pooled = sorted({name for split in msa.SPLITS for name in names[split]})
+    # one of each of the file's own splits
+    test = {names[split][0] for split in msa.SPLITS}
+    valid = {name for name in pooled if name not in test} - set(pooled[-40:])
+    data = subjects.split_by_subject(planted, names, valid, test)
+    new = {name: set(of) for name, of in subjects.all_subject_names(data).items()}
+    assert new == {"train": set(pooled) - valid - test, "valid": valid, "test": test}
+    before = {i: s.features["text"][row] for s in _core(planted) for row, i in enumerate(s.ids)}
+    assert sum(len(split.ids) for split in _core(data)) == len(before)
+    np.testing.assert_array_equal(data.test.features["text"][-1], before[data.test.ids[-1]])
+    for valid, test, word in (
+        ({"subj00"}, {"subj00"}, "subject subj00 cannot be in both valid and test"),
+        ({"nobody"}, {"subj00"}, "no subject nobody among the 72"),
+        (set(pooled), set(), "no subject is left for training"),
+    ):
+        with pytest.raises(InputError, match=word):
+            subjects.split_by_subject(planted, names, valid, test)
+
+
 def _core(data: msa.Dataset) -> list[msa.Split]:
     return [data.splits[name] for name in msa.SPLITS]
 

@@ -72,6 +72,7 @@ def check(config: DebiasConfig) -> None:
         InputError: names the option and what would do.
     """
     chosen = config.optimizer
+    inputs.check_source(config.data)
     cli.require_positive(
         {
             "--seeds": config.seeds,
@@ -219,7 +220,12 @@ def _strata(
             name: model.predict(x).astype(np.int32) for name, x in means.items()
         }
     names = subjects.all_subject_names(dataset, config.data.subjects or None)
-    subjects.check_disjoint(dataset, names)
+    pairs = [("train", "test"), ("valid", "test")]
+    if dataset.layout != "mustard" or config.data.folds or config.data.leave_out:
+        # MUStARD has no part for validation: its reader takes rows, and so speakers, of training
+        pairs.append(("train", "valid"))
+    for pair in pairs:
+        subjects.check_disjoint(dataset, names, pair)
     others = [name for name in names if name != "train"]
     known, numbers = subjects.encode(
         names["train"], *(names[name] for name in others), source=dataset.source

@@ -76,6 +76,10 @@ def read(run: Trained, folder: Path, path: str) -> Inputs:
         if not planted:
             raise InputError(f"{folder / 'data'}: the planted file is gone; name one: --data.path")
         path = str(planted[0])
+    if (data.folds or data.leave_out) and Path(path).resolve() != Path(data.path).resolve():
+        say(f"{path}: judged by its own splits; the run's split by subject is for {data.path}")
+        fold = 0 if data.folds else data.fold
+        data = replace(data, folds=0, fold=fold, leave_out="", validate_on="")
     config = replace(config, data=replace(data, path=path))
     loaded, _ = debias.load(config, training=False)
     check_features(run.shapes, loaded.dataset)

@@ -10,11 +10,13 @@ import jax.export
 import numpy as np
 import pytest
 
-from configs.debias import DebiasConfig, DebiasOptimizerConfig, McisConfig
+from configs.debias import DebiasConfig, DebiasOptimizerConfig, McisConfig, presets
 from corrkd_jax.data import msa as files
 from corrkd_jax.data import planted_bias, planted_subjects
+from corrkd_jax.data.subjects import all_subject_names
 from corrkd_jax.errors import InputError
-from train import evaluate, export, msa
+from tests.data import files as data_files
+from train import cli, evaluate, export, msa
 from train.debiasing import counterfactual, debias
 from train.debiasing.basemodel import (
     MODELS,
@@ -196,6 +198,73 @@ def test_heads_of_all_arms_are_alike(small_file):
     assert set(model.weightings) == {"dot", "own_subject"}
 
 
+def loaded_by(path, *options):
+    """Data and number of strata of a command line."""
+    argv = ("mosi", "--data.path", str(path), "--debias", "suci", *options)
+    return debias.load(cli.parse(argv, "x", "x", presets("suci"))[1])
+
+
+class TestSubjectSplits:
+    """Splits by subject that the command line asks for."""
+
+    def test_leave_out(self, small_file):
+        loaded, strata = loaded_by(small_file[0], "--data.leave-out", "train1, valid0,test2")
+        names = all_subject_names(loaded.dataset)
+        assert set(names["test"]) == {"train1", "valid0", "test2"}
+        # nine subjects of as many rows are left, dealt into five folds
+        assert len(set(names["valid"])) == 1
+        assert strata == len(set(names["train"])) == 8
+        assert not set(names["train"]) & set(names["valid"])
+        assert "test 12 rows of 3 (test2, train1, valid0)" in loaded.dataset.notes[-1]
+        chosen = ("--data.leave-out", "train1", "--data.validate-on", "train0,test0")
+        loaded, strata = loaded_by(small_file[0], *chosen)
+        names = all_subject_names(loaded.dataset)
+        assert (set(names["test"]), set(names["valid"])) == ({"train1"}, {"train0", "test0"})
+        assert strata == 9
+
+    def test_folds(self, small_file):
+        tested = []
+        for fold in ("1", "2", "3", "4"):
+            loaded, _ = loaded_by(small_file[0], "--data.folds", "4", "--data.fold", fold)
+            names = {name: set(of) for name, of in all_subject_names(loaded.dataset).items()}
+            assert not names["test"] & names["valid"]
+            assert not names["train"] & (names["test"] | names["valid"])
+            tested.append(names["test"])
+        assert len(set.union(*tested)) == sum(map(len, tested)) == 12
+
+    def test_mustard_and_ur_funny(self, tmp_path):
+        """The readers' own splits, and MUStARD by speaker whatever the show."""
+        folder = data_files.mustard(tmp_path / "mustard")
+        classes = ("--data.labels", "classes")
+        loaded, strata = loaded_by(folder, *classes)
+        names = all_subject_names(loaded.dataset)
+        assert (len(names["test"]), strata) == (6, 3)
+        with pytest.raises(InputError, match="is in both train and test"):
+            loaded_by(folder, *classes, "--data.fold", "2")
+        loaded, _ = loaded_by(folder, *classes, "--data.leave-out", "BBT-SHELDON")
+        assert set(all_subject_names(loaded.dataset)["test"]) == {"BBT-SHELDON"}
+        fun = data_files.folder_of(tmp_path / "fun", data_files.ur_funny())
+        clusters = ("--data.clusters", "2")
+        punchlines, _ = loaded_by(fun, *classes, *clusters)
+        whole, _ = loaded_by(fun, *classes, *clusters, "--data.context")
+        lengths = [x.dataset.test.valid["text"].sum() for x in (punchlines, whole)]
+        assert lengths[1] > lengths[0]
+
+    def test_evaluation_of_another_file_takes_its_own_splits(self, small_file, tmp_path):
+        given = ("--model", "pooled", "--debias", "suci", "--optimizer.epochs", "1", "--small")
+        run(
+            tmp_path / "run",
+            *("mosi", "--data.path", str(small_file[0]), *given, "--data.leave-out", "train0"),
+        )
+        found = tmp_path / "found"
+        other = shutil.copy(small_file[0], tmp_path / "other.pkl")
+        for path, rows in (("", 4), (str(other), 12)):
+            path = ["--data.path", path] if path else []
+            evaluate.main([str(tmp_path / "run"), *path, "--out", str(found)])
+            ids = {line["id"] for line in csv.DictReader((found / "predictions.csv").open())}
+            assert len(ids) == rows
+
+
 class TestSearch:
     """The choice of coefficients sees validation alone."""
 
@@ -283,10 +352,33 @@ class TestBadInput:
             (["--network", "depth=3"], "depth"),
             (["--network", "width=wide"], "width"),
             (["--seeds", "0"], "--seeds"),
+            (["--data.leave-out", "subj00"], "--data.leave-out"),
+            (["--data.context"], "--data.context"),
+            (["--data.fold", "1"], "--data.fold 1"),
+            (["--data.fold", "-1"], "--data.fold -1"),
         ],
     )
     def test_options(self, tmp_path, options, word):
         assert word in refused(tmp_path, "--model", "mult", "--debias", "mcis", *options)
+
+    @pytest.mark.parametrize(
+        ("options", "word"),
+        [
+            (["--data.leave-out", "nobody"], "no subject nobody"),
+            (["--data.leave-out", "train0", "--data.validate-on", "train0"], "subject train0"),
+            (["--data.validate-on", "train0"], "--data.validate-on"),
+            (["--data.folds", "3"], "--data.fold 0"),
+            (["--data.folds", "3", "--data.fold", "4"], "--data.fold 4"),
+            (["--data.folds", "2", "--data.fold", "1"], "--data.folds 2"),
+            (["--data.folds", "13", "--data.fold", "1"], "13 folds of 12 subjects"),
+            (["--data.folds", "3", "--data.leave-out", "train0"], "give one"),
+            (["--data.fold", "1"], "fold is for the layout mustard"),
+            (["--data.context"], "context is for the layout ur-funny"),
+        ],
+    )
+    def test_splits_that_cannot_be(self, tmp_path, small_file, options, word):
+        given = ("mosi", "--data.path", str(small_file[0]), "--model", "pooled", *options)
+        assert word in refused(tmp_path, *given)
 
     def test_word_list_that_is_not_there(self, tmp_path, small_file):
         message = refused(
