@@ -86,7 +86,9 @@ class DebiasOptimizerConfig:
 class DebiasConfig:
     """Train a base model and take its bias away."""
 
-    model: Literal["pooled", "tfn", "lmf", "mult", "misa", "self_mm", "corrkd"] = "mult"
+    model: Literal["pooled", "tfn", "lmf", "mult", "misa", "self_mm", "mag", "mmim", "corrkd"] = (
+        "mult"
+    )
     """Base model."""
     debias: Literal["none", "mcis", "suci"] = "none"
     """none: the base model alone; mcis: label and context bias; suci: subjects as confounders."""
@@ -134,6 +136,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "misa": {"width": 32, "feed_forward": 64},
     "self_mm": {"fused_width": 64},
+    "mag": {"text_width": 32},
+    "mmim": {"fused_width": 64},
     "corrkd": {"features": 16, "layers": 1, "heads": 4},
 }
 """Sizes with which the planted tasks train in minutes on two CPU cores."""
@@ -144,15 +148,18 @@ SMALL_SUBJECTS: dict[str, dict[str, Any]] = {
 }
 """The same for planted subjects, whose text is no words."""
 
+MMIM_WEIGHTS = (0.1, 0.1)
+"""Weights of MMIM's contrast (alpha), and of its likelihood and entropy (beta)."""
+
 MISA_WEIGHTS = {"mosei": (0.3, 0.8, 1.0)}
 """Weights of difference, similarity and reconstruction by preset; elsewhere MOSI's (0.1, 0.3, 1).
 """
 
 RATES: dict[str, dict[str, float]] = {
     "self_mm": {"sequence_audio": 5.0, "sequence_vision": 5.0, "text_encoder": 0.05},
+    "mmim": {"text_encoder": 0.05},
 }
-"""Multiples of the learning rate by model and part of it: MMSA's for MOSI (5e-3, 5e-3, 5e-5, 1e-3).
-"""
+"""Multiples of the learning rate by model and part of it: MMSA's for MOSI, whose rest has 1e-3."""
 
 PRESET_RATES: dict[tuple[str, str], dict[str, float]] = {
     ("mosei", "self_mm"): {"sequence_vision": 0.1},

@@ -24,10 +24,21 @@ def load(name: str) -> ModuleType:
         pytest.skip("MMSA is not installed (pip install --no-deps MMSA==2.2.1)")
     folder = Path(spec.origin).parent
     if "transformers" not in sys.modules and importlib.util.find_spec("transformers") is None:
-        stub = types.ModuleType("transformers")
-        for unused in ("BertModel", "BertTokenizer", "RobertaModel", "RobertaTokenizer"):
-            setattr(stub, unused, object)
-        sys.modules["transformers"] = stub
+        bert = "transformers.models.bert.modeling_bert"
+        used = {
+            "transformers": (
+                *("BertModel", "BertConfig", "BertTokenizer", "RobertaModel", "RobertaTokenizer"),
+                "BertPreTrainedModel",
+            ),
+            "transformers.models": (),
+            "transformers.models.bert": (),
+            bert: ("BertEmbeddings", "BertEncoder", "BertPooler"),
+        }
+        for module, names in used.items():
+            stub = types.ModuleType(module)
+            for unused in names:
+                setattr(stub, unused, object)
+            sys.modules[module] = stub
     parts = name.split(".")
     for depth in range(len(parts)):
         package = ".".join([_ROOT, *parts[:depth]])

@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from configs.debias import (
     MISA_WEIGHTS,
+    MMIM_WEIGHTS,
     PRESET_RATES,
     RATES,
     SMALL,
@@ -29,7 +30,9 @@ from corrkd_jax.models.corrkd import CorrKDNetwork
 from corrkd_jax.models.deconfounded import Deconfounded, Mixture
 from corrkd_jax.models.fusion import Fused
 from corrkd_jax.models.lmf import LMF
+from corrkd_jax.models.mag import MAG
 from corrkd_jax.models.misa import MISA
+from corrkd_jax.models.mmim import MMIM, ORDER, SENSES
 from corrkd_jax.models.mult import MulT
 from corrkd_jax.models.pooled import Pooled
 from corrkd_jax.models.self_mm import SelfMM
@@ -46,6 +49,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "mult": MulT,
     "misa": MISA,
     "self_mm": SelfMM,
+    "mag": MAG,
+    "mmim": MMIM,
     "corrkd": CorrKDNetwork,
 }
 TITLES = {
@@ -55,6 +60,8 @@ TITLES = {
     "mult": "MulT",
     "misa": "MISA",
     "self_mm": "Self-MM",
+    "mag": "MAG",
+    "mmim": "MMIM",
     "corrkd": "CorrKD's network",
 }
 
@@ -213,7 +220,8 @@ class Training(NamedTuple):
         step: steps taken.
         hyper: of the arm.
         dictionary: None without an intervention.
-        tables: what Self-MM remembers of every training sample; None elsewhere.
+        tables: what Self-MM remembers of every training sample, and MMIM of the batch before;
+            None elsewhere.
     """
 
     variables: Tree
@@ -221,7 +229,7 @@ class Training(NamedTuple):
     step: Array
     hyper: Hyper
     dictionary: Dictionary | None
-    tables: losses.UnimodalTables | None
+    tables: losses.UnimodalTables | losses.ClassMemory | None
 
 
 class Selected(NamedTuple):
@@ -291,7 +299,7 @@ class BaseStage:
             evaluate=self.evaluate,
             summarize=self.summarize,
             select=self.select,
-            refresh=self.refresh if self.strata or self._has_tables else None,
+            refresh=self.refresh if self.strata or self._has_tables or self._has_memory else None,
             hyper=jax.tree.map(
                 lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in rows)
             ),
@@ -301,6 +309,10 @@ class BaseStage:
     @property
     def _has_tables(self) -> bool:
         return self.config.model == "self_mm" and self.task.mode == "score"
+
+    @property
+    def _has_memory(self) -> bool:
+        return self.config.model == "mmim"
 
     @property
     def _factors(self) -> dict[str, float]:
@@ -331,14 +343,17 @@ class BaseStage:
     def refresh(
         self, state: Training, data: Tree, key: Array, context: Context, epoch: Array
     ) -> Training:
-        """Build the dictionary from the training split alone; start Self-MM's tables."""
+        """Build the dictionary from the training split alone; start what a model remembers."""
         train = data["train"]
-        if self._has_tables and state.tables is None:
-            widths = jax.eval_shape(
-                lambda: self._branches(_fused(self.model, state.variables, train, slice(0, 1)))
-            )
-            widths = {name: x.shape[-1] for name, x in widths.items()}
-            state = state._replace(tables=losses.init_tables(train["labels"][:, 0], widths))
+        if state.tables is None and (self._has_tables or self._has_memory):
+            fused = jax.eval_shape(lambda: _fused(self.model, state.variables, train, slice(0, 1)))
+            if self._has_tables:
+                widths = {name: x.shape[-1] for name, x in self._branches(fused).items()}
+                tables = losses.init_tables(train["labels"][:, 0], widths)
+            else:
+                widths = {name: x.shape[-1] for name, x in _projected(fused).items()}
+                tables = losses.empty_memory(widths, self.config.optimizer.batch)
+            state = state._replace(tables=tables)
         if not self.strata:
             return state
         if self.config.suci.dictionary == "features":
@@ -371,7 +386,7 @@ class BaseStage:
                 rngs={"dropout": key},
                 mutable=list(statistics),
             )
-            terms = self._terms(outputs, fused, batch, state.tables)
+            terms = self._terms(outputs, fused, batch, state)
             return sum(terms.values()), (terms, updates, fused)
 
         params = {"network": state.variables["params"]}
@@ -396,6 +411,8 @@ class BaseStage:
                 weights=batch["row"],
                 axis_name=self.axis_name,
             )
+        if self._has_memory:
+            tables = losses.remember(_projected(fused), self._sign(batch), axis_name=self.axis_name)
         metrics = {**terms, "total": value, "gradient_norm": optax.tree.norm(gradients["network"])}
         variables = {"params": params["network"], **updates}
         return state._replace(
@@ -407,8 +424,16 @@ class BaseStage:
         names = ("text", "audio", "vision")
         return {FUSION: fused.features, **{name: fused.parts[name] for name in names}}
 
+    def _sign(self, batch: Tree) -> Array:
+        """1 for rows of positive labels, -1 of negative ones, 0 between and for rows of none."""
+        labels = batch["labels"][:, 0]
+        if self.task.mode != "score":
+            labels = 2 * labels - (self.task.classes - 1)
+        counts = batch["label_weight"][:, 0] * batch["row"] > 0
+        return jnp.where(counts, jnp.sign(labels), 0)
+
     def _terms(
-        self, outputs: Array, fused: Fused, batch: Tree, tables: losses.UnimodalTables | None
+        self, outputs: Array, fused: Fused, batch: Tree, state: Training
     ) -> dict[str, Array]:
         """Terms of the loss, each over the whole batch, already weighted."""
         weights = batch["label_weight"][:, 0] * batch["row"]
@@ -416,7 +441,7 @@ class BaseStage:
         if self._has_tables:
             names = ("text", "audio", "vision")
             predictions = {name: fused.parts[f"predicted_{name}"] for name in names}
-            labels = {name: table[batch["index"]] for name, table in tables.labels.items()}
+            labels = {name: t[batch["index"]] for name, t in state.tables.labels.items()}
             return {"task": losses.multitask_l1({FUSION: outputs, **predictions}, labels, **shared)}
         terms = {"task": losses.reduce(self._each(outputs, batch), **shared)}
         if self.config.model == "misa":
@@ -425,7 +450,36 @@ class BaseStage:
             scale = MISA_WEIGHTS.get(self.preset, (0.1, 0.3, 1.0))
             names = ("difference", "similarity", "reconstruction")
             terms |= {n: s * x for n, s, x in zip(names, scale, found, strict=True)}
+        if self.config.model == "mmim":
+            terms |= self._bounds(fused.parts, self._sign(batch), state, shared)
         return terms
+
+    def _bounds(
+        self, parts: dict[str, Array], sign: Array, state: Training, shared: dict[str, Any]
+    ) -> dict[str, Array]:
+        """MMIM's terms; MMSA counts the entropy from an epoch's third batch on."""
+        alpha, beta = MMIM_WEIGHTS
+        contrast = sum(
+            losses.predictive_contrast(parts[name], parts[f"predicted_{name}"], **shared)
+            for name in ORDER
+        )
+        likelihood, entropy = 0.0, 0.0
+        for name in SENSES:
+            given = (parts[f"mean_{name}"], parts[f"log_variance_{name}"], parts[name])
+            likelihood += losses.gaussian_likelihood(*given, **shared)
+            entropy += losses.class_entropy(
+                parts[f"projected_{name}"],
+                sign,
+                state.tables.projected[name],
+                state.tables.sign,
+                axis_name=self.axis_name,
+            )
+        begun = state.step % self.steps > 1
+        return {
+            "contrast": alpha * contrast,
+            "likelihood": -beta * likelihood,
+            "entropy": -beta * jnp.where(begun, entropy, 0.0),
+        }
 
     def _each(self, outputs: Array, batch: Tree) -> Array:
         """Loss of every row, `[batch]`: absolute error (MISA's: squared) or cross-entropy."""
@@ -464,6 +518,11 @@ def mean_features(rows: Tree) -> Array:
     """Means over the valid frames of all modalities side by side, `[n, features]`."""
     means = [masked_mean(rows["inputs"][m], v) for m, v in sorted(rows["valid"].items())]
     return jnp.concatenate(means, axis=-1)
+
+
+def _projected(fused: Fused) -> dict[str, Array]:
+    """What MMIM remembers of a batch."""
+    return {name: fused.parts[f"projected_{name}"] for name in SENSES}
 
 
 def _fused_after_init(base: nn.Module, key: Array, inputs: Tree, valid: Tree) -> Array:

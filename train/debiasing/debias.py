@@ -188,6 +188,24 @@ def load(config: DebiasConfig, training: bool = True) -> tuple[Inputs, int]:
     return dataclasses.replace(loaded, sets=sets), strata
 
 
+def check_frames(model: str, dataset: msa.Dataset) -> None:
+    """Refuse unaligned data for a model that moves every word by what is heard and seen with it.
+
+    Raises:
+        InputError: names the split, the modality and both numbers of frames.
+    """
+    if model != "mag":
+        return
+    for name, split in dataset.splits.items():
+        frames = {m: x.shape[1] for m, x in split.features.items()}
+        for modality in ("audio", "vision"):
+            if frames[modality] not in (1, frames["text"]):
+                raise InputError(
+                    f"{dataset.source}: {name}: {modality} has {frames[modality]} frames, text "
+                    f"{frames['text']}; --model mag needs aligned data, or one frame an utterance"
+                )
+
+
 def _content_rule(config: DebiasConfig, dataset: msa.Dataset) -> words.Rule:
     where = f"{dataset.source}: train"
     if config.mcis.content == "tfidf":
@@ -242,6 +260,7 @@ def _run_task(
 ) -> tuple[Table, Pipeline]:
     """Train on one file and judge every test split; reuses a pipeline of the same shapes."""
     loaded, strata = load(config)
+    check_frames(config.model, loaded.dataset)
     workdir.claim()
     for note in loaded.dataset.notes:
         say(f"{loaded.dataset.source}: {note}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from configs.debias import DebiasConfig, DebiasOptimizerConfig, McisConfig, presets
+from corrkd_jax import losses
 from corrkd_jax.data import msa as files
 from corrkd_jax.data import planted_bias, planted_subjects
 from corrkd_jax.data.subjects import all_subject_names
@@ -162,16 +163,10 @@ def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path):
     assert run(tmp_path / "run", *given, "--resume") == whole
 
 
-@pytest.mark.parametrize(
-    ("preset", "grouped", "factors"),
-    [("mosi", True, (5, 5, 1)), ("mosei", True, (5, 0.1, 1)), ("mosi", False, (1, 1, 1))],
-)
-def test_self_mm_learns_by_groups(preset, grouped, factors):
-    """Adam's first step is as long as the rate of its part: MMSA's for audio, vision, the rest."""
-    chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, grouped=grouped)
-    config = DebiasConfig(model="self_mm", small=True, optimizer=chosen)
-    task = Task("classes", 2, ("sentiment",))
-    stage = BaseStage(config, preset, task, build_model(config, task), 0, 1, None)
+def started(model, optimizer, preset="mosi", steps=1):
+    """A stage of two classes, its first state, and a batch of four rows."""
+    config = DebiasConfig(model=model, small=True, optimizer=optimizer)
+    stage = BaseStage(config, preset, TASK, build_model(config, TASK), 0, steps, None)
     random = np.random.default_rng(0)
     batch = {
         "inputs": {m: random.normal(size=(4, 3, 5)) for m in ("text", "audio", "vision")},
@@ -181,7 +176,17 @@ def test_self_mm_learns_by_groups(preset, grouped, factors):
         "row": np.ones(4, np.float32),
     }
     hyper = jax.tree.map(np.float32, arms(config, 0)[0].hyper)
-    before = stage.init(jax.random.key(0), batch, hyper, {})
+    return stage, stage.init(jax.random.key(0), batch, hyper, {}), batch
+
+
+@pytest.mark.parametrize(
+    ("preset", "grouped", "factors"),
+    [("mosi", True, (5, 5, 1)), ("mosei", True, (5, 0.1, 1)), ("mosi", False, (1, 1, 1))],
+)
+def test_self_mm_learns_by_groups(preset, grouped, factors):
+    """Adam's first step is as long as the rate of its part: MMSA's for audio, vision, the rest."""
+    chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, grouped=grouped)
+    stage, before, batch = started("self_mm", chosen, preset)
     after, _ = jax.jit(stage.step)(before, batch, jax.random.key(1))
     moved = jax.tree.map(
         lambda x, y: np.abs(x - y).max(), before.variables["params"], after.variables["params"]
@@ -189,6 +194,44 @@ def test_self_mm_learns_by_groups(preset, grouped, factors):
     for part, factor in zip(("sequence_audio", "sequence_vision", "fusion"), factors, strict=True):
         longest = max(jax.tree.leaves(moved[part]))
         np.testing.assert_allclose(longest, factor * 1e-3, rtol=0.02)
+
+
+def test_mmim_counts_entropy_from_an_epochs_third_batch_on():
+    """With the batch before in its memory; MMSA's weights of its terms."""
+    steps = 4
+    stage, state, batch = started("mmim", DebiasOptimizerConfig(batch=4), steps=steps)
+    state = stage.refresh(state, {"train": batch}, jax.random.key(0), {}, 0)
+    step = jax.jit(stage.step)
+    entropies, before = [], None
+    for number in range(2 * steps):
+        rolled = jax.tree.map(lambda x, n=number: np.roll(x, n, 0), batch)
+        previous = state
+        state, found = step(state, rolled, jax.random.key(number))
+        entropies.append(float(found["entropy"]))
+        if number == 2:
+            before = previous.tables
+            outputs, fused = stage.model.apply(
+                previous.variables,
+                rolled["inputs"],
+                rolled["valid"],
+                train=True,
+                rngs={"dropout": jax.random.key(number)},
+            )
+            assert outputs.shape == (4, 2)
+            expected = -0.1 * sum(
+                losses.class_entropy(
+                    fused.parts[f"projected_{name}"],
+                    np.array([-1, 1, 1, -1])[np.arange(4) - 2],
+                    before.projected[name],
+                    np.array([-1, 1, 1, -1])[np.arange(4) - 1],
+                )
+                for name in ("vision", "audio")
+            )
+    assert entropies[0] == entropies[1] == entropies[4] == entropies[5] == 0
+    assert all(entropies[number] for number in (2, 3, 6, 7))
+    np.testing.assert_allclose(entropies[2], expected, rtol=1e-4)
+    parts = ("task", "contrast", "likelihood", "entropy")
+    np.testing.assert_allclose(found["total"], sum(found[name] for name in parts), rtol=1e-5)
 
 
 def test_heads_of_all_arms_are_alike(small_file):
@@ -379,6 +422,15 @@ class TestBadInput:
     def test_splits_that_cannot_be(self, tmp_path, small_file, options, word):
         given = ("mosi", "--data.path", str(small_file[0]), "--model", "pooled", *options)
         assert word in refused(tmp_path, *given)
+
+    def test_frames_that_are_not_aligned(self, tmp_path, small_file):
+        audio = small_file[1]["test"]["audio"][:, :3]
+        train, valid = (
+            {"audio": small_file[1][name]["audio"][:, :3]} for name in ("train", "valid")
+        )
+        path = self.write(tmp_path, small_file[1], train=train, valid=valid, test={"audio": audio})
+        message = refused(tmp_path, "mosi", "--data.path", path, "--model", "mag")
+        assert "train: audio has 3 frames, text 4" in message
 
     def test_word_list_that_is_not_there(self, tmp_path, small_file):
         message = refused(

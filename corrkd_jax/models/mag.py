@@ -1,0 +1,151 @@
+"""MAG-BERT (ACL 2020): words moved by what is heard and seen with them."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.self_mm import TEXT_POOLS, first_frame
+from corrkd_jax.models.torch_weights import Layer, layer_norm, linear
+from corrkd_jax.models.transformer import Dropout, masked_mean
+
+_EPS = 1e-6
+
+
+class MAG(nn.Module):
+    """The multimodal adaptation gate on words, what follows it, a tanh layer on their pool.
+
+    Published, the gate lies between BERT's embeddings and its layers. Both are plugs here:
+    `text_encoder` makes the embeddings and `encoder` reads the moved words. Without the first,
+    text is features already, say those of a frozen BERT; without the second, moved words are
+    pooled as they are, so that the gate acts on the last layer. Sizes and rates of the gate are
+    MMSA's for MOSI.
+
+    Frames of audio and vision must be those of the text, or a single one that holds for all words.
+
+    `Fused.features` is what the head reads, as wide as the text; `Fused.parts` is empty, since no
+    modality has a vector of its own.
+
+    Attributes:
+        outputs: 1 for a score, else the number of classes.
+        text_width: of a linear map of the text without bias before the gate, which for one-hot
+            words is a word embedding; 0: the text as it is.
+        text_pool: `"first"` takes the first valid frame, the published choice and right for a
+            BERT that is trained along; `"mean"` averages valid frames.
+        shift: longest displacement as a share of the word's own length (beta).
+        gate_dropout: rate on the moved words.
+        head_dropout: rate before the head.
+        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`.
+        encoder: applied to the moved words, `(words, valid, train) -> [batch, time, features]`.
+    """
+
+    outputs: int = 1
+    text_width: int = 0
+    text_pool: str = "mean"
+    shift: float = 1.0
+    gate_dropout: float = 0.3
+    head_dropout: float = 0.1
+    text_encoder: nn.Module | None = None
+    encoder: nn.Module | None = None
+
+    def setup(self) -> None:
+        if self.text_pool not in TEXT_POOLS:
+            raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
+        if self.text_width:
+            self.text = nn.Dense(self.text_width, use_bias=False)
+        self.gate = Gate(self.shift, self.gate_dropout)
+        self.pooler = Pooler()
+        self.drop_head = Dropout(self.head_dropout)
+        self.out = nn.Dense(self.outputs)
+
+    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
+        if self.text_encoder is None:
+            return inputs
+        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
+
+    def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        words = jnp.where(valid["text"][..., None], embedded["text"], 0)
+        if self.text_width:
+            words = self.text(words)
+        words = self.gate(words, embedded, valid, train)
+        if self.encoder is not None:
+            words = self.encoder(words, valid["text"], train)
+        pool = masked_mean if self.text_pool == "mean" else first_frame
+        return Fused(self.pooler(pool(words, valid["text"])), {})
+
+    def head(self, features: Array, train: bool = False) -> Array:
+        return self.out(self.drop_head(features, train))
+
+    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
+        fused = self.fuse(self.embed(inputs, train), valid, train)
+        return self.head(fused.features, train), fused
+
+
+class Gate(nn.Module):
+    """Words plus a displacement by audio and vision, normalised.
+
+    `h = relu(W [v; z]) * (W v) + relu(W [a; z]) * (W a)` moves the word z by
+    `min(shift |z| / |h|, 1) h`.
+
+    Attributes:
+        shift: longest displacement as a share of |z|.
+        dropout: rate on the result.
+    """
+
+    shift: float = 1.0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, words: Array, senses: Inputs, valid: Inputs, train: bool) -> Array:
+        """Moved words, `[batch, time, width]`.
+
+        Args:
+            words: z, `[batch, time, width]`.
+            senses: `audio` and `vision`, `[batch, time or 1, features]`.
+            valid: `[batch, time or 1]` of each; frames of padding move nothing.
+            train: whether dropout is on.
+        """
+        width = words.shape[-1]
+        moved = jnp.zeros_like(words)
+        for name in ("vision", "audio"):
+            real = valid[name][..., None]
+            x = jnp.where(real, senses[name], 0)
+            x = jnp.broadcast_to(x, (*words.shape[:-1], x.shape[-1]))
+            weight = nn.Dense(width, name=f"weigh_{name}")(jnp.concatenate([x, words], axis=-1))
+            move = nn.relu(weight) * nn.Dense(width, name=f"move_{name}")(x)
+            moved += jnp.where(real, move, 0)
+        share = self.shift * _length(words) / (_length(moved) + _EPS)
+        words = words + jnp.minimum(share, 1.0) * moved
+        words = nn.LayerNorm(epsilon=1e-5, name="norm")(words)
+        return Dropout(self.dropout, name="drop")(words, train)
+
+
+class Pooler(nn.Module):
+    """Dense as wide as its input, tanh: BERT's pooler."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.tanh(nn.Dense(x.shape[-1], name="dense")(x))
+
+
+def _length(x: Array) -> Array:
+    return jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + _EPS**2)
+
+
+def mmsa_table() -> list[Layer]:
+    """Weights of MMSA's BERT_MAG without BERT's own, for `corrkd_jax.models.torch_weights`.
+
+    Names begin where `MAG_BertForSequenceClassification` does. Its embeddings and layers, under
+    `bert.embeddings.` and `bert.encoder.`, are to be taken out of the state before the conversion.
+    """
+    gate = "bert.MAG"
+    return [
+        Layer(f"{gate}.W_hv", "gate/weigh_vision", linear),
+        Layer(f"{gate}.W_ha", "gate/weigh_audio", linear),
+        Layer(f"{gate}.W_v", "gate/move_vision", linear),
+        Layer(f"{gate}.W_a", "gate/move_audio", linear),
+        Layer(f"{gate}.LayerNorm", "gate/norm", layer_norm),
+        Layer("bert.pooler.dense", "pooler/dense", linear),
+        Layer("classifier", "out", linear),
+    ]

@@ -1,0 +1,174 @@
+"""MMIM (arXiv:2109.00412): fused codes that keep what modalities say of each other."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array, lax
+
+from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.recurrent import LSTM
+from corrkd_jax.models.self_mm import TEXT_POOLS, first_frame
+from corrkd_jax.models.torch_weights import Layer, linear, lstm
+from corrkd_jax.models.transformer import Dropout, masked_mean
+
+ORDER = ("text", "audio", "vision")
+"""Of the modalities' vectors in what the fusion reads; the published one."""
+
+SENSES = ("vision", "audio")
+"""What text is asked to tell of."""
+
+
+class MMIM(nn.Module):
+    """Vectors of the modalities side by side into two tanh layers, and networks of its two bounds.
+
+    Text is pooled; audio and vision are the last states of a bidirectional LSTM, then Dense.
+    Sizes and rates are MMSA's for MOSI.
+
+    `Fused.features` is the second layer. `Fused.parts` holds what `corrkd_jax.losses.infomax`
+    reads: the vectors as `text`, `audio`, `vision`; of vision and audio what text says of them, as
+    `mean_vision` and `log_variance_vision` and so on, and a projection of them for their entropy,
+    as `projected_vision`; and what the fused feature predicts of each vector, as `predicted_text`
+    and so on.
+
+    No published loss trains that projection, and its weights stay at their first values; here they
+    are constants to the gradient.
+
+    Attributes:
+        outputs: 1 for a score, else the number of classes.
+        text_pool: `"first"` takes the first valid frame, the published choice and right for a
+            BERT that is trained along; `"mean"` averages valid frames, for word vectors and for
+            features of a frozen encoder.
+        audio_state: size of a direction of the audio's LSTM.
+        vision_state: of the vision's.
+        audio_vector: width of the audio's vector.
+        vision_vector: of the vision's.
+        fused_width: width of the fused layers.
+        fused_dropout: rate on what they read.
+        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
+            text is features already.
+    """
+
+    outputs: int = 1
+    text_pool: str = "mean"
+    audio_state: int = 16
+    vision_state: int = 16
+    audio_vector: int = 16
+    vision_vector: int = 16
+    fused_width: int = 128
+    fused_dropout: float = 0.1
+    text_encoder: nn.Module | None = None
+
+    def setup(self) -> None:
+        if self.text_pool not in TEXT_POOLS:
+            raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
+        self.sequence = {
+            "audio": BothEnds(self.audio_state, self.audio_vector),
+            "vision": BothEnds(self.vision_state, self.vision_vector),
+        }
+        self.drop = Dropout(self.fused_dropout)
+        self.fused_1 = nn.Dense(self.fused_width)
+        self.fused_2 = nn.Dense(self.fused_width)
+        self.bound = {name: Bound() for name in SENSES}
+        self.predict = {name: Prediction() for name in ORDER}
+        self.out = nn.Dense(self.outputs)
+
+    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
+        if self.text_encoder is None:
+            return inputs
+        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
+
+    def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        pool = masked_mean if self.text_pool == "mean" else first_frame
+        parts = {"text": pool(embedded["text"], valid["text"])}
+        for name, sequence in self.sequence.items():
+            parts[name] = sequence(embedded[name], valid[name])
+        together = jnp.concatenate([parts[name] for name in ORDER], axis=-1)
+        features = nn.tanh(self.fused_1(self.drop(together, train)))
+        features = nn.tanh(self.fused_2(features))
+        predicted = {
+            f"predicted_{name}": self.predict[name](features, parts[name]) for name in ORDER
+        }
+        for name, bound in self.bound.items():
+            found = bound(parts["text"], parts[name])
+            for what, x in zip(("mean", "log_variance", "projected"), found, strict=True):
+                predicted[f"{what}_{name}"] = x
+        return Fused(features, parts | predicted)
+
+    def head(self, features: Array, train: bool = False) -> Array:
+        return self.out(features)
+
+    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
+        fused = self.fuse(self.embed(inputs, train), valid, train)
+        return self.head(fused.features, train), fused
+
+
+class BothEnds(nn.Module):
+    """Last states of a bidirectional LSTM, Dense: `[batch, time, in] -> [batch, width]`."""
+
+    state: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array) -> Array:
+        forward, _ = LSTM(self.state, name="forward")(x, valid)
+        backward, _ = LSTM(self.state, reverse=True, name="backward")(x, valid)
+        return nn.Dense(self.width, name="out")(jnp.concatenate([forward, backward], axis=-1))
+
+
+class Bound(nn.Module):
+    """What text says of another vector: a Gaussian, and a projection for that vector's entropy."""
+
+    @nn.compact
+    def __call__(self, text: Array, other: Array) -> tuple[Array, Array, Array]:
+        """`[batch, in]`, `[batch, width]` -> mean and log variance `[batch, width]`, projection.
+
+        The projection of `other` is `[batch, max(width // 4, 1)]`, in (-1, 1).
+        """
+        width = other.shape[-1]
+
+        def network(name: str) -> Array:
+            hidden = nn.relu(nn.Dense(width, name=f"{name}_in")(text))
+            return nn.Dense(width, name=f"{name}_out")(hidden)
+
+        narrow = max(width // 4, 1)
+        kernel = self.param("kernel", nn.initializers.xavier_normal(), (width, narrow))
+        bias = self.param("bias", nn.initializers.zeros_init(), (narrow,))
+        projected = nn.tanh(other @ lax.stop_gradient(kernel) + lax.stop_gradient(bias))
+        return network("mean"), network("log_variance"), projected
+
+
+class Prediction(nn.Module):
+    """Dense of the fused feature, as wide as the vector that it predicts."""
+
+    @nn.compact
+    def __call__(self, features: Array, vector: Array) -> Array:
+        return nn.Dense(vector.shape[-1], name="out")(features)
+
+
+def mmsa_table() -> list[Layer]:
+    """Weights of MMSA's MMIM, for `corrkd_jax.models.torch_weights`; BERT's are not among them.
+
+    Left out are names under `bertmodel.`, to be taken out of the state before the conversion.
+    MMSA's model reads the first frame of the text: `text_pool="first"`.
+    """
+    table = [
+        Layer("fusion_prj.linear_1", "fused_1", linear),
+        Layer("fusion_prj.linear_2", "fused_2", linear),
+        Layer("fusion_prj.linear_3", "out", linear),
+    ]
+    for name, source in (("audio", "acoustic_enc"), ("vision", "visual_enc")):
+        bound = f"mi_t{name[0]}"
+        table += [
+            Layer(f"{source}.rnn", f"sequence_{name}/forward/cell", lstm("l0")),
+            Layer(f"{source}.rnn", f"sequence_{name}/backward/cell", lstm("l0_reverse")),
+            Layer(f"{source}.linear_1", f"sequence_{name}/out", linear),
+            Layer(f"{bound}.entropy_prj.0", f"bound_{name}", linear),
+        ]
+        for network, ours in (("mlp_mu", "mean"), ("mlp_logvar", "log_variance")):
+            table += [
+                Layer(f"{bound}.{network}.0", f"bound_{name}/{ours}_in", linear),
+                Layer(f"{bound}.{network}.2", f"bound_{name}/{ours}_out", linear),
+            ]
+    for name in ORDER:
+        table.append(Layer(f"cpc_z{name[0]}.net", f"predict_{name}/out", linear))
+    return table
