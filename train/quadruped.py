@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     """Train, judge, report; or export or render a finished run."""
     if argv[:1] in (["export"], ["render"]):
         # they load runs by this module
-        importlib.import_module(f"train.quadruped_{argv[0]}").main(argv[1:])
+        importlib.import_module(f"train.control.{argv[0]}").main(argv[1:])
         return
     preset, config, options = cli.parse(
         argv, "python -m train.quadruped", (__doc__ or "").split("\n\n")[0], PRESETS

@@ -255,3 +255,9 @@ def test_defaults_are_the_papers():
     solo8 = QuadrupedConfig()
     assert (solo8.num_envs, solo8.ppo.unroll, solo8.ppo.iterations) == (4096, 24, 1000)
     assert (solo8.faults.legs, solo8.faults.both, solo8.reflection) == (("FL",), 1.0, 1.0)
+
+
+@pytest.mark.parametrize("command", ["export", "render"])
+def test_export_and_render_are_commands_of_the_program(command):
+    with pytest.raises(InputError, match=f"which run, .* train.quadruped {command} RUN"):
+        quadruped.main([command])
