@@ -1,6 +1,7 @@
 """Progress of a run: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from types import TracebackType
 
@@ -13,16 +14,20 @@ from train import parallel
 class Bar:
     """Counts steps; shows rate and time left. Silent on processes other than the first."""
 
-    def __init__(self, total: int, quiet_seconds: float = 10.0):
+    def __init__(self, total: int, quiet_seconds: float = 10.0, unit: str = "steps"):
         """Args:
         total: steps in the whole run.
-        quiet_seconds: least time between two lines where there is no terminal.
+        quiet_seconds: time between two lines where there is no terminal, whether or not a step
+            was done in it: compilation may take minutes.
+        unit: what is counted.
         """
-        self._total, self._quiet = total, quiet_seconds
+        self._total, self._quiet, self._unit = total, quiet_seconds, unit
         self._console = Console(file=sys.stderr)
         self._start = self._last = time.monotonic()
         self._what = ""
+        self._done, self._rate = 0, 0.0
         self._since = self._until = (self._start, 0)
+        self._lock, self._over = threading.Lock(), threading.Event()
         self._bar: Progress | None = None
         if self._console.is_terminal and parallel.is_main():
             self._bar = Progress(
@@ -40,6 +45,8 @@ class Bar:
         if self._bar:
             self._bar.start()
             self._task = self._bar.add_task("compiling", total=self._total, rate="")
+        elif parallel.is_main():
+            threading.Thread(target=self._remind, daemon=True).start()
         return self
 
     def __exit__(
@@ -48,6 +55,7 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._over.set()
         if self._bar:
             self._bar.stop()
 
@@ -63,15 +71,30 @@ class Bar:
         self._until = (now, done)
         since, before = self._since
         rate = (done - before) / (now - since) if now > since and done > before else 0.0
-        rate_text = f"{rate:.1f} steps/s" if rate else ""
+        self._done, self._rate = done, rate
         if self._bar:
-            self._bar.update(self._task, completed=done, description=what, rate=rate_text)
+            self._bar.update(self._task, completed=done, description=what, rate=self._rate_text())
         elif parallel.is_main() and (now - self._last > self._quiet or done == self._total):
-            left = f", {rate_text}, {(self._total - done) / rate:.0f} s left" if rate else ""
+            self._line()
+
+    def _rate_text(self) -> str:
+        return f"{self._rate:.1f} {self._unit}/s" if self._rate else ""
+
+    def _remind(self) -> None:
+        while not self._over.wait(max(self._last + self._quiet - time.monotonic(), 0.01)):
+            if time.monotonic() - self._last >= self._quiet:
+                self._line()
+
+    def _line(self) -> None:
+        with self._lock:
+            now, rate = time.monotonic(), self._rate
+            left = ""
+            if rate:
+                left = f", {self._rate_text()}, {(self._total - self._done) / rate:.0f} s left"
             self._last = now
-            elapsed = now - self._start
             print(
-                f"{elapsed:.0f} s  {what}: {done}/{self._total} steps{left}",
+                f"{now - self._start:.0f} s  {self._what}: {self._done}/{self._total} "
+                f"{self._unit}{left}",
                 file=sys.stderr,
                 flush=True,
             )
