@@ -1,6 +1,6 @@
 """`python -m train.quadruped render RUN OUT.gif`: a fault strikes in the middle of a gait.
 
-The robot walks in C MuJoCo by the controller that `export` writes, what the detector believes over
+The robot walks in C MuJoCo by the controller that `export` writes, what the detector believes below
 it; the surrogate is drawn as curves. `.mp4` needs ffmpeg.
 """
 
@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
@@ -30,6 +30,7 @@ from envs.solo8 import motor_torque
 from train import cli, quadruped
 from train.control import export as quadruped_export
 from train.control.grid import PARTS
+from train.control.pictures import Moment, film
 from train.control.policy import Controller
 from train.control.robots import CONDITIONS
 from train.progress import say
@@ -38,8 +39,6 @@ from train.quadruped import Loaded
 KINDS = {"none": faults.HEALTHY, "power-loss": faults.POWER_LOSS, "locked": faults.LOCKED}
 EVERY = 2
 """Control steps a frame: 25 a second."""
-SIZE = (360, 480)
-"""Height and width of a frame."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +63,6 @@ class RenderOptions:
     """Seed of the run; 0: the first."""
 
 
-class Moment(NamedTuple):
-    """A control step.
-
-    Attributes:
-        speed, tilt: of the body.
-        kind: head that drives.
-        probabilities: `[joints, 3]` of the detector.
-        true: worst condition of a joint.
-        qpos: `[15]`; None for the surrogate.
-    """
-
-    speed: float
-    tilt: float
-    kind: int
-    probabilities: np.ndarray
-    true: int
-    qpos: np.ndarray | None
-
-
 def main(argv: Sequence[str]) -> None:
     """Render a finished run."""
     usage = "python -m train.quadruped render RUN OUT.gif"
@@ -98,7 +78,8 @@ def main(argv: Sequence[str]) -> None:
         moments = list(walk_surrogate(controller, options, steps))
         frames = curves(moments, options, loaded.robot.env.dt)
     else:
-        frames = pictures(*walk_solo8(loaded, controller, options, steps))
+        moments = walk_solo8(loaded, controller, options, steps)
+        frames = film(mjcf(loaded), moments, EVERY, options.speed, options.leg)
     save(out, frames, round(1 / (EVERY * loaded.robot.env.dt)))
     say(f"{out}: {options.seconds:g} s")
 
@@ -141,27 +122,31 @@ def walk_surrogate(controller: Controller, options: RenderOptions, steps: int) -
     for number in range(steps):
         action = controller(state.obs)
         state = step(state, action)
-        body, true = state.pipeline_state, KINDS[options.fault] * (number >= onset)
+        body, struck = state.pipeline_state, KINDS[options.fault] * (number >= onset)
         yield Moment(
             float(body.speed),
             float(body.tilt),
             controller.kind,
             controller.probabilities,
-            true,
+            struck * (np.arange(surrogate.LEGS) == 0),
             None,
         )
         if state.done:
             return
 
 
+def mjcf(loaded: Loaded) -> str:
+    """The run's robot."""
+    env = loaded.robot.env
+    return solo8_model.mjcf(env.robot, env.config.solver_iterations)
+
+
 def walk_solo8(
     loaded: Loaded, controller: Controller, options: RenderOptions, steps: int
-) -> tuple[mujoco.MjModel, list[Moment]]:
+) -> list[Moment]:
     """The robot in C MuJoCo, without sensor noise; it is shown lying as well."""
     env = loaded.robot.env
-    model = mujoco.MjModel.from_xml_string(
-        solo8_model.mjcf(env.robot, env.config.solver_iterations)
-    )
+    model = mujoco.MjModel.from_xml_string(mjcf(loaded))
     data = mujoco.MjData(model)
     data.qpos[7:] = c.DEFAULT_POSE
     mujoco.mj_forward(model, data)
@@ -187,11 +172,11 @@ def walk_solo8(
                 float(np.arccos(np.clip(axes[2, 2], -1, 1))),
                 controller.kind,
                 controller.probabilities,
-                kind * bool(now.any()),
+                kind * now,
                 data.qpos.copy(),
             )
         )
-    return model, moments
+    return moments
 
 
 def rotation(data: mujoco.MjData) -> np.ndarray:
@@ -214,52 +199,6 @@ def observe(data: mujoco.MjData, action: np.ndarray, speed: float, mode: str) ->
     return np.concatenate(parts).astype(np.float32)
 
 
-def pictures(model: mujoco.MjModel, moments: Sequence[Moment]) -> list[Image.Image]:
-    """Frames by MuJoCo's own renderer, the detector's state written over them.
-
-    Raises:
-        InputError: there is no OpenGL.
-    """
-    try:
-        renderer = mujoco.Renderer(model, *SIZE)
-    except Exception as error:  # each platform's library raises another type
-        raise InputError(
-            "MuJoCo cannot open OpenGL here: on a machine without a display set MUJOCO_GL=egl "
-            f"(GPU) or MUJOCO_GL=osmesa (CPU) and install that library ({error})"
-        ) from error
-    data, camera = mujoco.MjData(model), mujoco.MjvCamera()
-    camera.distance, camera.elevation, camera.azimuth = 1.2, -15, 120
-    frames = []
-    for number in range(0, len(moments), EVERY):
-        moment = moments[number]
-        data.qpos = moment.qpos
-        mujoco.mj_forward(model, data)
-        camera.lookat = moment.qpos[:3]
-        renderer.update_scene(data, camera)
-        frame = Image.fromarray(renderer.render())
-        overlay(frame, moment, number * c.CONTROL_DT)
-        frames.append(frame)
-    renderer.close()
-    return frames
-
-
-def overlay(frame: Image.Image, moment: Moment, seconds: float) -> None:
-    """Write over a frame what is so, and what the detector believes."""
-    draw = ImageDraw.Draw(frame)
-    found = moment.probabilities[:, 1:].max()
-    joint, kind = np.unravel_index(moment.probabilities[:, 1:].argmax(), (8, 2))
-    lines = (
-        f"{seconds:4.2f} s   {moment.speed:5.2f} m/s",
-        f"true: {CONDITIONS[moment.true]}",
-        f"head: {CONDITIONS[moment.kind]}",
-        f"likeliest fault: {c.JOINTS[joint]} {CONDITIONS[kind + 1]} {found:.2f}",
-    )
-    wrong = moment.kind != moment.true
-    draw.rectangle((0, 0, 250, 8 + 14 * len(lines)), fill=(150, 30, 30) if wrong else (30, 30, 30))
-    for row, text in enumerate(lines):
-        draw.text((6, 4 + 14 * row), text, fill=(255, 255, 255))
-
-
 def curves(moments: Sequence[Moment], options: RenderOptions, dt: float) -> list[Image.Image]:
     """Frames of speed, tilt and heads as they grow."""
     figure = Figure(figsize=(6, 4.5), dpi=80, layout="constrained")
@@ -276,7 +215,9 @@ def curves(moments: Sequence[Moment], options: RenderOptions, dt: float) -> list
         axes.set(xlim=(0, options.seconds), ylabel=label)
         if options.fault != "none":
             axes.axvline(options.onset, color="firebrick", lw=1)
-    drawn.append((head.plot([], [], "k:", label="true")[0], np.array([m.true for m in moments])))
+    drawn.append(
+        (head.plot([], [], "k:", label="true")[0], np.array([m.true.max() for m in moments]))
+    )
     speed.axhline(options.speed, color="0.6", ls=":")
     speed.set_ylim(-0.2, 1.3)
     tilt.set_ylim(-1.05, 1.05)

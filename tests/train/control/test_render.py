@@ -9,13 +9,15 @@ from PIL import Image
 
 from configs.quadruped import RobotConfig
 from corrkd_jax.errors import InputError
-from envs import solo8
+from envs import faults, solo8, solo8_model
 from envs import solo8_constants as c
 from tests.envs.simulate import load
 from tests.train.control.tiny_quadruped import TINY, untrained
 from train.control import export as quadruped_export
+from train.control import pictures
 from train.control import render as quadruped_render
-from train.control.render import Moment, RenderOptions
+from train.control.pictures import Moment
+from train.control.render import RenderOptions
 
 
 def controller_of(loaded):
@@ -27,7 +29,7 @@ def controller_of(loaded):
 def walk():
     loaded = untrained(replace(TINY, body=RobotConfig(obs_mode="gravity", noise=0)))
     options = RenderOptions(fault="locked", onset=0.4, leg="HR", joints="KFE")
-    return quadruped_render.walk_solo8(loaded, controller_of(loaded), options, 60)[1]
+    return quadruped_render.walk_solo8(loaded, controller_of(loaded), options, 60)
 
 
 @pytest.mark.parametrize("mode", ["quat", "gravity"])
@@ -50,28 +52,73 @@ def test_sees_what_the_environment_shows(mode):
 
 
 def test_the_fault_strikes_at_its_onset(walk):
-    assert [moment.true for moment in walk] == [0] * 20 + [2] * 40
+    expected = np.zeros((60, 8))
+    expected[20:, c.JOINTS.index("HR_KFE")] = faults.LOCKED
+    np.testing.assert_array_equal([moment.true for moment in walk], expected)
     knee = np.array([moment.qpos[7 + c.JOINTS.index("HR_KFE")] for moment in walk])
     assert np.ptp(knee[19:]) < 5e-3 < np.ptp(knee[:20])
     assert all(moment.probabilities.shape == (8, 3) for moment in walk)
 
 
 def test_writes_what_the_detector_believes(walk):
-    frames = []
-    for kind in (2, 0):
-        frame = Image.new("RGB", (480, 360))
-        quadruped_render.overlay(frame, walk[-1]._replace(kind=kind), 1.2)
-        frames.append(np.asarray(frame))
-    background = [tuple(frame[2, 2]) for frame in frames]
-    # red where head and truth differ
-    assert background[0] != background[1]
-    assert background[1][0] > 2 * background[1][1]
-    assert all((frame > 200).any() and not frame[-1].any() for frame in frames)
+    """The panel differs where the head is wrong, and by what the detector says of a joint."""
+
+    def panel(**changes):
+        moments = [*walk[:-1], walk[-1]._replace(**changes)]
+        frame = Image.new("RGB", (pictures.SIZE[0], pictures.SIZE[1] + pictures.PANEL))
+        pictures.overlay(frame, moments, len(moments) - 1, 0.5)
+        return np.asarray(frame).astype(int)
+
+    sure = np.tile(np.float32([1, 0, 0]), (8, 1))
+    right, wrong = panel(kind=2, probabilities=sure), panel(kind=0, probabilities=sure)
+    assert not right[: pictures.SIZE[1]].any()
+    reddish = [(p[..., 0] > 200) & (p[..., 1:] < 60).all(axis=-1) for p in (right, wrong)]
+    assert not reddish[0].any()
+    assert reddish[1].any()
+    sure[3] = [0, 1, 0]
+    joint = panel(kind=2, probabilities=sure)
+    columns = np.flatnonzero((joint != right).any(axis=(0, 2)))
+    assert 44 <= len(columns) <= 45  # the bar of one joint
+
+
+@pytest.mark.parametrize("leg", c.LEGS)
+def test_lines_where_there_is_no_opengl(walk, leg):
+    picture = pictures.sketch(solo8_model.mjcf(c.ROBOTS["v7"]), leg)
+    healthy, locked = (np.asarray(picture(walk[at].true, walk[-1].qpos)) for at in (0, -1))
+    changed = (healthy != locked).any(axis=-1)
+    # one segment of one leg
+    assert 50 < changed.sum() < 2000
+    assert (locked[changed] == pictures.COLORS[faults.LOCKED]).all()
+
+
+def test_says_that_opengl_is_missing(walk, monkeypatch, capsys):
+    def none(*_):
+        raise mujoco.FatalError("an OpenGL platform library has not been loaded")
+
+    monkeypatch.setattr(pictures, "opengl", none)
+    frames = pictures.film(solo8_model.mjcf(c.ROBOTS["v7"]), walk[:4], 2, 0.5, "FL")
+    assert len(frames) == 2
+    assert "MUJOCO_GL=egl" in capsys.readouterr().out
+
+
+def test_mujoco_draws_the_failing_leg_in_its_colour(walk):
+    try:
+        picture = pictures.opengl(solo8_model.mjcf(c.ROBOTS["v7"]), "HR")
+    except Exception as error:
+        pytest.skip(f"no OpenGL: {error}")
+    healthy, locked = (
+        np.asarray(picture(walk[at].true, walk[-1].qpos)).astype(int) for at in (0, -1)
+    )
+    assert healthy.shape == (*pictures.SIZE[::-1], 3)
+    bluish = [(p[..., 2] > p[..., 0] + 60).sum() for p in (healthy, locked)]
+    assert bluish[1] > bluish[0] + 100
 
 
 def test_the_toy_as_a_gif(tmp_path):
     probabilities = np.full((4, 3), 1 / 3)
-    moments = [Moment(0.01 * t, 0.02 * t, 0, probabilities, t > 4, None) for t in range(10)]
+    moments = [
+        Moment(0.01 * t, 0.02 * t, 0, probabilities, np.full(4, t > 4), None) for t in range(10)
+    ]
     options = RenderOptions(onset=0.08, seconds=0.4)
     frames = quadruped_render.curves(moments, options, 0.02)
     quadruped_render.save(tmp_path / "toy.gif", frames, 25)
@@ -79,16 +126,6 @@ def test_the_toy_as_a_gif(tmp_path):
         assert film.n_frames == len(frames) == 5
         assert film.info["duration"] == 40
     assert np.any(np.asarray(frames[0]) != np.asarray(frames[-1]))
-
-
-def test_no_opengl_is_one_clear_line(monkeypatch):
-    def none(*_):
-        raise mujoco.FatalError("an OpenGL platform library has not been loaded")
-
-    monkeypatch.setattr(mujoco, "Renderer", none)
-    with pytest.raises(InputError, match="MUJOCO_GL=egl") as caught:
-        quadruped_render.pictures(load(), [])
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
