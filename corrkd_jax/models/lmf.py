@@ -4,12 +4,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.tfn import MeanNetwork, StateNetwork, mmsa_networks, with_one
 from corrkd_jax.models.torch_weights import Layer, parameter
 
 
-class LMF(nn.Module):
+class LMF(BaseModel):
     """TFN's networks, a product of one linear map each for every rank, a weighted sum of ranks.
 
     With `[1; x]` for the vector x of a modality, factors F and weights w of the ranks r, the
@@ -31,12 +31,9 @@ class LMF(nn.Module):
         text_hidden: state of the text's LSTM; its vector is half as wide.
         audio_dropout: rate on the normalised mean of the audio.
         vision_dropout: of the vision.
-        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
-            text is features already.
         axis_name: mapped axis over which a batch is sharded; its statistics are of all shards.
     """
 
-    outputs: int = 1
     rank: int = 3
     fused_width: int | None = 64
     audio_hidden: int = 16
@@ -44,7 +41,6 @@ class LMF(nn.Module):
     text_hidden: int = 128
     audio_dropout: float = 0.3
     vision_dropout: float = 0.3
-    text_encoder: nn.Module | None = None
     axis_name: str | None = None
 
     def setup(self) -> None:
@@ -54,12 +50,6 @@ class LMF(nn.Module):
         self.product = LowRankProduct(self.rank, self.fused_width or self.outputs)
         if self.fused_width:
             self.out = nn.Dense(self.outputs)
-
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         parts = {
@@ -71,10 +61,6 @@ class LMF(nn.Module):
 
     def head(self, features: Array, train: bool = False) -> Array:
         return self.out(features) if self.fused_width else features
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused
 
 
 class LowRankProduct(nn.Module):

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.self_mm import TEXT_POOLS, first_frame
 from corrkd_jax.models.torch_weights import Layer, layer_norm, linear
 from corrkd_jax.models.transformer import Dropout, masked_mean
@@ -12,7 +12,7 @@ from corrkd_jax.models.transformer import Dropout, masked_mean
 _EPS = 1e-6
 
 
-class MAG(nn.Module):
+class MAG(BaseModel):
     """The multimodal adaptation gate on words, what follows it, a tanh layer on their pool.
 
     Published, the gate lies between BERT's embeddings and its layers. Both are plugs here:
@@ -39,13 +39,11 @@ class MAG(nn.Module):
         encoder: applied to the moved words, `(words, valid, train) -> [batch, time, features]`.
     """
 
-    outputs: int = 1
     text_width: int = 0
     text_pool: str = "mean"
     shift: float = 1.0
     gate_dropout: float = 0.3
     head_dropout: float = 0.1
-    text_encoder: nn.Module | None = None
     encoder: nn.Module | None = None
 
     def setup(self) -> None:
@@ -57,12 +55,6 @@ class MAG(nn.Module):
         self.pooler = Pooler()
         self.drop_head = Dropout(self.head_dropout)
         self.out = nn.Dense(self.outputs)
-
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         words = jnp.where(valid["text"][..., None], embedded["text"], 0)
@@ -76,10 +68,6 @@ class MAG(nn.Module):
 
     def head(self, features: Array, train: bool = False) -> Array:
         return self.out(self.drop_head(features, train))
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused
 
 
 class Gate(nn.Module):

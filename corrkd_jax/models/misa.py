@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.recurrent import LSTM
 from corrkd_jax.models.torch_weights import (
     Layer,
@@ -20,7 +20,7 @@ ORDER = ("text", "vision", "audio")
 """Of the modalities on the second axis of the parts; the published one."""
 
 
-class MISA(nn.Module):
+class MISA(BaseModel):
     """Vectors of the modalities, a private and a shared code of each, attention over the six codes.
 
     Text is averaged over its valid frames; audio and vision are the last states of two stacked
@@ -39,17 +39,13 @@ class MISA(nn.Module):
         feed_forward: width inside its layer.
         dropout: rate before the head.
         attention_dropout: rate in the attention over the codes, on its weights and all else.
-        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
-            text is features already.
     """
 
-    outputs: int = 1
     width: int = 128
     heads: int = 2
     feed_forward: int = 2048
     dropout: float = 0.2
     attention_dropout: float = 0.1
-    text_encoder: nn.Module | None = None
 
     def setup(self) -> None:
         self.sequence = {name: StackedLSTM() for name in ("audio", "vision")}
@@ -61,12 +57,6 @@ class MISA(nn.Module):
         self.hidden = nn.Dense(3 * self.width)
         self.drop_hidden = Dropout(self.dropout)
         self.out = nn.Dense(self.outputs)
-
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         pooled = {name: read(embedded[name], valid[name]) for name, read in self.sequence.items()}
@@ -90,10 +80,6 @@ class MISA(nn.Module):
 
     def head(self, features: Array, train: bool = False) -> Array:
         return self.out(features)
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused
 
 
 class StackedLSTM(nn.Module):

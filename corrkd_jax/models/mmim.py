@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.recurrent import LSTM
 from corrkd_jax.models.self_mm import TEXT_POOLS, first_frame
 from corrkd_jax.models.torch_weights import Layer, linear, lstm
@@ -17,7 +17,7 @@ SENSES = ("vision", "audio")
 """What text is asked to tell of."""
 
 
-class MMIM(nn.Module):
+class MMIM(BaseModel):
     """Vectors of the modalities side by side into two tanh layers, and networks of its two bounds.
 
     Text is pooled; audio and vision are the last states of a bidirectional LSTM, then Dense.
@@ -43,11 +43,8 @@ class MMIM(nn.Module):
         vision_vector: of the vision's.
         fused_width: width of the fused layers.
         fused_dropout: rate on what they read.
-        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
-            text is features already.
     """
 
-    outputs: int = 1
     text_pool: str = "mean"
     audio_state: int = 16
     vision_state: int = 16
@@ -55,7 +52,6 @@ class MMIM(nn.Module):
     vision_vector: int = 16
     fused_width: int = 128
     fused_dropout: float = 0.1
-    text_encoder: nn.Module | None = None
 
     def setup(self) -> None:
         if self.text_pool not in TEXT_POOLS:
@@ -70,12 +66,6 @@ class MMIM(nn.Module):
         self.bound = {name: Bound() for name in SENSES}
         self.predict = {name: Prediction() for name in ORDER}
         self.out = nn.Dense(self.outputs)
-
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         pool = masked_mean if self.text_pool == "mean" else first_frame
@@ -96,10 +86,6 @@ class MMIM(nn.Module):
 
     def head(self, features: Array, train: bool = False) -> Array:
         return self.out(features)
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused
 
 
 class BothEnds(nn.Module):

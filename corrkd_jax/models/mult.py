@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.torch_weights import (
     Kind,
     Layer,
@@ -35,7 +35,7 @@ STREAMS = tuple((x, source) for x in MODALITIES for source in MODALITIES if sour
 """Which modality asks and which one answers, in the order of the stacked weights."""
 
 
-class MulT(nn.Module):
+class MulT(BaseModel):
     """Each modality attends to both others, then to what came of that; a residual block.
 
     A convolution brings each modality to `width`; one that has it already is left as it is, as
@@ -71,12 +71,9 @@ class MulT(nn.Module):
         residual_dropout: rate on what each branch adds.
         out_dropout: rate in the residual block.
         positions: sinusoidal positions, the first valid frame's being 1.
-        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
-            text is features already.
         dtype: compute type of the transformers; features and logits are float32.
     """
 
-    outputs: int = 1
     width: int = 50
     heads: int = 10
     layers: int = 4
@@ -92,7 +89,6 @@ class MulT(nn.Module):
     residual_dropout: float = 0.0
     out_dropout: float = 0.5
     positions: bool = True
-    text_encoder: nn.Module | None = None
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
@@ -133,12 +129,6 @@ class MulT(nn.Module):
         self.drop_out = Dropout(self.out_dropout)
         self.out = nn.Dense(self.outputs)
 
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
-
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         frames = {name: (embedded[name], valid[name]) for name in MODALITIES}
         for name, (x, real) in frames.items():
@@ -165,10 +155,6 @@ class MulT(nn.Module):
 
     def head(self, features: Array, train: bool = False) -> Array:
         return self.out(features)
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused
 
 
 class Stream(nn.Module):

@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.transformer import masked_mean
 
 
-class Pooled(nn.Module):
+class Pooled(BaseModel):
     """Mean over the valid frames of each modality, concatenated, ReLU layers, a linear head.
 
     The model of the planted tasks, and a floor for the others. Without hidden layers it is a
@@ -20,26 +20,17 @@ class Pooled(nn.Module):
             of word embeddings; 0: the text as it is.
         hidden: widths of the layers; none: the head reads the means.
         bounded: tanh in place of the last ReLU.
-        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
-            text is features already.
     """
 
-    outputs: int = 1
     text_width: int = 0
     hidden: tuple[int, ...] = (64,)
     bounded: bool = False
-    text_encoder: nn.Module | None = None
 
     def setup(self) -> None:
         if self.text_width:
             self.text = nn.Dense(self.text_width, use_bias=False)
         self.layers = [nn.Dense(width) for width in self.hidden]
         self.out = nn.Dense(self.outputs)
-
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         parts = {name: masked_mean(x, valid[name]) for name, x in embedded.items()}
@@ -53,7 +44,3 @@ class Pooled(nn.Module):
 
     def head(self, features: Array, train: bool = False) -> Array:
         return self.out(features)
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.recurrent import LSTM
 from corrkd_jax.models.torch_weights import Layer, linear, lstm
 from corrkd_jax.models.transformer import Dropout, masked_mean
@@ -15,7 +15,7 @@ ORDER = ("text", "audio", "vision")
 TEXT_POOLS = ("first", "mean")
 
 
-class SelfMM(nn.Module):
+class SelfMM(BaseModel):
     """Vectors of the modalities, side by side into one branch, and each into a branch of its own.
 
     A branch is Dense and ReLU, which gives its feature, then Dense, ReLU and Dense. Audio and
@@ -46,11 +46,8 @@ class SelfMM(nn.Module):
         text_dropout: rate on what the text's branch reads.
         audio_dropout: rate on what the audio's branch reads.
         vision_dropout: rate on what the vision's branch reads.
-        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
-            text is features already.
     """
 
-    outputs: int = 1
     text_pool: str = "mean"
     audio_state: int = 16
     vision_state: int = 32
@@ -66,7 +63,6 @@ class SelfMM(nn.Module):
     text_dropout: float = 0.1
     audio_dropout: float = 0.1
     vision_dropout: float = 0.0
-    text_encoder: nn.Module | None = None
 
     def setup(self) -> None:
         if self.text_pool not in TEXT_POOLS:
@@ -84,12 +80,6 @@ class SelfMM(nn.Module):
         self.predict_fusion = Prediction(self.outputs)
         self.predict = {name: Prediction(self.outputs) for name in ORDER}
 
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
-
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         pool = masked_mean if self.text_pool == "mean" else first_frame
         vectors = {"text": pool(embedded["text"], valid["text"])}
@@ -102,10 +92,6 @@ class SelfMM(nn.Module):
 
     def head(self, features: Array, train: bool = False) -> Array:
         return self.predict_fusion(features)
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused
 
 
 class LastState(nn.Module):

@@ -4,13 +4,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from corrkd_jax.models.fusion import Fused, Inputs
+from corrkd_jax.models.fusion import BaseModel, Fused, Inputs
 from corrkd_jax.models.recurrent import LSTM
 from corrkd_jax.models.torch_weights import Layer, batch_norm, ignored, linear, lstm
 from corrkd_jax.models.transformer import Dropout, masked_mean
 
 
-class TFN(nn.Module):
+class TFN(BaseModel):
     """A vector of each modality, their tensor `[1; audio] x [1; vision] x [1; text]`, an MLP.
 
     Layers, order and sizes are MMSA's for MOSI. Three of its habits are left out:
@@ -32,12 +32,9 @@ class TFN(nn.Module):
         audio_dropout: rate on the normalised mean of the audio.
         vision_dropout: of the vision.
         tensor_dropout: rate on the tensor.
-        text_encoder: applied to the text, `(text, train) -> [batch, time, features]`; None: the
-            text is features already.
         axis_name: mapped axis over which a batch is sharded; its statistics are of all shards.
     """
 
-    outputs: int = 1
     audio_hidden: int = 32
     vision_hidden: int = 128
     text_hidden: int = 128
@@ -46,7 +43,6 @@ class TFN(nn.Module):
     audio_dropout: float = 0.3
     vision_dropout: float = 0.3
     tensor_dropout: float = 0.5
-    text_encoder: nn.Module | None = None
     axis_name: str | None = None
 
     def setup(self) -> None:
@@ -57,12 +53,6 @@ class TFN(nn.Module):
         self.fused_1 = nn.Dense(self.fused_width)
         self.fused_2 = nn.Dense(self.fused_width)
         self.out = nn.Dense(self.outputs)
-
-    def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """See `corrkd_jax.models.fusion.BaseModel`, as for the methods below."""
-        if self.text_encoder is None:
-            return inputs
-        return {**inputs, "text": self.text_encoder(inputs["text"], train)}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
         parts = {
@@ -77,10 +67,6 @@ class TFN(nn.Module):
     def head(self, features: Array, train: bool = False) -> Array:
         out = self.out(features)
         return 6.0 * nn.sigmoid(out) - 3.0 if self.outputs == 1 else out
-
-    def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        fused = self.fuse(self.embed(inputs, train), valid, train)
-        return self.head(fused.features, train), fused
 
 
 class MeanNetwork(nn.Module):
