@@ -5,6 +5,7 @@ noise and pushes; and once more, strictly: a fault within seconds 1 to 4, and 4 
 from it on. Writes `evaluation.md`, `evaluation.json`, figures and the detector's `confusion.csv`.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,27 +19,31 @@ from jax import Array
 
 from corrkd_jax.errors import InputError
 from envs.faults import HEALTHY
-from envs.solo8_constants import LEGS
-from train import quadruped
+from envs.solo8_constants import LEGS, TORSO_MASS
+from train import cli, quadruped
 from train.control import episodes, grid, grid_report, judging, ppo
 from train.control import export as quadruped_export
 from train.control.report import row_name
 from train.control.robots import CONDITIONS
 from train.control.watching import Watched, measure
-from train.progress import say
+from train.progress import Bar, say
 from train.quadruped import Loaded
 
 WATCHED = 256
 """Robots of a cell by which the detector is judged."""
 TEST_KEY = 17
+ROBOTS, ROBOTS_ON_CPU = 3200, 32
+"""Of a cell, if nobody says how many: the paper's, and one for each of the 32 groups."""
+AT_ONCE, AT_ONCE_ON_CPU = 8192, 256
+"""Robots simulated in one call: cells share one as far as this goes."""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """How much of the grid, and where the results go."""
 
-    num_envs: int = 3200
-    """Robots a cell, in 32 groups."""
+    num_envs: int = 0
+    """Robots a cell, in 32 groups; 0: 3200, the paper's, but 32 on a CPU."""
     seed: int = 0
     """Seed of the run whose networks are judged; 0: the first."""
     legs: tuple[str, ...] = LEGS
@@ -49,6 +54,8 @@ class EvaluateOptions:
     """Of middle and high."""
     arms: tuple[str, ...] = ()
     """Arms of the run; empty: all."""
+    added_mass: bool = True
+    """Draw each robot's torso mass as in training (-0.2 to +1 kg); the toy has none."""
     strict: bool = True
     """Also the strict onsets."""
     out: str = ""
@@ -68,8 +75,13 @@ def main(folder: Path, argv: Sequence[str]) -> None:
     number = quadruped_export.seed_number(loaded, options.seed)
     out = Path(options.out) if options.out else folder
     out.mkdir(parents=True, exist_ok=True)
-    rows, watched = judge(loaded, arms, number, options)
     device = jax.devices()[0]
+    on_cpu = device.platform == "cpu"
+    if not options.num_envs:
+        options = dataclasses.replace(options, num_envs=ROBOTS_ON_CPU if on_cpu else ROBOTS)
+    rows, watched = judge(
+        loaded, arms, number, options, at_once=AT_ONCE_ON_CPU if on_cpu else AT_ONCE
+    )
     facts = {
         "run": folder.name,
         "robot": loaded.config.robot,
@@ -79,6 +91,9 @@ def main(folder: Path, argv: Sequence[str]) -> None:
         "device": device.device_kind,
         "jax": jax.__version__,
         "robots_a_cell": options.num_envs,
+        "torso": "{:+g} to {:+g} kg".format(*TORSO_MASS)
+        if loaded.config.robot == "solo8" and options.added_mass
+        else "nominal",
         "survival": "no torso corner pressed by more than 1 N"
         if loaded.config.robot == "solo8"
         else "tilt below 1",
@@ -101,22 +116,32 @@ def check(options: EvaluateOptions) -> None:
             raise InputError(f"--{name} {unknown[0]}: choose from {', '.join(known)}")
         if not given:
             raise InputError(f"--{name}: name at least one of {', '.join(known)}")
-    if options.num_envs < 1:
-        raise InputError(f"--num-envs {options.num_envs}: must be positive")
+    cli.require_not_negative({"--num-envs": options.num_envs})
 
 
 def judge(
-    loaded: Loaded, arms: Sequence[str], number: int, options: EvaluateOptions
+    loaded: Loaded, arms: Sequence[str], number: int, options: EvaluateOptions, at_once: int
 ) -> tuple[list[grid.Row], Watched | None]:
-    """Every cell for every arm and switch; and how the detector watched."""
-    robot = grid.quiet(loaded.robot)
+    """Every cell for every arm and switch; and how the detector watched.
+
+    Args:
+        loaded: run.
+        arms: of it.
+        number: of the seed, from 0.
+        options: which cells, and how many robots in each.
+        at_once: robots simulated in one call.
+    """
+    robot = grid.quiet(loaded.robot, options.added_mass)
     detector = None
     if loaded.detector_params is not None:
         detector = judging.pick(loaded.detector_params, number)
 
     @jax.jit
-    def follow(params: Any, course: grid.Course, key: Array) -> dict[str, Array]:
-        return grid.run(loaded, robot, params, detector, course, key, options.num_envs)
+    def follow(params: Any, courses: grid.Course, keys: Array) -> dict[str, Array]:
+        def one(course: grid.Course, key: Array) -> dict[str, Array]:
+            return grid.run(loaded, robot, params, detector, course, key, options.num_envs)
+
+        return jax.vmap(one)(courses, keys)
 
     cells = grid.cells(robot, options.legs, options.joints)
     places = [
@@ -125,21 +150,40 @@ def judge(
         for speed in options.speeds
         for onset in ("anywhere", "strict")[: 1 + options.strict]
     ]
+    policies = [(arm, switch) for arm in arms for switch in switches(loaded, arm)]
+    # equal calls, or each size would be compiled
+    width = min(len(places), max(1, at_once // options.num_envs))
     rows: list[grid.Row] = []
     trails: dict[int, list[dict[str, np.ndarray]]] = {kind: [] for kind in range(len(CONDITIONS))}
-    for arm in arms:
-        params = judging.pick(loaded.policies[arm], number)
-        for switch in switches(loaded, arm):
-            name = row_name(arm, switch)
-            for at, cell, speed, onset in places:
-                course = grid.course(cell, switch, speed, onset, robot.env.dt)
+    say(
+        f"{len(policies)} policies x {len(places)} cells x {options.num_envs} robots x "
+        f"{robot.steps} control steps"
+    )
+    compiled = None
+    with Bar(len(policies) * len(places), unit="cells") as bar:
+        bar.update(0, "compiling")
+        for arm, switch in policies:
+            params, name = judging.pick(loaded.policies[arm], number), row_name(arm, switch)
+            for first in range(0, len(places), width):
+                some = places[first : first + width]
+                padded = some + some[:1] * (width - len(some))
+                courses = [grid.course(cell, switch, speed, onset, robot.env.dt)
+                           for _, cell, speed, onset in padded]  # fmt: skip
                 # every policy meets the same robots
-                key = jax.random.fold_in(jax.random.key(TEST_KEY), at)
-                trail = jax.tree.map(np.asarray, follow(params, course, key))
-                rows.append(grid.summarize(trail, robot.env.dt, name, cell, speed, onset))
-                if (arm, switch, onset) == (ppo.OURS, "learned", "anywhere"):
-                    trails[cell.kind].append({n: x[:, :WATCHED] for n, x in trail.items()})
-            say(f"{name}: {len(places)} cells")
+                keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+                    jax.random.key(TEST_KEY), np.array([at for at, *_ in padded])
+                )
+                courses = jax.tree.map(lambda *x: np.stack(x), *courses)
+                if compiled is None:
+                    compiled = follow.lower(params, courses, keys).compile()
+                    bar.update(0, "compiling")
+                found = jax.tree.map(np.asarray, compiled(params, courses, keys))
+                for which, (_, cell, speed, onset) in enumerate(some):
+                    trail = {n: x[which] for n, x in found.items()}
+                    rows.append(grid.summarize(trail, robot.env.dt, name, cell, speed, onset))
+                    if (arm, switch, onset) == (ppo.OURS, "learned", "anywhere"):
+                        trails[cell.kind].append({n: x[:, :WATCHED] for n, x in trail.items()})
+                bar.update(len(rows), name)
     if not trails[HEALTHY]:
         return rows, None
     joined = [

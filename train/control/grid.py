@@ -15,10 +15,10 @@ from brax import math
 from brax.envs.base import State
 from jax import Array, lax
 
-from envs import faults, solo8_model, switching
+from envs import faults, solo8, solo8_model, switching
 from envs import solo8_constants as c
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
-from train.control import canonical, detection, episodes, worlds
+from train.control import canonical, detection, episodes, robots, worlds
 from train.control.robots import Robot
 from train.quadruped import Loaded
 
@@ -62,6 +62,22 @@ class Course(NamedTuple):
     switch: Any
 
 
+class Gait(NamedTuple):
+    """Which feet of one robot stand, from a second before its fault to three seconds after.
+
+    Attributes:
+        seconds: `[steps]`, from the onset.
+        standing: `[steps, 4]` bool, by leg.
+        alive: `[steps]` bool.
+        switched: seconds from the onset to the step in which another head drives; inf if none.
+    """
+
+    seconds: np.ndarray
+    standing: np.ndarray
+    alive: np.ndarray
+    switched: float
+
+
 class Row(NamedTuple):
     """One policy in one cell.
 
@@ -73,8 +89,10 @@ class Row(NamedTuple):
         interval: 95 % bootstrap interval of their mean.
         missed_speed, missed_yaw: root mean square of what tracking misses, in the second before
             the onset and in seconds 1 to 3 after it; None where nobody stands, or nothing yaws.
+        reward: summed over the episode until its end or the fall, mean over robots.
         contact: seconds that the foot of the failing leg stands; None where there is none.
         aligned: `seconds` from the onset, and means of `speed` and of `tilt`'s size then.
+        gait: of one robot; None on the toy, or if no onset leaves enough time on both sides.
     """
 
     policy: str
@@ -87,8 +105,10 @@ class Row(NamedTuple):
     interval: tuple[float, float]
     missed_speed: list[float | None]
     missed_yaw: list[float | None]
+    reward: float
     contact: float | None
     aligned: dict[str, list[float | None]]
+    gait: Gait | None
 
 
 def cells(robot: Robot, legs: Sequence[str], parts: Sequence[str]) -> list[Cell]:
@@ -121,15 +141,28 @@ def course(cell: Cell, switch: str, speed: str, onset: str, dt: float) -> Course
     )
 
 
-def quiet(robot: Robot) -> Robot:
-    """The robot without sensor noise, pushes and spread; the toy as it is."""
+def quiet(robot: Robot, added_mass: bool = True) -> Robot:
+    """The robot without sensor noise, pushes and spread, on the nominal floor; the toy as it is.
+
+    Args:
+        robot: that was trained.
+        added_mass: draw the torso's mass for every robot as in training, as the released code
+            does when it evaluates (arXiv:2402.08996).
+    """
     if robot.name == "surrogate":
         return robot
     env = copy.copy(robot.env)
     env.config = dataclasses.replace(
         env.config, noise=0.0, push_velocity=0.0, hardware_spread=False
     )
-    return robot._replace(env=env)
+
+    def vary(keys: Array) -> dict[str, Array]:
+        if not added_mass:
+            return {}
+        drawn = solo8.randomize(env.sys, keys)[0]
+        return {name: getattr(drawn, name) for name in ("body_mass", "body_inertia")}
+
+    return robot._replace(env=env, vary=vary, step=robots.stepper(env))
 
 
 def run(
@@ -153,14 +186,16 @@ def run(
 
     Returns:
         `[steps, count]` by name, as they are before each step: `alive`, `step`, `onset`, `head`,
-        `true` and `verdict` `[..., joints]`, and what `sensed` gives.
+        `true` and `verdict` `[..., joints]`, and what `sensed` gives; and the `reward` of the step,
+        0 from the fall on.
     """
     start_key, onset_key, speed_key = jax.random.split(jax.random.key_data(key), 3)
     onset = jax.random.randint(onset_key, (count,), course.onset[0], course.onset[1] + 1)
     speed = jax.random.uniform(speed_key, (count,), minval=course.speed[0], maxval=course.speed[1])
     broken = (jnp.tile(x[None], (count, 1)) for x in (course.power_loss, course.locked))
     fault = faults.Fault(*broken, onset)
-    states = worlds.start(robot, lambda _: fault, start_key, count).states
+    started = worlds.start(robot, lambda _: fault, start_key, count)
+    states = started.states
     command = states.info["command"]
     # no turning; the first observation still shows the command drawn at the spawn
     command = speed if command.ndim == 1 else jnp.stack([speed, jnp.zeros(count)], axis=-1)
@@ -187,8 +222,9 @@ def run(
         heads = jnp.where(course.switch == SWITCHES.index("blind"), HEALTHY, heads)
         now["head"] = heads.astype(jnp.int8)
         actions = canonical.drive(loaded.policy, params, tables, states.obs, heads, legs)
-        states = jax.vmap(robot.env.step)(states, actions)
+        states = jax.vmap(robot.step)(started.variation, states, actions)
         alive &= (states.done == 0) & worlds.finite(states, count)
+        now["reward"] = jnp.where(alive, states.reward, 0)
         return (states, alive, memory), now
 
     carry = (states, jnp.ones(count, bool), detection.blank(robot, count))
@@ -257,8 +293,31 @@ def summarize(
         interval(groups),
         rms("missed_speed"),
         rms("missed_yaw"),
+        float(trail["reward"].sum(axis=0).mean()),
         contact,
         {"seconds": (around * dt).tolist(), **aligned},
+        gait(trail, dt),
+    )
+
+
+def gait(trail: dict[str, np.ndarray], dt: float) -> Gait | None:
+    """The footfall of the robot that stands longest of those whose fault comes in mid-episode."""
+    if "standing" not in trail:
+        return None
+    steps, onset = len(trail["step"]), trail["onset"][0]
+    before, after = round(1 / dt), round(3 / dt)
+    fit = (onset >= before) & (onset + after < steps)
+    if not fit.any():
+        return None
+    robot = int(np.argmax(np.where(fit, trail["alive"].sum(axis=0), -1)))
+    window = slice(onset[robot] - before, onset[robot] + after + 1)
+    head = trail["head"][window, robot]
+    changed = np.flatnonzero(head[before:] != head[before - 1])
+    return Gait(
+        dt * np.arange(-before, after + 1),
+        trail["standing"][window, robot],
+        trail["alive"][window, robot],
+        float(dt * changed[0]) if len(changed) else float("inf"),
     )
 
 

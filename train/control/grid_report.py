@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from envs.faults import HEALTHY
+from envs.solo8_constants import LEGS
 from train.control import detector_report
 from train.control.grid import ONSETS, STRICT_SECONDS, Row, interval
 from train.control.report import BLIND, LEARNED, ORACLE, confusion_table, detector_table
@@ -46,6 +47,8 @@ def write(
         parts.append(survival_table(own))
     parts.append("## Tracking\nRoot mean square of what is missed, 1 s before -> 1 to 3 s after")
     parts.append(tracking_table([row for row in rows if row.onset == "anywhere"]))
+    parts.append("## Return\nReward summed over an episode or until the fall, mean over robots")
+    parts.append(return_table([row for row in rows if row.onset == "anywhere"]))
     if watched:
         parts += ["## Detector", confusion_table(watched), detector_table(watched)]
         detector_report.write(folder, watched, watched.confusion.sum(axis=0))
@@ -53,7 +56,11 @@ def write(
     write_text(folder / "evaluation.md", text)
     found = {
         "facts": facts,
-        "rows": [row._asdict() | {"groups": row.groups.tolist()} for row in rows],
+        "rows": [
+            {name: value for name, value in row._asdict().items() if name != "gait"}
+            | {"groups": row.groups.tolist()}
+            for row in rows
+        ],
     }
     write_text(folder / "evaluation.json", json.dumps(found, indent=1) + "\n")
     anywhere = [row for row in rows if row.onset == "anywhere"]
@@ -61,6 +68,8 @@ def write(
     aligned_figure(folder / "onset.png", anywhere)
     if len({(row.leg, row.joints) for row in rows if row.leg}) > 1:
         map_figure(folder / "survival_map.png", anywhere)
+    if any(row.gait for row in rows):
+        gait_figure(folder / "gait.png", rows)
     say(text)
     say(f"{folder / 'evaluation.md'}, {folder / 'evaluation.json'}")
 
@@ -105,6 +114,11 @@ def tracking_table(rows: Sequence[Row]) -> str:
         return speed if yaw == "- -> -" else f"{speed} m/s; {yaw} rad/s"
 
     return _table("policy", rows, cell)
+
+
+def return_table(rows: Sequence[Row]) -> str:
+    """Reward of an episode."""
+    return _table("policy", rows, lambda own: f"{np.mean([row.reward for row in own]):.2f}")
 
 
 def box_figure(path: Path, rows: Sequence[Row]) -> None:
@@ -178,6 +192,39 @@ def aligned_figure(path: Path, rows: Sequence[Row]) -> None:
     panels[1, 0].set_ylabel("mean size of the tilt")
     panels[1, 0].set_xlabel("seconds from the onset; robots that stand")
     panels[0, 0].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def gait_figure(path: Path, rows: Sequence[Row]) -> None:
+    """Footfall of one robot around its fault, under the deployed switch and without one."""
+    known = {row.policy for row in rows}
+    policies = [name for name in dict.fromkeys((deployed(rows), BLIND)) if name in known]
+    kinds = range(HEALTHY + 1, len(CONDITIONS))
+    figure = Figure(figsize=(11, 2 * len(policies) + 0.8), layout="constrained")
+    panels = figure.subplots(len(policies), len(kinds), squeeze=False, sharex=True)
+    for (at, column), axes in np.ndenumerate(panels):
+        own = [r for r in rows if (r.policy, r.kind) == (policies[at], kinds[column]) and r.gait]
+        axes.set_title(f"{policies[at]}: {CONDITIONS[kinds[column]]}", fontsize=9)
+        axes.set(yticks=range(4), yticklabels=LEGS, ylim=(4.6, -0.6))
+        if not own:
+            continue
+        # both joints, where they were asked for: the paper's fault
+        row = max(own, key=lambda r: r.joints == "both")
+        seconds, standing, alive, switched = row.gait
+        step = seconds[1] - seconds[0]
+        for number, leg in enumerate(LEGS):
+            spans = [(t, step) for t in seconds[standing[:, number] & alive]]
+            color = "firebrick" if leg == row.leg else "0.25"
+            axes.broken_barh(spans, (number - 0.35, 0.7), color=color, lw=0)
+        axes.axvline(0, color="firebrick", lw=1.2, label=f"fault: {row.leg} {row.joints}")
+        if np.isfinite(switched):
+            axes.axvline(switched, color="tab:blue", ls="--", lw=1.2, label="switch of the head")
+        if not alive.all():
+            axes.axvspan(seconds[alive.argmin()], seconds[-1], color="0.9", label="fallen")
+        axes.set_xlim(seconds[0], seconds[-1])
+        axes.legend(fontsize=7, loc="lower left", ncols=3)
+    for axes in panels[-1]:
+        axes.set_xlabel("seconds from the fault; bars: the foot stands")
     figure.savefig(path, dpi=120)
 
 

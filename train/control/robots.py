@@ -105,13 +105,19 @@ def build(config: QuadrupedConfig) -> Robot:
         varied, axes = solo8.randomize(env.sys, keys, chosen.hardware_spread)
         return {name: getattr(varied, name) for name in _VARIED if getattr(axes, name) == 0}
 
+    # the quaternion's w says nothing that the rest of it does not
+    return Robot("solo8", env, spawn, fault, vary, stepper(env), 8, c.EPISODE_STEPS, 29)
+
+
+def stepper(env: solo8.Solo8) -> Callable[[Any, State, Array], State]:
+    """`Robot.step` of an environment: its step, with what one robot differs by in its physics."""
+
     def step(variation: dict[str, Array], state: State, action: Array) -> State:
         own = copy.copy(env)
         own.sys = env.sys.replace(**variation)
         return own.step(state, action)
 
-    # the quaternion's w says nothing that the rest of it does not
-    return Robot("solo8", env, spawn, fault, vary, step, 8, c.EPISODE_STEPS, 29)
+    return step
 
 
 def check_onset(onset: tuple[int, int], steps: int) -> None:

@@ -4,15 +4,17 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
+from configs.quadruped import QuadrupedConfig
 from corrkd_jax.errors import InputError
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
 from tests.train.control.tiny_quadruped import TINY, untrained
 from train import evaluate, quadruped
 from train.control import evaluate as quadruped_evaluate
-from train.control import grid
+from train.control import grid, grid_report, robots
 from train.control.evaluate import EvaluateOptions
 from train.control.report import BLIND, LEARNED, ORACLE
 
@@ -36,6 +38,8 @@ def trail(onset, falls, robots=4, steps=400):
         "missed_yaw": np.zeros((steps, robots)),
         "tilt": np.where(since < 0, -0.1, 0.4),
         "standing": standing,
+        "reward": np.where(step < last, 0.01, 0),
+        "head": np.where(since < 10, HEALTHY, POWER_LOSS) * np.ones(robots, int),
     }
 
 
@@ -55,6 +59,7 @@ def test_tracking_and_contact():
     assert row.missed_speed == pytest.approx([0.1, 0.3])
     assert row.missed_yaw == [0, 0]
     assert row.contact == pytest.approx(2.0)
+    assert row.reward == pytest.approx(4.0)
     seconds = np.array(row.aligned["seconds"])
     assert (seconds[0], seconds[-1]) == (-1, 2)
     np.testing.assert_allclose(np.array(row.aligned["speed"]), np.where(seconds < 0, 0.5, 0.2))
@@ -62,6 +67,60 @@ def test_tracking_and_contact():
     # nobody stands from one second after the onset on
     gone = grid.summarize(trail(100, dict.fromkeys(range(4), 120)), 0.02, "x", CELL, "high", "")
     assert gone.missed_speed == [pytest.approx(0.1), None]
+
+
+def test_gait_is_of_the_robot_that_stands_longest():
+    each = trail(90, {0: 100, 1: 300, 2: 299, 3: 120})
+    each["standing"][:, 1, 3] = True
+    gait = grid.gait(each, 0.02)
+    assert (gait.seconds[0], gait.seconds[-1], len(gait.seconds)) == (-1, 3, 201)
+    assert gait.standing[:, 3].all()
+    # the window begins with step 40
+    np.testing.assert_array_equal(gait.standing[:, 1], np.arange(201) < 60)
+    assert gait.alive.all()
+    assert gait.switched == pytest.approx(0.2)
+
+
+def test_no_gait_without_time_on_both_sides():
+    assert grid.gait(trail(30, {}), 0.02) is None
+    assert grid.gait(trail(260, {}), 0.02) is None
+
+
+def test_gait_figure(tmp_path):
+    rows = [
+        grid.summarize(trail(100, {}), 0.02, policy, CELL, "high", "strict")
+        for policy in (LEARNED, BLIND)
+    ]
+    grid_report.gait_figure(tmp_path / "gait.png", rows)
+    assert (tmp_path / "gait.png").stat().st_size > 5000
+
+
+@pytest.fixture(scope="module")
+def solo8():
+    return robots.build(QuadrupedConfig())
+
+
+def test_the_quiet_robot(solo8):
+    """No noise and pushes, the nominal floor; every torso its own mass, unless that is refused."""
+    robot = grid.quiet(solo8)
+    assert (robot.env.config.noise, robot.env.config.push_velocity) == (0, 0)
+    drawn = robot.vary(jax.random.split(jax.random.PRNGKey(0), 300))
+    assert set(drawn) == {"body_mass", "body_inertia"}
+    added = drawn["body_mass"] - robot.env.sys.body_mass
+    np.testing.assert_allclose((added.min(), added.max()), (-0.2, 1.0), atol=0.02)
+    assert not np.delete(added, 1, axis=1).any()
+    assert grid.quiet(solo8, added_mass=False).vary(None) == {}
+
+
+def test_masses_reach_the_physics(solo8, monkeypatch):
+    """One step of two robots that differ by their masses alone."""
+    robot = grid.quiet(solo8)
+    seen = []
+    monkeypatch.setattr(type(robot.env), "step", lambda env, state, action: seen.append(env))
+    masses = robot.env.sys.body_mass + 1
+    robot.step({"body_mass": masses}, None, None)
+    np.testing.assert_array_equal(seen[0].sys.body_mass, masses)
+    assert seen[0].config.noise == 0
 
 
 def test_interval_is_the_binomials():
@@ -89,6 +148,8 @@ def evaluated(tmp_path_factory):
     (folder / "config.json").write_text(json.dumps({"program": "quadruped"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quadruped, "load", lambda folder: loaded)
+        # four of a policy's six cells in a call, so that the second is padded
+        patch.setattr(quadruped_evaluate, "AT_ONCE_ON_CPU", 32)
         evaluate.main([str(folder), "--num-envs", "8", "--speeds", "high"])
     return folder, json.loads((folder / "evaluation.json").read_text())
 
@@ -137,7 +198,7 @@ def test_writes_tables_and_figures(evaluated):
         (EvaluateOptions(legs=("XL",)), "--legs XL: choose from FL, FR"),
         (EvaluateOptions(joints=("hip",)), "--joints hip: choose from HFE"),
         (EvaluateOptions(speeds=()), "--speeds: name at least one"),
-        (EvaluateOptions(num_envs=0), "--num-envs 0: must be positive"),
+        (EvaluateOptions(num_envs=-1), "--num-envs -1: must not be negative"),
     ],
 )
 def test_refuses(options, says):
