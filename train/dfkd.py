@@ -223,13 +223,13 @@ def teacher_accuracy(networks: Networks, loaded: Loaded) -> float:
         return jnp.sum(jnp.argmax(logits, axis=-1) == rows["labels"])
 
     test, block, found = loaded.test, 256, 0
-    with Bar(len(test)) as bar:
+    with Bar(len(test), unit="images") as bar:
         for first in range(0, len(test), block):
             # images without a label fill the last block up
             rows = test.take(np.minimum(np.arange(first, first + block), len(test) - 1))
             rows["labels"][len(test) - first :] = -1
             found += int(right(loaded.teacher.variables, rows))
-            bar.update(min(first + block, len(test)), "images shown to the teacher")
+            bar.update(min(first + block, len(test)), "judging the teacher")
     accuracy, chance = found / len(test), 1 / len(test.classes)
     if accuracy < 2 * chance:
         say(

@@ -106,12 +106,12 @@ def ask(run: Trained, data: ImageSet) -> Answers:
 
 def _blocks(run: Trained, data: ImageSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     count, block = len(data), min(run.config.optimizer.batch, len(data))
-    with Bar(count) as bar:
+    with Bar(count, unit="images") as bar:
         for first in range(0, count, block):
-            bar.update(first, "images")
+            bar.update(first, "judging")
             rows = data.take(np.minimum(np.arange(first, first + block), count - 1))
             yield rows["images"], rows["labels"]
-        bar.update(count, "images")
+        bar.update(count, "judging")
 
 
 def _said(logits: Array, labels: Array) -> dict[str, Array]:

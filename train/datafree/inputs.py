@@ -228,10 +228,10 @@ def surest(
 
     options = grain.ReadOptions(config.data.threads, 2 * config.data.threads)
     sure = []
-    with Bar(len(pool)) as bar:
+    with Bar(len(pool), unit="images") as bar:
         for images in grain.MapDataset.range(calls).map(read).to_iter_dataset(options):
             sure.append(ask(images))
-            bar.update(min(block * len(sure), len(pool)), "images of the pool")
+            bar.update(min(block * len(sure), len(pool)), "asking the teacher")
     order = np.argsort(-np.concatenate(sure)[: len(pool)], kind="stable")[:count]
     return ImageSet(np.asarray(pool.images[order]), None, (), pool.source)
 
