@@ -262,6 +262,16 @@ def forward(
     return nn.apply(call, model)(chosen.variables)
 
 
+def _called(
+    module: nn.Module, inputs: Tree, valid: Tree, *confounders: Any, train: bool
+) -> tuple[Array, Fused]:
+    """Outputs and what they are made of, through the methods of the contract alone."""
+    if isinstance(module, Deconfounded):
+        return module(inputs, valid, *confounders, train=train)
+    fused = module.fuse(module.embed(inputs, train), valid, train)
+    return module.head(fused.features, train), fused
+
+
 @dataclass(frozen=True)
 class BaseStage:
     """Training of a base model: the functions of its stage and what they share.
@@ -385,7 +395,13 @@ class BaseStage:
                 train=True,
                 rngs={"dropout": key},
                 mutable=list(statistics),
+                method=_called,
             )
+            if outputs.shape != (len(batch["row"]), self.task.classes):
+                raise InputError(
+                    f"--model {self.config.model}: gives outputs of shape {outputs.shape}, but "
+                    f"{(len(batch['row']), self.task.classes)} is needed: rows and classes"
+                )
             terms = self._terms(outputs, fused, batch, state)
             return sum(terms.values()), (terms, updates, fused)
 

@@ -1,10 +1,12 @@
 """Base models with and without de-biasing: planted effects, every model, bad input."""
 
 import csv
+import dataclasses
 import json
 import pickle
 import shutil
 
+import flax.linen as nn
 import jax
 import jax.export
 import numpy as np
@@ -16,6 +18,7 @@ from corrkd_jax.data import msa as files
 from corrkd_jax.data import planted_bias, planted_subjects
 from corrkd_jax.data.subjects import all_subject_names
 from corrkd_jax.errors import InputError
+from corrkd_jax.models.fusion import Fused
 from tests.data import files as data_files
 from train import cli, evaluate, export, msa
 from train.debiasing import counterfactual, debias
@@ -25,11 +28,13 @@ from train.debiasing.basemodel import (
     BaseStage,
     arms,
     build_model,
+    forward,
     network_options,
 )
 from train.debiasing.counterfactual import BOTH, CONTEXT, LABEL, VANILLA, Outputs
 from train.protocol import Task
 from train.results import Truth
+from train.workdir import Workdir
 
 TASK = Task("classes", 2, ("sentiment",))
 
@@ -95,7 +100,7 @@ def small_file(tmp_path_factory):
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_every_model_trains(small_file, tmp_path, model):
     """Regression; MCIS or SuCI in turn; finite figures, which an evaluation of scores has."""
-    method = "suci" if model in ("mult", "self_mm", "corrkd") else "mcis"
+    method = "suci" if model in ("mult", "self_mm") else "mcis"
     figures = run(
         tmp_path / "run",
         *("mosi", "--data.path", str(small_file[0]), "--model", model, "--debias", method),
@@ -117,6 +122,7 @@ def test_finished_run_comes_back_without_its_training_data(small_file, tmp_path,
         "\n".join(sorted({w for t in words for w in t.split()})[::2])
     )
     given = ("--model", model, "--debias", method, "--small", "--optimizer.epochs", "2")
+    given += ("--seeds", "2")
     if method == "mcis":
         given += ("--mcis.lexicon", str(tmp_path / "lexicon.txt"))
     figures = run(folder, "mosi", "--data.path", str(small_file[0]), *given)["main"]
@@ -136,8 +142,10 @@ def test_finished_run_comes_back_without_its_training_data(small_file, tmp_path,
 
     row = BOTH if method == "mcis" else OWN
     lines = list(csv.DictReader((tmp_path / "found" / "predictions.csv").open()))
-    expected = [float(line["o0"]) for line in lines if line["model"] == row]
-    export.main([str(folder), str(tmp_path / "out")])
+    expected = [
+        float(line["o0"]) for line in lines if line["model"] == row and line["seed"] == "1112"
+    ]
+    export.main([str(folder), str(tmp_path / "out"), "--seed", "1112"])
     called = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))
     raw = files.read(other).test
     arguments = [dict(raw.features), dict(raw.valid)]
@@ -150,7 +158,7 @@ def test_finished_run_comes_back_without_its_training_data(small_file, tmp_path,
         export.main([str(folder), str(tmp_path / "out"), "--arm", "no such"])
 
 
-def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path):
+def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path, monkeypatch):
     """A run that lost what came after its first epochs ends with the same figures."""
     given = ("mosi", "--data.path", str(small_file[0]), "--model", "pooled", "--debias", "suci")
     given += ("--small", "--optimizer.epochs", "3", "--optimizer.batch", "8", "--save-every", "0")
@@ -160,7 +168,17 @@ def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path):
     shutil.rmtree(checkpoints / "3")
     for name in ("results.json", "report.md"):
         (tmp_path / "run" / name).unlink()
+    saved = []
+    save = Workdir.save
+
+    def noted(workdir, epoch, *more):
+        saved.append(epoch)
+        save(workdir, epoch, *more)
+
+    monkeypatch.setattr(Workdir, "save", noted)
     assert run(tmp_path / "run", *given, "--resume") == whole
+    # one from the start would end alike, and save its first epoch again
+    assert min(saved) > 1
 
 
 def started(model, optimizer, preset="mosi", steps=1):
@@ -194,6 +212,60 @@ def test_self_mm_learns_by_groups(preset, grouped, factors):
     for part, factor in zip(("sequence_audio", "sequence_vision", "fusion"), factors, strict=True):
         longest = max(jax.tree.leaves(moved[part]))
         np.testing.assert_allclose(longest, factor * 1e-3, rtol=0.02)
+
+
+def test_outputs_of_another_shape_are_refused():
+    class Wide(nn.Module):
+        def embed(self, inputs, train=False):
+            return inputs
+
+        def fuse(self, embedded, valid, train=False):
+            return Fused(embedded["text"][:, 0], {})
+
+        def head(self, features, train=False):
+            return features
+
+    stage, state, batch = started("pooled", DebiasOptimizerConfig())
+    with pytest.raises(InputError, match=r"--model pooled: gives outputs of shape \(4, 5\)"):
+        dataclasses.replace(stage, model=Wide()).step(state, batch, jax.random.key(0))
+
+
+@pytest.mark.parametrize("model", ["corrkd", "mag", "pooled"])
+def test_training_minimises_the_loss_of_what_inference_gives(model):
+    """Without dropout the first loss is that of `forward`, whatever the model's own call gives."""
+    stage, state, batch = started(model, DebiasOptimizerConfig(batch=4))
+    rates = {f.name: 0.0 for f in dataclasses.fields(stage.model) if "dropout" in f.name}
+    stage = dataclasses.replace(stage, model=stage.model.clone(**rates))
+    _, found = jax.jit(stage.step)(state, batch, jax.random.key(1))
+    chosen = stage.select(state)
+    outputs = forward(stage.model, chosen, batch["inputs"], batch["valid"])
+    assert outputs.shape == (4, 2)
+    expected = losses.cross_entropy(outputs, batch["labels"][:, 0])
+    np.testing.assert_allclose(found["task"], expected, rtol=1e-4)
+
+
+def test_dictionary_of_every_arm():
+    """Means and shares of training's subjects; noise or equal shares for arms of that name."""
+    config = DebiasConfig(model="pooled", debias="suci", small=True)
+    stage = BaseStage(config, "mosi", TASK, build_model(config, TASK), 2, 1, None)
+    batch = started("pooled", DebiasOptimizerConfig())[2] | {"subject": np.array([0, 0, 0, 1])}
+    plain = jax.tree.map(np.float32, arms(config, 2)[0].hyper)
+    state = stage.init(jax.random.key(0), batch, plain, {})
+    data = {"train": batch, "valid": jax.tree.map(lambda x: x * 0, batch)}
+    refresh = jax.jit(lambda hyper: stage.refresh(state._replace(hyper=hyper), data, None, {}, 0))
+    found = {
+        name: refresh(plain._replace(**{n: np.float32(n == name) for n in ("random", "flat")}))
+        for name in ("none", "random", "flat")
+    }
+    means = np.concatenate(
+        [batch["inputs"][m].mean(1) for m in ("audio", "text", "vision")], axis=1
+    )
+    real = np.stack([means[:3].mean(0), means[3]])
+    for name in ("none", "flat"):
+        np.testing.assert_allclose(found[name].dictionary.confounders, real, rtol=1e-5, atol=1e-6)
+    assert np.abs(found["random"].dictionary.confounders - real).min() > 1e-5
+    for name, prior in (("none", [0.75, 0.25]), ("random", [0.75, 0.25]), ("flat", [0.5, 0.5])):
+        np.testing.assert_allclose(found[name].dictionary.prior, prior)
 
 
 def test_mmim_counts_entropy_from_an_epochs_third_batch_on():
@@ -232,6 +304,31 @@ def test_mmim_counts_entropy_from_an_epochs_third_batch_on():
     np.testing.assert_allclose(entropies[2], expected, rtol=1e-4)
     parts = ("task", "contrast", "likelihood", "entropy")
     np.testing.assert_allclose(found["total"], sum(found[name] for name in parts), rtol=1e-5)
+
+
+def test_coefficients_do_not_see_the_test_split(small_file, tmp_path):
+    """Other rows under other labels in test leave every coefficient as it was."""
+    path, content = small_file
+    other = {name: dict(split) for name, split in content.items()}
+    for name in ("regression_labels", "classification_labels"):
+        other["test"][name] = other["test"][name][::-1]
+    for modality in ("text", "audio", "vision"):
+        other["test"][modality] = -other["test"][modality]
+    changed = tmp_path / "changed.pkl"
+    changed.write_bytes(pickle.dumps(other))
+    words = {w for split in content.values() for t in split["raw_text"] for w in t.split()}
+    (tmp_path / "lexicon.txt").write_text("\n".join(sorted(words)[::2]))
+    given = ("--model", "pooled", "--debias", "mcis", "--small", "--optimizer.epochs", "2")
+    given += ("--mcis.lexicon", str(tmp_path / "lexicon.txt"), "--mcis.objective", "neg_mae")
+    found = [
+        run(tmp_path / name, "mosi", "--data.path", str(file), *given)["main"]
+        for name, file in (("one", path), ("two", changed))
+    ]
+    for row in (LABEL, CONTEXT, BOTH):
+        own, others = (figures[row]["coefficients"] for figures in found)
+        assert np.any(own)
+        assert own == others
+    assert found[0][BOTH]["test"] != found[1][BOTH]["test"]
 
 
 def test_heads_of_all_arms_are_alike(small_file):
