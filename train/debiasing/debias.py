@@ -188,13 +188,20 @@ def load(config: DebiasConfig, training: bool = True) -> tuple[Inputs, int]:
     return dataclasses.replace(loaded, sets=sets), strata
 
 
-def check_frames(model: str, dataset: msa.Dataset) -> None:
-    """Refuse unaligned data for a model that moves every word by what is heard and seen with it.
+def check_data(config: DebiasConfig, loaded: Inputs) -> None:
+    """Refuse data that the model or the search cannot use, before anything is trained.
 
     Raises:
-        InputError: names the split, the modality and both numbers of frames.
+        InputError: a search by scores where the labels are none; a model that moves every word by
+            what is heard and seen with it, and frames that are not those of the words.
     """
-    if model != "mag":
+    dataset, goal = loaded.dataset, config.mcis.objective
+    if config.debias == "mcis" and goal in ("acc7", "neg_mae") and not loaded.task.has_scores:
+        raise InputError(
+            f"--mcis.objective {goal}: needs scores, and --data.labels {config.data.labels} has "
+            "none; choose macro_f1, weighted_f1 or accuracy"
+        )
+    if config.model != "mag":
         return
     for name, split in dataset.splits.items():
         frames = {m: x.shape[1] for m, x in split.features.items()}
@@ -260,7 +267,7 @@ def _run_task(
 ) -> tuple[Table, Pipeline]:
     """Train on one file and judge every test split; reuses a pipeline of the same shapes."""
     loaded, strata = load(config)
-    check_frames(config.model, loaded.dataset)
+    check_data(config, loaded)
     workdir.claim()
     for note in loaded.dataset.notes:
         say(f"{loaded.dataset.source}: {note}")

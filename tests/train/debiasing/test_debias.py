@@ -9,10 +9,17 @@ import shutil
 import flax.linen as nn
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.debias import DebiasConfig, DebiasOptimizerConfig, McisConfig, presets
+from configs.debias import (
+    DebiasConfig,
+    DebiasOptimizerConfig,
+    McisConfig,
+    SuciConfig,
+    presets,
+)
 from corrkd_jax import losses
 from corrkd_jax.data import msa as files
 from corrkd_jax.data import planted_bias, planted_subjects
@@ -234,14 +241,81 @@ def test_outputs_of_another_shape_are_refused():
 def test_training_minimises_the_loss_of_what_inference_gives(model):
     """Without dropout the first loss is that of `forward`, whatever the model's own call gives."""
     stage, state, batch = started(model, DebiasOptimizerConfig(batch=4))
+    # a row without a label and one of padding count for nothing
+    batch |= {"label_weight": np.array([[1.0], [0], [2], [1]]), "row": np.array([1.0, 1, 1, 0])}
     rates = {f.name: 0.0 for f in dataclasses.fields(stage.model) if "dropout" in f.name}
     stage = dataclasses.replace(stage, model=stage.model.clone(**rates))
     _, found = jax.jit(stage.step)(state, batch, jax.random.key(1))
     chosen = stage.select(state)
     outputs = forward(stage.model, chosen, batch["inputs"], batch["valid"])
     assert outputs.shape == (4, 2)
-    expected = losses.cross_entropy(outputs, batch["labels"][:, 0])
+    expected = losses.cross_entropy(
+        outputs, batch["labels"][:, 0], weights=np.array([1.0, 0, 2, 0])
+    )
     np.testing.assert_allclose(found["task"], expected, rtol=1e-4)
+
+
+def test_the_epoch_of_least_validation_loss_is_best():
+    stage, state, batch = started("pooled", DebiasOptimizerConfig())
+    batch |= {"target": batch["labels"], "target_weight": batch["label_weight"]}
+    found = stage.summarize(stage.evaluate(state, batch))
+    outputs = forward(stage.model, stage.select(state), batch["inputs"], batch["valid"])
+    expected = losses.cross_entropy(outputs, batch["labels"][:, 0])
+    np.testing.assert_allclose(found["score"], -expected, rtol=1e-5)
+    right = (outputs.argmax(1) == batch["labels"][:, 0]).sum()
+    counts = stage.evaluate(state, batch)["confusion"]
+    assert np.trace(np.asarray(counts).reshape(2, 2)) == right
+
+
+def test_misa_adds_its_terms_by_preset():
+    """MMSA's weights: MOSI's, and three times, 8/3 times and once those for MOSEI."""
+    config = DebiasConfig(model="misa", small=True)
+    model = build_model(config, TASK)
+    random = np.random.default_rng(0)
+    names = ("projected", "private", "shared", "reconstructed")
+    fused = Fused(None, {name: random.normal(size=(4, 3, 8)) for name in names})
+    rows = {"labels": np.array([[0], [1], [1], [0]]), "label_weight": np.ones((4, 1))}
+    rows["row"] = np.ones(4)
+    found = {
+        preset: BaseStage(config, preset, TASK, model, 0, 1, None)._terms(
+            np.zeros((4, 2)), fused, rows, None
+        )
+        for preset in ("mosi", "mosei")
+    }
+    np.testing.assert_allclose(found["mosi"]["task"], np.log(2), rtol=1e-6)
+    for name, times in (("difference", 3), ("similarity", 8 / 3), ("reconstruction", 1)):
+        assert found["mosi"][name] > 0
+        np.testing.assert_allclose(found["mosei"][name], times * found["mosi"][name], rtol=1e-4)
+
+
+def test_self_mm_makes_labels_from_the_second_epoch_on():
+    task = Task("score", 1, ("sentiment",))
+    stage, _, batch = started("self_mm", DebiasOptimizerConfig(batch=4))
+    model = build_model(stage.config, task)
+    stage = dataclasses.replace(stage, task=task, model=model)
+    batch |= {"labels": np.array([[-2.0], [1], [3], [-1]]), "index": np.arange(4)}
+    hyper = jax.tree.map(np.float32, arms(stage.config, 0)[0].hyper)
+    state = stage.init(jax.random.key(0), batch, hyper, {})
+    state = stage.refresh(state, {"train": batch}, jax.random.key(0), {}, 0)
+    step = jax.jit(stage.step)
+    for epoch in (1, 2):
+        state, _ = step(state, batch, jax.random.key(epoch))
+        for name in ("text", "audio", "vision"):
+            same = np.allclose(state.tables.labels[name], batch["labels"][:, 0])
+            assert same == (epoch == 1)
+
+
+def test_the_rate_follows_its_schedule():
+    """Cosine: at the middle of the run a step is half as long as under a constant rate."""
+    moved = {}
+    for schedule in ("constant", "cosine"):
+        chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, epochs=2, schedule=schedule)
+        stage, state, batch = started("pooled", chosen)
+        state = state._replace(step=np.int32(1))
+        after, _ = jax.jit(stage.step)(state, batch, jax.random.key(0))
+        before = state.variables["params"]["out"]["kernel"]
+        moved[schedule] = np.abs(after.variables["params"]["out"]["kernel"] - before).max()
+    np.testing.assert_allclose(moved["cosine"], moved["constant"] / 2, rtol=1e-2)
 
 
 def test_dictionary_of_every_arm():
@@ -251,7 +325,8 @@ def test_dictionary_of_every_arm():
     batch = started("pooled", DebiasOptimizerConfig())[2] | {"subject": np.array([0, 0, 0, 1])}
     plain = jax.tree.map(np.float32, arms(config, 2)[0].hyper)
     state = stage.init(jax.random.key(0), batch, plain, {})
-    data = {"train": batch, "valid": jax.tree.map(lambda x: x * 0, batch)}
+    batch = jax.tree.map(jnp.asarray, batch)
+    data = {"train": batch, "valid": jax.tree.map(jnp.zeros_like, batch)}
     refresh = jax.jit(lambda hyper: stage.refresh(state._replace(hyper=hyper), data, None, {}, 0))
     found = {
         name: refresh(plain._replace(**{n: np.float32(n == name) for n in ("random", "flat")}))
@@ -266,6 +341,15 @@ def test_dictionary_of_every_arm():
     assert np.abs(found["random"].dictionary.confounders - real).min() > 1e-5
     for name, prior in (("none", [0.75, 0.25]), ("random", [0.75, 0.25]), ("flat", [0.5, 0.5])):
         np.testing.assert_allclose(found[name].dictionary.prior, prior)
+
+    fused = dataclasses.replace(config, suci=SuciConfig(dictionary="fused"))
+    stage = dataclasses.replace(stage, config=fused)
+    state = stage.refresh(stage.init(jax.random.key(0), batch, plain, {}), data, None, {}, 0)
+    features = stage.model.apply(
+        state.variables, batch["inputs"], batch["valid"], method="fuse"
+    ).features
+    real = np.stack([features[:3].mean(0), features[3]])
+    np.testing.assert_allclose(state.dictionary.confounders, real, rtol=1e-5, atol=1e-6)
 
 
 def test_mmim_counts_entropy_from_an_epochs_third_batch_on():
@@ -331,11 +415,31 @@ def test_coefficients_do_not_see_the_test_split(small_file, tmp_path):
     assert found[0][BOTH]["test"] != found[1][BOTH]["test"]
 
 
-def test_heads_of_all_arms_are_alike(small_file):
+def test_heads_of_all_arms_are_alike():
     """One parameter tree serves every arm; only the mixture differs."""
     config = DebiasConfig(model="pooled", debias="suci")
     model = build_model(config, TASK)
     assert set(model.weightings) == {"dot", "own_subject"}
+    rows = {arm.name: arm.hyper for arm in arms(dataclasses.replace(config, ablate=True), 7)}
+    mixtures = {name: tuple(hyper.mixture) for name, hyper in rows.items()}
+    assert mixtures == {
+        "Pooled": (0, 0, 0, 0),
+        "SuCI, dot": (1, 0, 0, 0),
+        "SuCI, dot, random dictionary": (1, 0, 0, 0),
+        OWN: (0, 0, 0, 1),
+        "SuCI, additive": (0, 1, 0, 0),
+        "SuCI, no attention": (0, 0, 1, 0),
+        "SuCI, dot, flat prior": (1, 0, 0, 0),
+        "SuCI, dot x 7": (7, 0, 0, 0),
+        "SuCI, own_subject, flat prior": (0, 0, 0, 1),
+    }
+    assert {name for name, hyper in rows.items() if hyper.random} == {
+        "SuCI, dot, random dictionary"
+    }
+    assert {name for name, hyper in rows.items() if hyper.flat} == {
+        "SuCI, dot, flat prior",
+        "SuCI, own_subject, flat prior",
+    }
 
 
 def loaded_by(path, *options):
@@ -371,6 +475,18 @@ class TestSubjectSplits:
             assert not names["train"] & (names["test"] | names["valid"])
             tested.append(names["test"])
         assert len(set.union(*tested)) == sum(map(len, tested)) == 12
+
+    def test_clusters_are_those_of_training(self, small_file, tmp_path):
+        content = {name: dict(split) for name, split in small_file[1].items()}
+        content["test"]["audio"] = content["test"]["audio"] + 50
+        other = tmp_path / "other.pkl"
+        other.write_bytes(pickle.dumps(content))
+        found = [
+            loaded_by(path, "--data.clusters", "3", "--data.no-scale")[0].sets["train"].take()
+            for path in (small_file[0], other)
+        ]
+        assert len(set(found[0]["subject"])) == 3
+        np.testing.assert_array_equal(found[0]["subject"], found[1]["subject"])
 
     def test_mustard_and_ur_funny(self, tmp_path):
         """The readers' own splits, and MUStARD by speaker whatever the show."""
@@ -426,6 +542,32 @@ class TestSearch:
         clean = counterfactual.purified(outputs, found[BOTH])
         right = (clean.argmax(-1) == truth.classes[:, 0]).mean()
         assert right > (outputs.factual.argmax(-1) == truth.classes[:, 0]).mean()
+
+    def test_balanced_counts_classes_alike(self):
+        classes = np.array([[1], [1], [1], [0]])
+        truth = Truth(TASK, classes, np.ones((4, 1), np.float32), None)
+        always = np.tile(np.array([0.0, 1], np.float32), (4, 1))
+        for balanced, expected in ((False, 0.75), (True, 0.5)):
+            score = counterfactual.objective("accuracy", truth, TASK, balanced)
+            np.testing.assert_allclose(score(always), expected, rtol=1e-6)
+        outputs, truth = self.parts()
+        found = counterfactual.search(McisConfig(), {"valid": (outputs, truth)}, TASK)
+        assert counterfactual.BALANCED in found
+
+    def test_scores_are_judged_by_their_distance(self):
+        task = Task("score", 1, ("sentiment",))
+        scores = np.array([-2.0, 0, 1.4], np.float32)
+        truth = Truth(task, np.array([[0], [0], [1]]), np.array([[1.0], [0], [1]]), scores)
+        near, far = scores[:, None] + 0.5, scores[:, None] + 1.5
+        for name, of_near, of_far in (
+            ("neg_mae", -0.5, -1.5),
+            # rounded half to even: -2, 0, 2 against -2, 0, 1
+            ("acc7", 2 / 3, 0),
+            # zeros count, as not negative
+            ("accuracy", 1, 1),
+        ):
+            score = counterfactual.objective(name, truth, task)
+            np.testing.assert_allclose([score(near), score(far)], [of_near, of_far], atol=1e-6)
 
     def test_without_words_only_the_label_term(self):
         outputs, truth = self.parts()
@@ -528,6 +670,11 @@ class TestBadInput:
         path = self.write(tmp_path, small_file[1], train=train, valid=valid, test={"audio": audio})
         message = refused(tmp_path, "mosi", "--data.path", path, "--model", "mag")
         assert "train: audio has 3 frames, text 4" in message
+
+    def test_search_by_scores_without_any(self, tmp_path, small_file):
+        given = ("mosi", "--data.path", str(small_file[0]), "--data.labels", "classes")
+        given += ("--model", "pooled", "--debias", "mcis", "--mcis.objective", "neg_mae")
+        assert "--mcis.objective neg_mae: needs scores" in refused(tmp_path, *given)
 
     def test_word_list_that_is_not_there(self, tmp_path, small_file):
         message = refused(
