@@ -22,6 +22,9 @@ from envs import solo8_constants as c
 from envs.faults import ANY_LEG, Mixture
 from envs.solo8_rewards import REWARDS, Signals, total, weighted
 
+LINE_SEARCHES = 3
+"""Steps of a line search in MJX; more change nothing, fewer do (`python -m benchmarks.solver`)."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -39,9 +42,10 @@ class Config:
         lock_play: rad that a locked joint may move below and above its angle.
         lock_motor_off: a locked joint's motor does not push.
         hardware_spread: draw gains, strength, joint offsets and delay at reset.
-        solver_iterations: of the constraint solver, in each physics step. One is 1.4 times as fast
-            on a CPU, but a locked joint gives twice as much, and a robot whose knee has lost power
-            falls in half the time.
+        solver_iterations: of the constraint solver, in each physics step. One is 1.9 times as fast
+            on a CPU (`python -m benchmarks.solver`), but errs by a third of a step's change, a
+            locked joint gives twice as much, and a robot whose knee has lost power falls in half
+            the time.
     """
 
     robot: Literal["v7", "odri"] = "v7"
@@ -111,6 +115,8 @@ class Solo8(PipelineEnv):
         )
         # `solo8_model.touch` reads the forces, once a control step
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
+        # MJX runs all of them for every robot, and its bracket has closed after three
+        model.opt.ls_iterations = LINE_SEARCHES
         super().__init__(brax_mjcf.load_model(model), backend, c.SUBSTEPS)
 
     @property

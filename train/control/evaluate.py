@@ -32,8 +32,8 @@ from train.quadruped import Loaded
 WATCHED = 256
 """Robots of a cell by which the detector is judged."""
 TEST_KEY = 17
-ROBOTS, ROBOTS_ON_CPU = 3200, 32
-"""Of a cell, if nobody says how many: the paper's, and one for each of the 32 groups."""
+ROBOTS, ROBOTS_ON_CPU = 3200, 16
+"""Of a cell, if nobody says how many: the paper's, and what takes a CPU minutes."""
 AT_ONCE, AT_ONCE_ON_CPU = 8192, 256
 """Robots simulated in one call: cells share one as far as this goes."""
 
@@ -43,7 +43,7 @@ class EvaluateOptions:
     """How much of the grid, and where the results go."""
 
     num_envs: int = 0
-    """Robots a cell, in 32 groups; 0: 3200, the paper's, but 32 on a CPU."""
+    """Robots a cell, in 32 groups; 0: 3200, the paper's, but 16 on a CPU."""
     seed: int = 0
     """Seed of the run whose networks are judged; 0: the first."""
     legs: tuple[str, ...] = LEGS

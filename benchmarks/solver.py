@@ -1,0 +1,156 @@
+"""`python -m benchmarks.solver`: what SOLO8's constraint solver costs in MJX, and how exact it is.
+
+Each row is a number of Newton iterations and of steps of their line searches. The error is that
+of one physics step, from states of robots that walk, limp, fall and have locked joints, against a
+solver that has converged: its size over that of the change of velocity. Time is that of a physics
+step of all robots, the least of all rounds, beside Brax's ant as its environment has it.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from brax.envs.ant import Ant
+from jax import Array, lax
+from mujoco import mjx
+
+from envs import faults
+from envs import solo8_constants as c
+from envs.solo8 import Config, Solo8, motor_torque
+
+CONVERGED = (12, 20)
+NO_PLAY = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    num_envs: int = 64
+    """Robots at once: half healthy, a quarter without power, a quarter locked."""
+    steps: int = 240
+    """Physics steps."""
+    rounds: int = 12
+    """Times that every row has its turn."""
+    pairs: tuple[tuple[int, int], ...] = ((4, 5), (4, 3), (4, 2), (2, 3), (1, 3))
+    """Iterations and line search steps of each row."""
+
+
+class Gait:
+    """Robots that swing their legs, each with its own phases and size, a part of them broken."""
+
+    def __init__(self, count: int):
+        """Args:
+        count: of robots.
+        """
+        random = np.random.default_rng(0)
+        self.phase = jnp.asarray(random.uniform(0, 2 * np.pi, (count, 8)))
+        self.size = jnp.asarray(random.uniform(0, 0.5, (count, 1)))
+        front_left = np.arange(8) < 2
+        kind = np.arange(count) % 4
+        self.dead = jnp.asarray((kind == 2)[:, None] & front_left)
+        self.locked = jnp.asarray((kind == 3)[:, None] & front_left)
+
+    def step(self, sys: Any, data: Any, t: Array) -> Any:
+        """One physics step of all robots."""
+        swing = self.size * jnp.sin(2 * np.pi * 2.5 * c.PHYSICS_DT * t + self.phase)
+        error = c.DEFAULT_POSE + swing - data.qpos[:, 7:]
+        torque = motor_torque(error, data.qvel[:, 6:], self.dead)
+
+        def one(data: Any, torque: Array, locked: Array) -> Any:
+            held = faults.lock(sys, data, locked, jnp.asarray(c.DEFAULT_POSE), NO_PLAY)
+            return mjx.step(held[0], held[1].replace(ctrl=torque))
+
+        return jax.vmap(one)(data, torque, self.locked)
+
+
+def solo8(iterations: int, searches: int) -> Any:
+    """The robot's physics with such a solver."""
+    sys = Solo8(Config(solver_iterations=iterations)).sys
+    return sys.tree_replace({"opt.ls_iterations": searches})
+
+
+def start(sys: Any, pose: Any, count: int) -> Any:
+    """Robots in a pose, each a little in motion."""
+    data = mjx.make_data(sys).replace(qpos=jnp.asarray(pose, jnp.float32))
+    keys = jax.random.split(jax.random.PRNGKey(0), count)
+    return jax.vmap(lambda key: data.replace(qvel=0.2 * jax.random.normal(key, (sys.nv,))))(keys)
+
+
+def timed(step: Callable[[Any, Array], Any], first: Any, steps: int) -> Callable[[], float]:
+    """Seconds of one physics step, measured anew at every call."""
+
+    def rollout(data: Any) -> Any:
+        return lax.scan(lambda d, t: (step(d, t), None), data, jnp.arange(steps))[0]
+
+    compiled = jax.jit(rollout).lower(first).compile()
+    jax.block_until_ready(compiled(first))
+
+    def once() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(first))
+        return (time.perf_counter() - began) / steps
+
+    return once
+
+
+def main(argv: list[str]) -> None:
+    """Measure all rows and print a table."""
+    options = tyro.cli(Options, args=argv, description=__doc__)
+    count, gait = options.num_envs, Gait(options.num_envs)
+    times = jnp.arange(options.steps)
+    exact = solo8(*CONVERGED)
+    pose = np.concatenate([[0, 0, 0.24, 1, 0, 0, 0], c.DEFAULT_POSE])
+    first = start(exact, pose, count)
+
+    @jax.jit
+    def history(data: Any) -> tuple[Any, Array]:
+        def move(data: Any, t: Array) -> tuple[Any, Any]:
+            after = gait.step(exact, data, t)
+            return after, (data, after.qvel)
+
+        return lax.scan(move, data, times)[1]
+
+    states, right = jax.block_until_ready(history(first))
+    change = np.sqrt(np.mean(np.sum((np.asarray(right) - states.qvel) ** 2, axis=-1)))
+    clocks, errors = {}, {}
+    ant = Ant(backend="mjx").sys
+    at_rest = start(ant, ant.qpos0, count)
+    clocks["ant"] = timed(
+        lambda d, t: jax.vmap(lambda d: mjx.step(ant, d))(d), at_rest, options.steps
+    )
+    for pair in options.pairs:
+        print(f"compiling {pair[0]} iterations, {pair[1]} searches", file=sys.stderr, flush=True)
+        sys_ = solo8(*pair)
+        clocks[pair] = timed(lambda d, t, sys_=sys_: gait.step(sys_, d, t), first, options.steps)
+
+        @jax.jit
+        def again(states: Any, sys_: Any = sys_) -> Array:
+            return lax.map(lambda x: gait.step(sys_, *x).qvel, (states, times))
+
+        size = np.linalg.norm(np.asarray(again(states)) - np.asarray(right), axis=-1) / change
+        errors[pair] = np.sqrt(np.mean(size**2)), np.quantile(size, 0.99)
+    taken = {name: [] for name in clocks}
+    for _ in range(options.rounds):
+        for name, clock in clocks.items():
+            taken[name].append(clock())
+    least = {name: min(each) for name, each in taken.items()}
+    print(f"{jax.devices()[0].device_kind}, {count} robots; least of {options.rounds} rounds\n")
+    print("| iterations | searches | ms a step | speed against ant | error, rms | error, 99 % |")
+    print("|---" * 6 + "|")
+    print(f"| ant | | {1e3 * least['ant']:.3f} | 1 | | |")
+    for pair, (rms, tail) in errors.items():
+        print(
+            f"| {pair[0]} | {pair[1]} | {1e3 * least[pair]:.3f} "
+            f"| {least['ant'] / least[pair]:.2f} | {rms:.3f} | {tail:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
