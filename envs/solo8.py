@@ -43,7 +43,7 @@ class Config:
         lock_motor_off: a locked joint's motor does not push.
         hardware_spread: draw gains, strength, joint offsets and delay at reset.
         solver_iterations: of the constraint solver, in each physics step. One is 1.9 times as fast
-            on a CPU (`python -m benchmarks.solver`), but errs by a third of a step's change, a
+            on a CPU (`python -m benchmarks.solver`), but errs by two fifths of a step's change, a
             locked joint gives twice as much, and a robot whose knee has lost power falls in half
             the time.
     """

@@ -43,7 +43,7 @@ class EvaluateOptions:
     """How much of the grid, and where the results go."""
 
     num_envs: int = 0
-    """Robots a cell, in 32 groups; 0: 3200, the paper's, but 16 on a CPU."""
+    """Robots a cell, in 32 groups; 0: 3200, the paper's, but 16 of SOLO8 on a CPU."""
     seed: int = 0
     """Seed of the run whose networks are judged; 0: the first."""
     legs: tuple[str, ...] = LEGS
@@ -76,11 +76,11 @@ def main(folder: Path, argv: Sequence[str]) -> None:
     out = Path(options.out) if options.out else folder
     out.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]
-    on_cpu = device.platform == "cpu"
+    small = device.platform == "cpu" and loaded.config.robot == "solo8"
     if not options.num_envs:
-        options = dataclasses.replace(options, num_envs=ROBOTS_ON_CPU if on_cpu else ROBOTS)
+        options = dataclasses.replace(options, num_envs=ROBOTS_ON_CPU if small else ROBOTS)
     rows, watched = judge(
-        loaded, arms, number, options, at_once=AT_ONCE_ON_CPU if on_cpu else AT_ONCE
+        loaded, arms, number, options, at_once=AT_ONCE_ON_CPU if small else AT_ONCE
     )
     facts = {
         "run": folder.name,

@@ -149,7 +149,7 @@ def evaluated(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quadruped, "load", lambda folder: loaded)
         # four of a policy's six cells in a call, so that the second is padded
-        patch.setattr(quadruped_evaluate, "AT_ONCE_ON_CPU", 32)
+        patch.setattr(quadruped_evaluate, "AT_ONCE", 32)
         evaluate.main([str(folder), "--num-envs", "8", "--speeds", "high"])
     return folder, json.loads((folder / "evaluation.json").read_text())
 
