@@ -15,7 +15,8 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out; none of this changes what it computes."""
+    """How a run is carried out. What is computed stays the same, but for the draws of dropout
+    where devices share a batch: resume such a run on as many devices."""
 
     workdir: str = ""
     """Folder for everything the run writes; empty: runs/PRESET."""
@@ -106,6 +107,19 @@ def require_not_negative(settings: Mapping[str, float]) -> None:
     for name, value in settings.items():
         if value < 0:
             raise InputError(f"{name} {value}: must not be negative")
+
+
+def require_shares(settings: Mapping[str, float]) -> None:
+    """Refuse a setting outside [0, 1), such as a dropout rate; raises an InputError."""
+    for name, value in settings.items():
+        if not 0 <= value < 1:
+            raise InputError(f"{name} {value}: must be at least 0 and below 1")
+
+
+def require_seeds(first: int, count: int) -> None:
+    """Refuse seeds that do not fit into 32 bits; raises an InputError that names the option."""
+    if not 0 <= first <= 2**31 - count:
+        raise InputError(f"--first-seed {first}: seeds must lie between 0 and {2**31 - 1}")
 
 
 def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:

@@ -317,7 +317,19 @@ def _student_step(
         )
         weighted = {name: getattr(state.hyper, name) * value for name, value in values.items()}
         task_loss = _task_loss(out.logits, batch, axis_name)
-        return task_loss + sum(weighted.values()), {"task": task_loss, **values}
+        watched = {}
+        if "scd" in terms:
+            # near 0 the contrastive term is nothing but a squared error
+            watched["active_negatives"] = losses.active_negative_fraction(
+                out.features,
+                batch["teacher"].features,
+                state.hyper.margin,
+                normalize=config.losses.normalize,
+                weights=batch["row"],
+                axis_name=axis_name,
+            )
+        total = task_loss + sum(weighted.values())
+        return total, {"task": task_loss, **values, **watched}
 
     state, metrics = _descend(state, objective, config, total, axis_name)
     return state, metrics

@@ -29,9 +29,9 @@ from train.datafree import evaluate as datafree_evaluate
 from train.debiasing import evaluate as debias_evaluate
 from train.inputs import Inputs, lanes_for
 from train.progress import say
-from train.protocol import scores
+from train.protocol import check_known, scores
 from train.trained import Trained, check_features, load_run, program_of
-from train.workdir import write_text
+from train.workdir import make_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def evaluate(folder: Path, options: EvaluateOptions) -> None:
     rows_of = inputs.sets[options.split]
     lanes = lanes_for("auto")
     rows, truth = msa.judge(config, inputs, run.models, run.arms, lanes, options.split)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     seeds = [run.config.first_seed + i for i in range(run.config.seeds)]
     facts = [
         f"run {folder}, preset {run.preset}, seeds {seeds[0]} to {seeds[-1]}",
@@ -133,6 +133,7 @@ def inputs_for(run: Trained, config: DataConfig) -> Inputs:
         fold=config.fold or None,
     )
     check_features(run.shapes, dataset)
+    check_known(dataset, run.task)
     dtype = corrkd.compute_dtype(run.config.network.dtype)
     sets = {
         name: Rows(getattr(dataset, name), run.scaler, run.task, dataset.source, dtype)

@@ -25,7 +25,7 @@ from train.datafree import trained as datafree_trained
 from train.debiasing import trained as debias_trained
 from train.progress import say
 from train.trained import Exportable, Trained, load_run, program_of, seed_number, standardize
-from train.workdir import write_text
+from train.workdir import make_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,7 @@ def run(folder: Path, out: Path, options: ExportOptions) -> None:
     else:
         chosen = pick(load_run(folder), options)
     exported = build(chosen)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made: {error.strerror}") from error
+    make_folder(out)
     blob = exported.serialize()
     write_atomically(out / "model.stablehlo", lambda file: file.write(blob))
     metadata = {

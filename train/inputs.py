@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from configs.debias import DebiasDataConfig
 from configs.msa import DataConfig, SourceConfig
@@ -14,7 +15,7 @@ from corrkd_jax.errors import InputError
 from train import cli, parallel
 from train.batches import Rows
 from train.feed import Feed
-from train.protocol import Task, make_task
+from train.protocol import Task, check_known, make_task
 from train.stage import Lanes, looped, vectorized
 
 
@@ -61,9 +62,32 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
         other = msa.read(config.teacher_path, vectors, config.max_frames, context=config.context)
         check_fits(dataset, other)
         make_task(other, config.labels)
+        check_known(other, task)
         splits["teacher"], sources["teacher"] = other.train, other.source
     sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
     return Inputs(dataset, task, sets)
+
+
+def release(inputs: Inputs) -> Inputs:
+    """The same with a single row of all splits but test, for their shapes.
+
+    For when the others lie on the device: a set is held once.
+    """
+
+    def first(split: msa.Split) -> msa.Split:
+        # an index copies, a slice would hold on to the whole
+        return msa.take_rows(split, np.zeros(1, int))
+
+    dataset = dataclasses.replace(
+        inputs.dataset, train=first(inputs.dataset.train), valid=first(inputs.dataset.valid)
+    )
+    sets = {
+        name: rows
+        if name == "test"
+        else dataclasses.replace(rows, split=first(rows.split), more={})
+        for name, rows in inputs.sets.items()
+    }
+    return dataclasses.replace(inputs, dataset=dataset, sets=sets)
 
 
 def check_source(config: SourceConfig) -> None:

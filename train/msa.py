@@ -25,11 +25,16 @@ from corrkd_jax.errors import InputError
 from train import cli, corrkd, parallel, report, results, trained
 from train.debiasing import debias
 from train.engine import Pipeline
-from train.inputs import Inputs, check_source, lanes_for, load, place, stage_sets
+from train.inputs import Inputs, check_source, lanes_for, load, place, release, stage_sets
 from train.loop import run
 from train.progress import say
 from train.stage import Lanes
-from train.workdir import METRICS, Workdir, fresh_folder, write_text
+from train.workdir import METRICS, Workdir, fresh_folder, make_folder, write_text
+
+_HELP = """Distil a student that bears missing modalities.
+
+With --model or --debias: train base models and take bias away; python -m train.msa --model mult
+--debias mcis --help documents that."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,9 +42,7 @@ def main(argv: Sequence[str]) -> None:
     if debias.asked_for(argv):
         debias.main(argv)
         return
-    preset, config, options = cli.parse(
-        argv, "python -m train.msa", (__doc__ or "").split("\n\n")[0], PRESETS
-    )
+    preset, config, options = cli.parse(argv, "python -m train.msa", _HELP, PRESETS)
     check(config)
     parallel.connect(options.coordinator, options.processes, options.process_id)
     folder = Path(options.workdir) if options.workdir else fresh_folder(preset)
@@ -63,14 +66,21 @@ def check(config: MsaConfig) -> None:
             "--optimizer.validate-every": chosen.validate_every,
             "--network.features": network.features,
             "--network.heads": network.heads,
+            "--losses.statistics-hidden": config.losses.statistics_hidden,
+            "--losses.kd-temperature": config.losses.kd_temperature,
+            "--losses.dkd-temperature": config.losses.dkd_temperature,
         }
     )
     cli.require_not_negative(
         {
             "--optimizer.teacher-epochs": chosen.teacher_epochs,
             "--network.layers": network.layers,
+            "--data.planted-seed": config.data.planted_seed,
         }
     )
+    rates = ("embed", "attention", "relu", "residual", "head")
+    cli.require_shares({f"--network.{x}-dropout": getattr(network, f"{x}_dropout") for x in rates})
+    cli.require_seeds(config.first_seed, config.seeds)
     if network.features % network.heads:
         raise InputError(
             f"--network.heads {network.heads} does not divide --network.features {network.features}"
@@ -105,11 +115,13 @@ def train(
             layout,
             lanes_for(options.lanes),
         )
-        feed, data = place(config.data, inputs, seeds, chosen.batch)
+        facts = facts_of(config, inputs)
+        feed, *data = place(config.data, inputs, seeds, chosen.batch)
+        inputs = release(inputs)
         names = [arm.name for arm in corrkd.arms(config)]
         tracks = run(
             pipeline,
-            data,
+            data.pop(),  # no second copy on the host while it lies on the device
             seeds,
             names,
             workdir,
@@ -123,10 +135,30 @@ def train(
         rows, truth = judge(config, inputs, best, names, lanes_for(options.lanes))
         if parallel.is_main():
             seconds = time.monotonic() - started
-            write_results(folder, preset, config, inputs, rows, truth, layout.devices, seconds)
+            facts.append(
+                f"machine: {layout.devices} x {jax.devices()[0].device_kind}, "
+                f"{platform.machine()}, jax {jax.__version__}; {seconds:.0f} s from start to report"
+            )
+            facts += inputs.dataset.notes
+            write_results(folder, preset, rows, truth, facts)
+            say(f"\n{folder / 'report.md'} ({seconds:.0f} s)")
         return rows
     finally:
         workdir.close()
+
+
+def facts_of(config: MsaConfig, inputs: Inputs) -> list[str]:
+    """Lines of a report on data and labels."""
+    sizes = ", ".join(f"{name} {len(rows)}" for name, rows in inputs.sets.items())
+    shapes = ", ".join(
+        f"{m} {x.shape[1]} x {x.shape[2]}" for m, x in inputs.dataset.train.features.items()
+    )
+    return [
+        f"data: {Path(inputs.dataset.source).name} ({inputs.dataset.layout}); rows: {sizes}; "
+        f"frames x features: {shapes}",
+        f"labels: {inputs.task.mode}; seeds {config.first_seed} to "
+        f"{config.first_seed + config.seeds - 1}; epoch chosen on the validation split",
+    ]
 
 
 def with_data(config: MsaConfig, folder: Path) -> MsaConfig:
@@ -135,10 +167,7 @@ def with_data(config: MsaConfig, folder: Path) -> MsaConfig:
         return config
     target = folder / "data"
     if parallel.is_main():
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{target}: cannot be made: {error.strerror}") from error
+        make_folder(target)
         planted.write(target, config.data.planted_seed)
     parallel.wait("planted data")
     paths = {"path": str(target / "planted.pkl")}
@@ -174,27 +203,11 @@ def judge(
 def write_results(
     folder: Path,
     preset: str,
-    config: MsaConfig,
-    inputs: Inputs,
     rows: list[results.Row],
     truth: results.Truth,
-    devices: int,
-    seconds: float,
+    facts: Sequence[str],
 ) -> None:
     """Write `results.json` and `report.md`, print the table."""
-    sizes = ", ".join(f"{name} {len(rows_)}" for name, rows_ in inputs.sets.items())
-    shapes = ", ".join(
-        f"{m} {x.shape[1]} x {x.shape[2]}" for m, x in inputs.dataset.train.features.items()
-    )
-    facts = [
-        f"data: {Path(inputs.dataset.source).name} ({inputs.dataset.layout}); rows: {sizes}; "
-        f"frames x features: {shapes}",
-        f"labels: {inputs.task.mode}; seeds {config.first_seed} to "
-        f"{config.first_seed + config.seeds - 1}; epoch chosen on the validation split",
-        f"machine: {devices} x {jax.devices()[0].device_kind}, {platform.machine()}, "
-        f"jax {jax.__version__}; {seconds:.0f} s from start to report",
-        *inputs.dataset.notes,
-    ]
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     write_text(folder / "results.json", json.dumps(results.to_json(rows, truth), indent=1) + "\n")
     report.write(
@@ -211,7 +224,6 @@ def write_results(
     say(report.differences(rows, truth))
     if preset == "planted" and (margins := report.planted_margins(rows, truth)):
         say("\n" + margins)
-    say(f"\n{folder / 'report.md'} ({seconds:.0f} s)")
 
 
 if __name__ == "__main__":

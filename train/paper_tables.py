@@ -22,5 +22,5 @@ _MOSEI = {
 
 
 def rows_for(preset: str) -> dict[str, Sequence[float]]:
-    """Rows to show beside a run of this preset; none where the paper has no such data."""
+    """Rows to show beside a run of this preset; none for IEMOCAP, whose rows differ by emotion."""
     return {"mosi": _MOSI, "mosei": _MOSEI}.get(preset, {})

@@ -10,6 +10,7 @@ On the devices it gains a leading axis of local devices. Two ways to use several
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,6 +39,8 @@ def connect(coordinator: str, processes: int, process_id: int) -> None:
     """
     if not coordinator:
         return
+    if coordinator != "auto" and not re.fullmatch(r".+:\d+", coordinator):
+        raise InputError(f"--coordinator {coordinator}: give host:port or auto")
     try:
         if coordinator == "auto":
             jax.distributed.initialize()

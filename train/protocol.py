@@ -55,6 +55,26 @@ def make_task(dataset: msa.Dataset, mode: str) -> Task:
     return Task(mode, classes, dataset.tasks if mode == "classes" else ("sentiment",))
 
 
+def check_known(dataset: msa.Dataset, task: Task) -> None:
+    """Refuse a file whose labels a network for this task cannot give.
+
+    Raises:
+        InputError: names the file, the split and the class, or the tasks.
+    """
+    if task.mode == "classes" and dataset.tasks != task.names:
+        raise InputError(
+            f"{dataset.source}: labels are of {', '.join(dataset.tasks)}; {', '.join(task.names)} "
+            "is needed"
+        )
+    for name, split in dataset.splits.items():
+        _, _, seen = msa.labels(split, task.mode, dataset.source)
+        if seen > task.classes:
+            raise InputError(
+                f"{dataset.source}: {name}: class {seen - 1} occurs, but the network tells "
+                f"classes 0 to {task.classes - 1} apart"
+            )
+
+
 def targets(split: msa.Split, task: Task, source: str) -> tuple[np.ndarray, np.ndarray]:
     """True classes of the headline metric and their weights, both `[n, tasks]`.
 

@@ -38,7 +38,7 @@ def table(
         for row in rows:
             values = 100 * columns(headline_f1(row.subsets, truth, legacy_order)[..., number])
             lines.append(line(row.name, [cell(v) for v in values.T]))
-        for constant, value in enumerate(floors(truth)[number]):
+        for constant, value in enumerate(floors(truth, legacy_order)[number]):
             label = class_name(truth, constant)
             lines.append(line(f"*always {label}*", [f"{100 * value:.1f}"] * 8))
         for label, numbers in (paper or {}).items():

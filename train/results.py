@@ -151,10 +151,16 @@ def columns(f1: np.ndarray) -> np.ndarray:
     )
 
 
-def floors(truth: Truth) -> np.ndarray:
-    """Weighted F1 of each constant prediction, `[tasks, classes]`."""
+def floors(truth: Truth, legacy_order: bool = False) -> np.ndarray:
+    """Weighted F1 of each constant prediction, `[tasks, classes]`.
+
+    With truth and prediction swapped, the constant's own class has all the weight.
+    """
     one_hot = np.eye(truth.task.metric_classes)[truth.classes]
     counts = (one_hot * truth.weights[..., None]).sum(axis=0)
+    if legacy_order:
+        shares = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1e-9)
+        return 2 * shares / (1 + shares)
     return np.asarray(metrics.constant_floors(jnp.asarray(counts)).weighted_f1)
 
 

@@ -19,12 +19,24 @@ from train import parallel
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.json", "metrics.jsonl", "checkpoints", "model"
 
 
+_ROOM = 1_000_000
+"""Bytes that a save takes beside its arrays."""
+
+
 def fresh_folder(name: str) -> Path:
     """First of `runs/name`, `runs/name-2`, ... that does not exist."""
     path, number = Path("runs") / name, 2
     while path.exists():
         path, number = Path("runs") / f"{name}-{number}", number + 1
     return path
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; raises InputError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made: {error.strerror}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -189,6 +201,7 @@ class Workdir:
         if not parallel.is_main():
             return
         self._untouched = False
+        _check_space(self.folder, tree)
         try:
             self._checkpoints().save(
                 epoch,
@@ -233,6 +246,7 @@ class Workdir:
         if not parallel.is_main():
             return
         self._untouched = False
+        _check_space(self.folder, tree)
         path = (self.folder / MODEL).absolute()
         fresh, old = path.with_name(f".{MODEL}.new"), path.with_name(f".{MODEL}.old")
         try:
@@ -302,6 +316,20 @@ def _this_process_only() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
+
+
+def _check_space(folder: Path, tree: Any) -> None:
+    """Refuse to begin a save for which the disk has no room.
+
+    Orbax answers a disk that fills up with hundreds of lines of tracebacks.
+    """
+    needed = sum(x.nbytes for x in _flatten(tree).values()) + _ROOM
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: no space left: a save takes {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are "
+            "free; what was saved before is intact"
+        )
 
 
 def _remove_partial(folder: Path) -> None:

@@ -118,6 +118,8 @@ def to_fields(
         fields["raw_text"] = [" ".join(words) for words in sentences]
         fields["words"] = tuple(tuple(words[:max_frames]) for words in sentences)
     lengths = [len(sequence) for sequence in frames["text"]]
+    if not max(lengths):
+        raise InputError(f"{where}: text: no row has a frame (T = 0)")
     for modality in MODALITIES:
         fields[modality] = pad(frames.pop(modality), max_frames, where, modality)
         fields[f"{modality}_lengths"] = lengths

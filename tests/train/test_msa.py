@@ -1,10 +1,15 @@
 """`train.msa` from files to report, and the programs that use what it leaves."""
 
 import csv
+import gc
 import json
 import os
 import pickle
 import shutil
+import tempfile
+import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +18,11 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from configs.msa import PRESETS
-from corrkd_jax.data import masks
+from corrkd_jax.data import masks, planted
 from corrkd_jax.errors import InputError
 from tests.train import tiny
 from train import convert, corrkd, evaluate, export, msa, results
-from train.inputs import load
+from train.inputs import load, release
 from train.stage import looped, vectorized
 
 ARMS = ("Teacher, zero-filled", "MRM + CE", "CorrKD")
@@ -124,6 +129,40 @@ def test_results_are_those_of_scikit_learn(tiny_run, predictions):
         f1_score(true, [k] * len(true), average="weighted", zero_division=0) for k in range(4)
     ]
     assert values["constant_f1"][0] == pytest.approx(floors, abs=1e-6)
+
+
+def test_floors_of_the_legacy_order(tiny_run, tmp_path, capsys):
+    """Truth and prediction swapped in scikit-learn's own F1, in the table and below it."""
+    evaluate.main([str(tiny_run.folder), "--out", str(tmp_path), "--legacy-f1-order"])
+    shown = capsys.readouterr().out.split("Legacy F1")[1]
+    with open(tmp_path / "predictions.csv", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if (r["model"], r["subset"]) == ("CorrKD", "lav")]
+    true = [int(r["true_class"]) for r in rows]
+    for k in range(4):
+        floor = f1_score([k] * len(true), true, average="weighted", zero_division=0)
+        assert f"*always class {k}* | {100 * floor:.1f} |" in shown
+    said = [int(r["predicted_class"]) for r in rows]
+    swapped = f1_score(said, true, average="weighted", zero_division=0)
+    line = next(x for x in shown.splitlines() if x.startswith("| CorrKD |"))
+    assert line.endswith(f"| {100 * swapped:.2f} |")
+
+
+def test_training_rows_are_let_go():
+    """Shapes and the scaler stay, one row of each split but test."""
+    content = planted.generate(3, train=64, valid=32, test=40, teacher_train=64, frames=4)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.pkl"
+        path.write_bytes(pickle.dumps(content))
+        inputs = load(replace(PRESETS["planted"].data, path=str(path)), jnp.float32)
+    rows = {name: weakref.ref(inputs.sets[name].split.features["text"]) for name in inputs.sets}
+    kept = release(inputs)
+    shapes = {m: x.shape[1:] for m, x in inputs.dataset.train.features.items()}
+    del inputs
+    gc.collect()
+    assert {name for name, x in rows.items() if x() is not None} == {"test"}
+    assert {m: x.shape[1:] for m, x in kept.dataset.train.features.items()} == shapes
+    assert [len(kept.sets[name]) for name in ("train", "valid", "test")] == [1, 1, 40]
+    assert kept.sets["train"].scaler is not None
 
 
 def test_predictions_are_labelled(predictions, tiny_files):
@@ -361,6 +400,32 @@ def wider(tiny_files, folder):
     return path
 
 
+def relabelled(tiny_files, folder, split, label):
+    """The teacher's file with a class in one split that the run does not know."""
+    content = pickle.loads(tiny_files[1].read_bytes())
+    content[split]["classification_labels"][0] = label
+    path = folder / "relabelled.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def test_classes_that_a_network_cannot_give(tiny_run, tiny_files, tmp_path):
+    words = "test: class 6 occurs, but the network tells classes 0 to 3 apart"
+    other = relabelled(tiny_files, tmp_path, "test", 6)
+    refused(evaluate.main, [tiny_run.folder, "--data.path", other], str(other), words)
+    other = relabelled(tiny_files, tmp_path, "train", 5)
+    argv = tiny.arguments((tiny_files[0], other), tmp_path / "run")
+    refused(msa.main, argv, str(other), "train: class 5 occurs")
+
+
+@pytest.mark.parametrize("main", [evaluate.main, export.main], ids=["evaluate", "export"])
+def test_results_cannot_go_into_a_file(tiny_run, tmp_path, main):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file"
+    where = ["--out", out] if main is evaluate.main else [out]
+    refused(main, [tiny_run.folder, *where], str(out), "cannot be made")
+
+
 def test_malicious_pickle_is_not_executed(tiny_files, tmp_path):
     path, flag = tmp_path / "bad.pkl", tmp_path / "executed"
     path.write_bytes(pickle.dumps({"train": Touch(flag), "valid": {}, "test": {}}))
@@ -380,6 +445,14 @@ def test_malicious_pickle_is_not_executed(tiny_files, tmp_path):
         ({"optimizer__rate": "nan"}, ("--optimizer.rate nan", "positive")),
         ({"optimizer__validate_every": 0}, ("--optimizer.validate-every 0", "positive")),
         ({"optimizer__teacher_epochs": -1}, ("--optimizer.teacher-epochs -1", "negative")),
+        ({"network__relu_dropout": 1.0}, ("--network.relu-dropout 1.0", "below 1")),
+        ({"network__head_dropout": -0.1}, ("--network.head-dropout -0.1", "at least 0")),
+        ({"losses__statistics_hidden": 0}, ("--losses.statistics-hidden 0", "positive")),
+        ({"losses__kd_temperature": 0}, ("--losses.kd-temperature 0", "positive")),
+        ({"losses__dkd_temperature": -1}, ("--losses.dkd-temperature -1", "positive")),
+        ({"first_seed": 3_000_000_000}, ("--first-seed 3000000000", "2147483647")),
+        ({"data__planted_seed": -1}, ("--data.planted-seed -1", "negative")),
+        ({"coordinator": "foo"}, ("--coordinator foo", "host:port")),
         ({"sweep": "nonsense"}, ("--sweep nonsense", "FIELD=V1,V2", "margin")),
         ({"sweep": "kl=1"}, ("--sweep kl=1", "margin")),
         ({"sweep": "margin=1,x"}, ("--sweep margin=1,x",)),

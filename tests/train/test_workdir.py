@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,7 +146,10 @@ def test_metrics_and_events(tmp_path):
     workdir.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [row(0), row(1), row(2, arm="a")]
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    (events,) = (tmp_path / "tensorboard").glob("events*")
+    written = events.read_bytes()
+    assert b"teacher/train_total" in written
+    assert b"teacher/a/train_total" in written
 
 
 def test_forgets_what_will_be_done_again(tmp_path):
@@ -325,6 +329,20 @@ def test_full_disk_is_one_line_and_leaves_the_older_files(tmp_path):
     workdir.close()
     np.testing.assert_array_equal(load_model(folder, zeros)["w"], tree["w"])
     assert (folder / "report.md").read_text() == "first"
+
+
+def test_a_save_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypatch):
+    workdir = Workdir(tmp_path / "run", {}, resume=False)
+    workdir.claim()
+    tree = {"w": np.zeros(500_000, np.float32)}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2_900_000))
+    for save in (lambda: workdir.save(1, tree, {}), lambda: workdir.save_model(tree)):
+        with pytest.raises(InputError, match=r"run: no space left: a save takes 3\.0 MB, 2\.9 MB"):
+            save()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_100_000))
+    workdir.save(1, tree, {})
+    workdir.close()
 
 
 SAVES = """

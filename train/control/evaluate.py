@@ -28,6 +28,7 @@ from train.control.robots import CONDITIONS
 from train.control.watching import Watched, measure
 from train.progress import Bar, say
 from train.quadruped import Loaded
+from train.workdir import make_folder
 
 WATCHED = 256
 """Robots of a cell by which the detector is judged."""
@@ -74,7 +75,7 @@ def main(folder: Path, argv: Sequence[str]) -> None:
         raise InputError(f"--arms {unknown[0]}: the run has {', '.join(loaded.policies)}")
     number = quadruped_export.seed_number(loaded, options.seed)
     out = Path(options.out) if options.out else folder
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     device = jax.devices()[0]
     small = device.platform == "cpu" and loaded.config.robot == "solo8"
     if not options.num_envs:

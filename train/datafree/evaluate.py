@@ -21,7 +21,7 @@ from train.datafree.trained import Trained, load_run
 from train.inputs import lanes_for
 from train.progress import Bar, say
 from train.report import cell, line
-from train.workdir import write_text
+from train.workdir import make_folder, write_text
 
 MODES = ("drop", "keep")
 
@@ -68,7 +68,7 @@ def evaluate(folder: Path, root: str, split: str, out: Path) -> None:
     answers = ask(run, found)
     seeds = [run.config.first_seed + i for i in range(run.config.seeds)]
     text = _tables(folder, run, found, answers, seeds)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_text(out / "evaluation.md", text)
     write_text(out / "evaluation.json", json.dumps(_figures(run, answers), indent=1) + "\n")
     write_text(out / "predictions.csv", _predictions(run, found, answers, seeds))

@@ -19,7 +19,7 @@ from train.inputs import Inputs, lanes_for
 from train.progress import say
 from train.protocol import predicted_classes, scores
 from train.trained import check_features
-from train.workdir import write_text
+from train.workdir import make_folder, write_text
 
 
 def evaluate(folder: Path, path: str, split: str, out: Path) -> None:
@@ -55,7 +55,7 @@ def evaluate(folder: Path, path: str, split: str, out: Path) -> None:
         + ", ".join(f"{name} {len(inputs.sets[name])} rows" for name in splits),
     ]
     text = debias_report.tables(f"Evaluation of {folder.name}", facts, table)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_text(out / "evaluation.md", text)
     write_text(out / "evaluation.json", json.dumps(table.to_json(), indent=1) + "\n")
     write_text(out / "predictions.csv", _predictions(table, inputs, seeds))
