@@ -304,10 +304,11 @@ def _student_step(
             train=True,
             rngs={"dropout": key},
         )
+        teacher = _mismatch(batch["teacher"], state.hyper.shuffle, axis_name)
         values = distillation_terms(
             terms,
             out,
-            _mismatch(batch["teacher"], state.hyper.shuffle, axis_name),
+            teacher,
             batch,
             params["statistics"],
             state.hyper.margin,
@@ -322,7 +323,7 @@ def _student_step(
             # near 0 the contrastive term is nothing but a squared error
             watched["active_negatives"] = losses.active_negative_fraction(
                 out.features,
-                batch["teacher"].features,
+                teacher.features,
                 state.hyper.margin,
                 normalize=config.losses.normalize,
                 weights=batch["row"],
