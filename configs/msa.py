@@ -82,6 +82,12 @@ class LossConfig:
     """Unit-normalise joint features in the contrastive term."""
     reduction: Literal["mean", "sum"] = "mean"
     """Contrastive term over pairs; sum is the paper's letter and swamps the task loss."""
+    prototype_distance: Literal["square", "norm"] = "square"
+    """Distance of two cosines in the prototype term."""
+    count_absent: bool = False
+    """Divide the prototype term by all classes, also where a batch lacks some."""
+    negatives: Literal["all", "next"] = "all"
+    """Product pairs of the consistency term: all other rows of a batch, or the one that follows."""
     renormalize: bool = False
     """Let the non-target responses sum to one, as decoupled KD does."""
     statistics_hidden: int = 64

@@ -380,7 +380,13 @@ def distillation_terms(
         logits = (student_logits, teacher_logits)
         each = {
             "cpd": lambda: losses.category_prototype(
-                student.features, teacher.features, labels, classes, **shared
+                student.features,
+                teacher.features,
+                labels,
+                classes,
+                distance=config.prototype_distance,
+                count_absent=config.count_absent,
+                **shared,
             ),
             "rcd": lambda: losses.response_consistency(
                 *logits,
@@ -388,6 +394,7 @@ def distillation_terms(
                 score_target,
                 score_others,
                 renormalize=config.renormalize,
+                negatives=config.negatives,
                 **shared,
             ),
             "kl": lambda: losses.kd(*logits, config.kd_temperature, **shared),

@@ -1,6 +1,6 @@
 """Category-guided prototype distillation (CorrKD, arXiv:2404.16456)."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,8 @@ def category_prototype(
     labels: Array,
     num_classes: int,
     *,
+    distance: Literal["square", "norm"] = "square",
+    count_absent: bool = False,
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> Array:
@@ -87,21 +89,26 @@ def category_prototype(
         teacher: `[batch, features]`; constant.
         labels: `[batch]` integers in `[0, num_classes)`.
         num_classes: K.
+        distance: the printed formula shows a norm of a scalar where the text says squared
+            distance; the square is the default.
+        count_absent: divide by the N K of the formula even where the batch lacks a class, whose
+            cosines are all 0; else absent classes are left out of the mean.
         weights: `[batch]`; rows of weight 0 enter neither prototypes nor the mean, and may
             hold anything.
         axis_name: mapped axis over which the batch is sharded; prototypes are global then.
 
     Returns:
         Scalar: weighted mean over rows and over the classes present in the batch (equal to
-        the paper's N K when none is absent). The printed formula shows a norm of a scalar
-        where the text says squared distance; the square is used. 0 if no row has weight.
+        the paper's N K when none is absent). 0 if no row has weight.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or the distance is unknown.
 
     References:
         Li et al., arXiv:2404.16456, L_CPD.
     """
+    if distance not in ("square", "norm"):
+        raise ValueError(f"distance must be square or norm, got {distance!r}")
     student, teacher = student_and_teacher(student, teacher, weights)
 
     def cosines(features: Array) -> tuple[Array, Array]:
@@ -113,4 +120,7 @@ def category_prototype(
     of_student, present = cosines(student)
     of_teacher, _ = cosines(teacher)
     rows = row_weights(weights, len(student), of_student.dtype)
-    return reduce((of_student - of_teacher) ** 2, rows[:, None] * present, axis_name=axis_name)
+    apart = of_student - of_teacher
+    each = apart**2 if distance == "square" else jnp.abs(apart)
+    counted = jnp.ones_like(present) if count_absent else present
+    return reduce(each, rows[:, None] * counted, axis_name=axis_name)

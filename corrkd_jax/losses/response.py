@@ -1,7 +1,7 @@
 """Response-disentangled consistency distillation (CorrKD, arXiv:2404.16456)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from corrkd_jax.losses.batch import (
 )
 from corrkd_jax.losses.classification import check_labels
 from corrkd_jax.losses.reduction import at_least_float32, reduce
+
+Negatives = Literal["all", "next"]
 
 Scorer = Callable[[Array, Array], Array]
 """A statistics network: `([n, p], [m, p]) -> [n, m]`, the score of every pair of rows."""
@@ -68,6 +70,7 @@ def jsd_mutual_information(
     a: Array,
     b: Array,
     *,
+    negatives: Negatives = "all",
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> Array:
@@ -80,6 +83,8 @@ def jsd_mutual_information(
         scorer: statistics network T.
         a: `[batch, p]`.
         b: `[batch, q]`, row i belonging to row i of `a`.
+        negatives: the product pairs: `"all"` with j != i, or `"next"`, the row that follows in
+            the whole batch, padding left out: what a shuffle by one gives.
         weights: `[batch]`; rows of weight 0 form no pair, and may hold anything.
         axis_name: mapped axis over which the batch is sharded; rows of `b` of all shards
             are gathered.
@@ -88,9 +93,14 @@ def jsd_mutual_information(
         Scalar, at most 0; `-2 log 2` for a constant-zero scorer. An expectation over no
         pairs (a single row has no product pairs) is 0.
 
+    Raises:
+        ValueError: unknown negatives.
+
     References:
         Hjelm et al., arXiv:1808.06670, eq. 4; used by arXiv:2404.16456 for both parts.
     """
+    if negatives not in ("all", "next"):
+        raise ValueError(f"negatives must be all or next, got {negatives!r}")
     a = counted_rows(at_least_float32(a), weights)
     b = counted_rows(at_least_float32(b), weights)
     scores = at_least_float32(scorer(a, gather(b, axis_name)))
@@ -99,6 +109,12 @@ def jsd_mutual_information(
     rows = row_weights(weights, batch, scores.dtype)
     joint = reduce(-jax.nn.softplus(-joint), rows, axis_name=axis_name)
     pairs = off_diagonal(weights, batch, scores.dtype, axis_name)
+    if negatives == "next":
+        columns = scores.shape[1]
+        ahead = (jnp.arange(columns) - own_columns(batch, axis_name)[:, None] - 1) % columns
+        ahead = jnp.where(pairs > 0, ahead, columns)
+        nearest = jnp.min(ahead, axis=1, keepdims=True)
+        pairs = jnp.where(ahead == nearest, pairs, 0.0)
     return joint - reduce(jax.nn.softplus(scores), pairs, axis_name=axis_name)
 
 
@@ -110,6 +126,7 @@ def response_consistency(
     others_scorer: Scorer,
     *,
     renormalize: bool = False,
+    negatives: Negatives = "all",
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> Array:
@@ -125,6 +142,7 @@ def response_consistency(
         target_scorer: statistics network over target responses, `[n, 1], [m, 1] -> [n, m]`.
         others_scorer: the same over `[n, classes - 1]`.
         renormalize: see `split_responses`.
+        negatives: see `jsd_mutual_information`.
         weights: `[batch]`; rows of weight 0 count for nothing, and may hold anything.
         axis_name: mapped axis over which the batch is sharded.
 
@@ -142,7 +160,7 @@ def response_consistency(
     labels = counted_rows(jnp.asarray(labels), weights)
     student = split_responses(student_logits, labels, renormalize)
     teacher = split_responses(teacher_logits, labels, renormalize)
-    shared = {"weights": weights, "axis_name": axis_name}
+    shared = {"negatives": negatives, "weights": weights, "axis_name": axis_name}
     return -(
         jsd_mutual_information(target_scorer, teacher.target, student.target, **shared)
         + jsd_mutual_information(others_scorer, teacher.others, student.others, **shared)

@@ -18,7 +18,7 @@ TEACHER = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
 STUDENT = np.array([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
 WEIGHTS = np.array([1.0, 0.5, 2.0, 1.0, 0.0, 1.0, 0.3, 0.0])
 
-loss = jax.jit(category_prototype, static_argnames="num_classes")
+loss = jax.jit(category_prototype, static_argnames=("num_classes", "distance", "count_absent"))
 
 
 @pytest.fixture
@@ -105,6 +105,23 @@ class TestCategoryPrototype:
         np.testing.assert_allclose(value, 0.0352334989, atol=1e-6)
         difference = np.abs(cosines(STUDENT, LABELS, 2) - cosines(TEACHER, LABELS, 2))
         np.testing.assert_allclose(difference.mean(), 0.1461254676, atol=1e-6)
+
+    def test_norm_in_place_of_the_square(self, x64):
+        value = loss(STUDENT, TEACHER, LABELS, 2, distance="norm")
+        np.testing.assert_allclose(value, 0.1461254676, atol=1e-6)
+        same = jax.grad(lambda x: loss(x, TEACHER, LABELS, 2, distance="norm"))(TEACHER)
+        assert np.all(np.isfinite(same))
+        with pytest.raises(ValueError, match="distance must be square or norm"):
+            loss(STUDENT, TEACHER, LABELS, 2, distance="cube")
+
+    @pytest.mark.parametrize("distance", ["square", "norm"])
+    def test_absent_classes_can_be_counted(self, x64, distance):
+        """Three of five classes are absent, whose cosines are 0 on both sides."""
+        student, teacher, labels = sample(2)
+        shared = {"distance": distance, "weights": WEIGHTS}
+        left_out = loss(student, teacher, 3 * labels, 5, **shared)
+        counted = loss(student, teacher, 3 * labels, 5, count_absent=True, **shared)
+        np.testing.assert_allclose(counted, left_out * 2 / 5, rtol=1e-9)
 
     def test_closed_form_in_float32(self):
         value = loss(STUDENT.astype(np.float32), TEACHER.astype(np.float32), LABELS, 2)

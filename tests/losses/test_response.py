@@ -36,8 +36,10 @@ def skewed(a, b):
     return jnp.sin(3 * a @ parts)[:, None] * jnp.exp(b @ parts)[None] - 0.2
 
 
-information = jax.jit(jsd_mutual_information, static_argnums=0)
-consistency = jax.jit(response_consistency, static_argnums=(3, 4), static_argnames="renormalize")
+information = jax.jit(jsd_mutual_information, static_argnums=0, static_argnames="negatives")
+consistency = jax.jit(
+    response_consistency, static_argnums=(3, 4), static_argnames=("renormalize", "negatives")
+)
 
 
 def sample(classes, scale=1.5):
@@ -50,16 +52,18 @@ def softplus(z):
     return np.log1p(np.exp(z))
 
 
-def double_loop(score, a, b, weights):
+def double_loop(score, a, b, weights, negatives="all"):
     """The estimator as it is printed: expectations over matched and over crossed pairs."""
     joint, crossed, rows, pairs = 0.0, 0.0, 0.0, 0.0
+    real = np.flatnonzero(weights)
+    after = dict(zip(real, np.roll(real, -1), strict=True))
     for i in range(len(a)):
         for j in range(len(b)):
             value = float(score(a[i : i + 1], b[j : j + 1])[0, 0])
             if i == j:
                 joint += weights[i] * -softplus(-value)
                 rows += weights[i]
-            else:
+            elif negatives == "all" or j == after.get(i):
                 crossed += weights[i] * weights[j] * softplus(value)
                 pairs += weights[i] * weights[j]
     return joint / rows - crossed / pairs
@@ -127,8 +131,10 @@ class TestJsdMutualInformation:
     @pytest.mark.parametrize("weights", [np.ones(BATCH), WEIGHTS], ids=["plain", "weighted"])
     def test_equals_a_double_loop(self, x64, parts, weights):
         a, b = np.random.default_rng(parts).uniform(size=(2, BATCH, parts))
-        expected = double_loop(skewed, a, b, weights)
-        np.testing.assert_allclose(information(skewed, a, b, weights=weights), expected, atol=1e-9)
+        for negatives in ("all", "next"):
+            expected = double_loop(skewed, a, b, weights, negatives)
+            found = information(skewed, a, b, negatives=negatives, weights=weights)
+            np.testing.assert_allclose(found, expected, atol=1e-9)
 
     def test_target_and_others_tell_the_same_of_two_classes(self, x64):
         student, teacher, labels = sample(2)
@@ -175,16 +181,21 @@ class TestResponseConsistency:
     @pytest.mark.parametrize("weights", [np.ones(BATCH), WEIGHTS], ids=["plain", "weighted"])
     def test_equals_a_double_loop(self, x64, classes, renormalize, weights):
         student, teacher, labels = sample(classes)
-        value = consistency(
-            student, teacher, labels, skewed, product, renormalize=renormalize, weights=weights
+        options = {"renormalize": renormalize, "weights": weights}
+        value = consistency(student, teacher, labels, skewed, product, **options)
+        following = consistency(
+            student, teacher, labels, skewed, product, negatives="next", **options
         )
         of_student = split_in_numpy(student, labels, renormalize)
         of_teacher = split_in_numpy(teacher, labels, renormalize)
-        expected = sum(
-            -double_loop(score, t, s, weights)
-            for score, t, s in zip((skewed, product), of_teacher, of_student, strict=True)
-        )
-        np.testing.assert_allclose(value, expected, atol=1e-9)
+        for found, negatives in ((value, "all"), (following, "next")):
+            expected = sum(
+                -double_loop(score, t, s, weights, negatives)
+                for score, t, s in zip((skewed, product), of_teacher, of_student, strict=True)
+            )
+            np.testing.assert_allclose(found, expected, atol=1e-9)
+        with pytest.raises(ValueError, match="negatives must be all or next"):
+            consistency(student, teacher, labels, skewed, product, negatives="some")
 
     def test_renormalizing_matters(self):
         student, teacher, labels = sample(4)

@@ -34,9 +34,21 @@ def prototype(params, student, teacher, labels, **shared):
     return losses.category_prototype(student, teacher, labels, CLASSES, **shared)
 
 
-def response(params, student, teacher, labels, **shared):
+def literal_prototype(params, student, teacher, labels, **shared):
+    return losses.category_prototype(
+        student, teacher, labels, CLASSES, distance="norm", count_absent=True, **shared
+    )
+
+
+def response(params, student, teacher, labels, negatives="all", **shared):
     scorers = [partial(NETWORK.apply, {"params": params[name]}) for name in ("target", "others")]
-    return losses.response_consistency(student, teacher, labels, *scorers, **shared)
+    return losses.response_consistency(
+        student, teacher, labels, *scorers, negatives=negatives, **shared
+    )
+
+
+def response_to_the_next(params, student, teacher, labels, **shared):
+    return response(params, student, teacher, labels, "next", **shared)
 
 
 def kd(params, student, teacher, labels, **shared):
@@ -58,7 +70,9 @@ LOSSES = {
         raw_sum_contrastive,
         active_fraction,
         prototype,
+        literal_prototype,
         response,
+        response_to_the_next,
         kd,
         decoupled_kd,
         cross_entropy,
