@@ -38,8 +38,9 @@ class DataConfig(SourceConfig):
 
     teacher_path: str = ""
     """Another file whose train split trains the teacher; empty: the same as the student's."""
-    labels: Literal["binary", "ternary", "seven", "classes"] = "binary"
-    """binary: score > 0, zeros left out; ternary: its sign; seven: rounded; classes: the file's."""
+    labels: Literal["binary", "ternary", "seven", "classes", "single"] = "binary"
+    """binary: score > 0, zeros left out; ternary: its sign; seven: rounded; classes: the file's;
+    single: which of the file's binary tasks is 1 (IEMOCAP's emotions by one head)."""
 
 
 @dataclass(frozen=True)

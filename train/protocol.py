@@ -16,7 +16,8 @@ class Task:
     """Labels of a run.
 
     Attributes:
-        mode: `binary`, `ternary`, `seven`, `classes` or `score` (see `corrkd_jax.data.msa.labels`).
+        mode: `binary`, `ternary`, `seven`, `classes`, `single` or `score`, see
+            `corrkd_jax.data.msa.labels`.
         classes: K, outputs a task: classes that the network tells apart, 1 for a score.
         names: the tasks; one for sentiment, four for IEMOCAP.
     """
@@ -28,7 +29,7 @@ class Task:
     @property
     def has_scores(self) -> bool:
         """True where the truth is a real sentiment score."""
-        return self.mode != "classes"
+        return self.mode not in ("classes", "single")
 
     @property
     def metric_classes(self) -> int:
@@ -52,7 +53,8 @@ def make_task(dataset: msa.Dataset, mode: str) -> Task:
                 f"{dataset.source}: {name}: class {seen - 1} occurs, but train has only "
                 f"classes 0 to {classes - 1}; fix the labels or choose another --data.labels"
             )
-    return Task(mode, classes, dataset.tasks if mode == "classes" else ("sentiment",))
+    names = {"classes": dataset.tasks, "single": ("emotion",)}
+    return Task(mode, classes, names.get(mode, ("sentiment",)))
 
 
 def check_known(dataset: msa.Dataset, task: Task) -> None:
@@ -80,7 +82,7 @@ def targets(split: msa.Split, task: Task, source: str) -> tuple[np.ndarray, np.n
 
     Sentiment is judged as positive against negative, scores of exactly zero left out.
     """
-    truth, weights, _ = msa.labels(split, "binary" if task.has_scores else "classes", source)
+    truth, weights, _ = msa.labels(split, "binary" if task.has_scores else task.mode, source)
     return truth, weights
 
 
@@ -90,7 +92,7 @@ def predicted_classes(logits: Array, mode: str) -> Array:
     In mode `ternary` the neutral logit is ignored; in the modes `seven` and `score` the sign of
     the expected or predicted score decides.
     """
-    if mode in ("binary", "classes"):
+    if mode in ("binary", "classes", "single"):
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     return (scores(logits, mode) > 0).astype(jnp.int32)
 

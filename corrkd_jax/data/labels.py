@@ -5,7 +5,7 @@ import numpy as np
 from corrkd_jax.data.dataset import Split
 from corrkd_jax.errors import InputError
 
-LABEL_MODES = ("binary", "ternary", "seven", "classes", "score")
+LABEL_MODES = ("binary", "ternary", "seven", "classes", "single", "score")
 
 
 def labels(split: Split, mode: str, source: str) -> tuple[np.ndarray, np.ndarray, int]:
@@ -16,6 +16,8 @@ def labels(split: Split, mode: str, source: str) -> tuple[np.ndarray, np.ndarray
         mode: "binary": score > 0 is class 1, and a score of 0 has weight 0; "ternary": negative,
             neutral, positive by the sign of the score; "seven": the score clipped to [-3, 3] and
             rounded half to even, plus 3; "classes": the class labels that the file holds;
+            "single": which of the file's binary tasks is 1, as one task (IEMOCAP's emotions); rows
+            in which none or several are have weight 0;
             "score": the score itself, for regression.
         source: the file, for messages.
 
@@ -29,14 +31,22 @@ def labels(split: Split, mode: str, source: str) -> tuple[np.ndarray, np.ndarray
     """
     if mode not in LABEL_MODES:
         raise InputError(f"{source}: label mode {mode!r} is unknown; use {', '.join(LABEL_MODES)}")
-    if mode == "classes":
+    if mode in ("classes", "single"):
         if split.classes is None:
             raise InputError(
-                f"{source}: no field classification_labels for label mode 'classes'; use "
+                f"{source}: no field classification_labels for label mode {mode!r}; use "
                 "binary, ternary or seven"
             )
         classes = split.classes
-        return classes, np.ones(classes.shape, np.float32), max(2, int(classes.max()) + 1)
+        if mode == "classes":
+            return classes, np.ones(classes.shape, np.float32), max(2, int(classes.max()) + 1)
+        if classes.shape[1] < 2 or classes.max() > 1:
+            raise InputError(
+                f"{source}: label mode 'single' needs several binary tasks, such as IEMOCAP's four "
+                "emotions; use classes"
+            )
+        weights = (classes.sum(axis=1, keepdims=True) == 1).astype(np.float32)
+        return classes.argmax(axis=1)[:, None].astype(np.int32), weights, classes.shape[1]
     if split.scores is None:
         raise InputError(
             f"{source}: no field regression_labels (sentiment scores) for label mode {mode!r}; "

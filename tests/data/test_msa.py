@@ -610,6 +610,19 @@ def test_labels_that_are_absent():
         msa.labels(_split(scores=[1]), "classes", "f.pkl")
     with pytest.raises(InputError, match=r"f\.pkl: label mode 'five'.*binary, ternary, seven"):
         msa.labels(_split(scores=[1]), "five", "f.pkl")
+    for classes in ([[1]], [[0, 2], [1, 0]]):
+        with pytest.raises(InputError, match=r"f\.pkl: .*'single' needs several binary tasks"):
+            msa.labels(_split(classes=classes), "single", "f.pkl")
+
+
+def test_one_label_of_several_binary_tasks():
+    """Rows in which no task is 1, or more than one, do not count."""
+    tasks = [[0, 1, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+    classes, weights, number = msa.labels(_split(classes=tasks), "single", "f.pkl")
+    np.testing.assert_array_equal(classes[[0, 1, 4], 0], [1, 3, 0])
+    np.testing.assert_array_equal(weights, [[1], [1], [0], [0], [1]])
+    assert classes.dtype == np.int32
+    assert number == 4
 
 
 def test_check_classes():

@@ -147,6 +147,44 @@ def test_floors_of_the_legacy_order(tiny_run, tmp_path, capsys):
     assert line.endswith(f"| {100 * swapped:.2f} |")
 
 
+def emotions(path):
+    """MulT's IEMOCAP layout, of every row one emotion, at three lengths."""
+    random = np.random.default_rng(0)
+    content = {}
+    for split, n in (("train", 32), ("valid", 16), ("test", 20)):
+        fields = {
+            name: random.normal(size=(n, time, size)).astype(np.float32)
+            for name, time, size in (("text", 4, 6), ("audio", 5, 3), ("vision", 6, 4))
+        }
+        of_row = np.arange(n)[:, None] % 4 == np.arange(4)
+        content[split] = {**fields, "labels": np.eye(2)[of_row.astype(int)]}
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("mode", "heads"),
+    [("classes", ("neutral", "happy", "sad", "angry")), ("single", ("emotion",))],
+)
+def test_emotions_from_file_to_table(tmp_path, mode, heads):
+    """Four binary problems, or one of four classes; unaligned lengths."""
+    path, out = tmp_path / "iemocap_data.pkl", tmp_path / "run"
+    emotions(path)
+    options = {"data__labels": mode, "optimizer__epochs": 1, "optimizer__teacher_epochs": 1}
+    argv = tiny.arguments((path, ""), out, **options)
+    msa.main(["iemocap", *argv[1:]])
+    evaluate.main([str(out)])
+    report = (out / "report.md").read_text()
+    floors = read_json(out / "results.json")["constant_f1"]
+    assert np.shape(floors) == ((4, 2) if mode == "classes" else (1, 4))
+    for head in heads:
+        assert f"| {head} | l | a | v | la | lv | av | Avg | lav |" in report
+    with open(out / "predictions.csv", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if (r["model"], r["subset"]) == ("CorrKD", "lav")]
+    assert len(rows) == 20 * len(heads)
+    truth = [int(r["true_class"]) for r in rows if r["task"] == heads[-1]]
+    assert truth == [i % 4 if mode == "single" else int(i % 4 == 3) for i in range(20)]
+
+
 def test_training_rows_are_let_go():
     """Shapes and the scaler stay, one row of each split but test."""
     content = planted.generate(3, train=64, valid=32, test=40, teacher_train=64, frames=4)[0]
