@@ -69,6 +69,7 @@ def check(config: QuadrupedConfig) -> None:
         InputError: names the option and what would do.
     """
     settings = config.ppo
+    cli.require_seeds(config.first_seed, config.seeds)
     cli.require_positive(
         {
             "--seeds": config.seeds,

@@ -22,12 +22,12 @@ from envs.faults import HEALTHY
 from envs.solo8_constants import LEGS, TORSO_MASS
 from train import cli, quadruped
 from train.control import episodes, grid, grid_report, judging, ppo
-from train.control import export as quadruped_export
 from train.control.report import row_name
 from train.control.robots import CONDITIONS
 from train.control.watching import Watched, measure
 from train.progress import Bar, say
 from train.quadruped import Loaded
+from train.trained import seed_number
 from train.workdir import make_folder
 
 WATCHED = 256
@@ -73,7 +73,7 @@ def main(folder: Path, argv: Sequence[str]) -> None:
     arms = options.arms or tuple(loaded.policies)
     if unknown := [arm for arm in arms if arm not in loaded.policies]:
         raise InputError(f"--arms {unknown[0]}: the run has {', '.join(loaded.policies)}")
-    number = quadruped_export.seed_number(loaded, options.seed)
+    number = seed_number(options.seed, loaded.config.first_seed, loaded.config.seeds)
     out = Path(options.out) if options.out else folder
     make_folder(out)
     device = jax.devices()[0]

@@ -28,7 +28,8 @@ from train.control import policy as robot_policy
 from train.control.robots import CONDITIONS
 from train.progress import say
 from train.quadruped import Loaded
-from train.workdir import write_text
+from train.trained import seed_number
+from train.workdir import make_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,7 @@ def run(folder: Path, out: Path, options: ExportOptions) -> None:
     """Write the controller of a finished run."""
     loaded = quadruped.load(folder)
     params, detector = pick(loaded, options.arm, options.seed)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made: {error.strerror}") from error
+    make_folder(out)
     description = facts(loaded) | {"run": folder.name}
     content = io.BytesIO()
     np.savez(content, facts=json.dumps(description), **arrays(loaded, params, detector))
@@ -78,24 +76,10 @@ def pick(loaded: Loaded, arm: str, seed: int) -> tuple[Any, Any]:
     arm = arm or (ppo.TUNED if ppo.TUNED in loaded.policies else loaded.config.arms[0])
     if arm not in loaded.policies:
         raise InputError(f"--arm {arm}: the run has {', '.join(loaded.policies)}")
-    number = seed_number(loaded, seed)
+    number = seed_number(seed, loaded.config.first_seed, loaded.config.seeds)
     if loaded.detector_params is None:
         raise InputError("the run trained no detector (--detector.updates 0): nothing to switch by")
     return judging.pick(loaded.policies[arm], number), judging.pick(loaded.detector_params, number)
-
-
-def seed_number(loaded: Loaded, seed: int) -> int:
-    """Which of the run's seeds that is, counted from 0; 0 is the first.
-
-    Raises:
-        InputError: none of them.
-    """
-    config = loaded.config
-    number = seed - config.first_seed if seed else 0
-    if not 0 <= number < config.seeds:
-        last = config.first_seed + config.seeds - 1
-        raise InputError(f"--seed {seed}: the run has seeds {config.first_seed} to {last}")
-    return number
 
 
 def facts(loaded: Loaded) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def check(preset: str, config: DfkdConfig) -> None:
         InputError: names the option and what would do.
     """
     chosen, made, kdci = config.optimizer, config.synthesis, config.compensation
+    cli.require_seeds(config.first_seed, config.seeds)
     cli.require_positive(
         {
             "--seeds": config.seeds,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
+from train.workdir import make_folder
 
 _SHOWN_SIDE = 32
 _BARS = 20
@@ -78,10 +79,7 @@ def dump(folder: Path, images: np.ndarray) -> None:
     Raises:
         InputError: the folder has images already, or cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    make_folder(folder)
     if any(folder.glob("*.png")):
         raise InputError(f"{folder}: holds images already; name another folder")
     for number, image in enumerate(images):

@@ -17,7 +17,7 @@ from corrkd_jax.models.compensated import Compensated
 from train.corrkd import compute_dtype
 from train.datafree.arms import ALONE, KDCI
 from train.datafree.distilling import Distilling, DistillStage, Selected
-from train.datafree.hosts.networks import Dictionary, build_student
+from train.datafree.hosts.networks import Dictionary, build_student, read_pixels
 from train.datafree.inputs import Loaded
 from train.pretrained import Pretrained
 from train.trained import FACTS, Exportable, seed_number
@@ -61,8 +61,7 @@ class Trained:
 
     def read(self, images: Array) -> Array:
         """Pixels `uint8` as the student sees them."""
-        mean, std = (jnp.asarray(x) for x in self.normalization)
-        return (images.astype(jnp.float32) / self.white - mean) / std
+        return read_pixels(images, self.normalization, self.white)
 
     def check(self, images: ImageSet) -> None:
         """Refuse images that the students were not made for.

@@ -73,6 +73,7 @@ def check(config: DebiasConfig) -> None:
     """
     chosen = config.optimizer
     inputs.check_source(config.data)
+    cli.require_seeds(config.first_seed, config.seeds)
     cli.require_positive(
         {
             "--seeds": config.seeds,

@@ -226,6 +226,7 @@ def test_oracle_drives_by_the_flag():
         (("--reflection", "2"), "--reflection 2.0: is a probability"),
         (("--faults.onset", "0", "400"), "--faults.onset 0 400: an episode has control steps 0 to"),
         (("--seeds", "0"), "--seeds 0: must be positive"),
+        (("--first-seed", "3000000000"), "--first-seed 3000000000: seeds must lie between 0"),
         (("--detector.updates", "-1"), "--detector.updates -1: must not be negative"),
     ],
 )

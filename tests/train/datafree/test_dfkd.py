@@ -347,6 +347,7 @@ class TestBadInput:
     def test_options(self, tmp_path):
         out = ("--workdir", tmp_path / "run")
         assert "--data.root" in refused("cifar10", *out)
+        assert "--first-seed -1: seeds" in refused("--first-seed", -1, *out)
         assert "--teacher FILE" in refused("cifar10", "--data.root", tmp_path, *out)
         given = ("--data.root", tmp_path, "--teacher", tmp_path / "t.pth")
         assert "--data.pool" in refused("cifar10", "--host", "dfnd", *given, *out)

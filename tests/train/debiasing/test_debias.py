@@ -634,6 +634,7 @@ class TestBadInput:
         ("options", "word"),
         [
             (["--mcis.step", "0.3"], "--mcis.reach"),
+            (["--first-seed", "3000000000"], "--first-seed 3000000000"),
             (["--network", "depth=3"], "depth"),
             (["--network", "width=wide"], "width"),
             (["--seeds", "0"], "--seeds"),

@@ -46,6 +46,16 @@ class Teaching(NamedTuple):
     statistics: Tree
 
 
+def normalized(images: Array, normalization: Normalization) -> Array:
+    """Images in [0, 1] as networks see them."""
+    return (images - jnp.asarray(normalization.mean)) / jnp.asarray(normalization.std)
+
+
+def read_pixels(images: Array, normalization: Normalization, white: float = 255.0) -> Array:
+    """Pixels `uint8` as networks see them; `white` is the one that means 1.0."""
+    return normalized(images.astype(jnp.float32) / white, normalization)
+
+
 @dataclass(frozen=True)
 class Networks:
     """Modules, and the shapes they were built for.
@@ -74,7 +84,7 @@ class Networks:
 
     def normalized(self, images: Array) -> Array:
         """Images in [0, 1] as networks see them."""
-        return (images - jnp.asarray(self.normalization.mean)) / jnp.asarray(self.normalization.std)
+        return normalized(images, self.normalization)
 
     def pixels(self, images: Array) -> Array:
         """The inverse of `normalized`."""
@@ -86,7 +96,7 @@ class Networks:
 
     def read(self, images: Array, white: float = 255.0) -> Array:
         """Pixels `uint8` as networks see them."""
-        return self.normalized(images.astype(jnp.float32) / white)
+        return read_pixels(images, self.normalization, white)
 
 
 def build_student(
