@@ -200,6 +200,10 @@ def test_training_rows_are_let_go():
     assert {name for name, x in rows.items() if x() is not None} == {"test"}
     assert {m: x.shape[1:] for m, x in kept.dataset.train.features.items()} == shapes
     assert [len(kept.sets[name]) for name in ("train", "valid", "test")] == [1, 1, 40]
+    for split in (kept.sets["train"].split, kept.dataset.train, kept.dataset.valid):
+        for x in split.features.values():
+            # a view would hold on to all rows
+            assert (x if x.base is None else x.base).nbytes == x.nbytes
     assert kept.sets["train"].scaler is not None
 
 
