@@ -228,7 +228,7 @@ class Solo8(PipelineEnv):
                 info["command"],
             ),
         }
-        done = data.sensordata[solo8_model.TORSO] > c.TORSO_CONTACT
+        done = is_down(data.sensordata[solo8_model.TORSO], data.qpos[7:])
         return state.replace(
             pipeline_state=data,
             obs=self._observe(data, info, noise_key),
@@ -299,6 +299,19 @@ def motor_torque(
         kp, kd: gains.
     """
     return (kp * error - kd * velocity).clip(-c.TORQUE_LIMIT, c.TORQUE_LIMIT) * ~dead
+
+
+def is_down(torso_force: Array, joints: Array) -> Array:
+    """Whether an episode is over: the torso pushes on the floor, or a joint has left its range.
+
+    The second ends what the first does not see: one robot that winds its legs up on its knees has
+    observations and actions of up to a hundred, and would rule the gradient of all others.
+
+    Args:
+        torso_force: on the torso, N.
+        joints: `[8]`, rad.
+    """
+    return (torso_force > c.TORSO_CONTACT) | (jnp.abs(joints) > c.JOINT_RANGE).any()
 
 
 def feet_positions(robot: c.Robot, joints: Array) -> Array:

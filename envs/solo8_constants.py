@@ -126,6 +126,8 @@ KP, KD = 3.0, 0.3
 """N m/rad and N m s/rad; the hardware's own reference is 5 and 0.1 [ODRI]. [FMT]"""
 TORQUE_LIMIT = 1.5
 """N m, 6.67 A at the motor. [FMT]"""
+JOINT_RANGE = 10.0
+"""rad: the URDF's limit, three turns of a leg. [FMT]"""
 PHYSICS_DT, SUBSTEPS = 0.005, 4
 """s: feedback at 200 Hz, policy at 50 Hz. [FMT]"""
 CONTROL_DT = PHYSICS_DT * SUBSTEPS

@@ -14,7 +14,7 @@ from brax.envs.wrappers import training
 
 from envs import faults, mirror
 from envs import solo8_constants as c
-from envs.solo8 import Config, Hardware, Solo8, draw_command, draw_hardware, randomize
+from envs.solo8 import Config, Hardware, Solo8, draw_command, draw_hardware, is_down, randomize
 from tests.envs.simulate import advance, load
 
 KEY = jax.random.PRNGKey(0)
@@ -177,6 +177,14 @@ class Plan(NamedTuple):
     push_phase: jax.Array
     first_step: jax.Array
     restart: int
+
+
+def test_down_is_a_torso_on_the_floor_or_a_leg_wound_up():
+    pose = jnp.asarray(c.DEFAULT_POSE)
+    assert not is_down(jnp.float32(0.9), pose)
+    assert is_down(jnp.float32(1.1), pose)
+    assert not is_down(jnp.float32(0), pose.at[3].set(-9.9))
+    assert is_down(jnp.float32(0), pose.at[3].set(-10.1))
 
 
 STEPS, ONSET = 14, 4
