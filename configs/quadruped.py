@@ -23,6 +23,9 @@ class RobotConfig:
     hardware_spread: bool = False
     """Draw gains, strength, joint offsets and delay of every episode, and the torso's centre of
     mass of every robot in training."""
+    action_limit: float = 10.0
+    """Actions are clipped to this, a quarter radian each; the paper's code has 100, with which a
+    few robots that lie on their knees spoil the learning of all (docs/quadruped.md)."""
     lock_play: tuple[float, float] = (0.0, 0.0)
     """rad that a locked joint may move below and above its angle."""
     solver_iterations: int = 4

@@ -39,6 +39,11 @@ class Config:
         push_velocity: bound of a push, m/s, 0 for none.
         backward: commands go backwards as well, as a policy for hind legs by `mirror` needs.
         faults: distribution drawn from at reset; `envs.faults.PAPER` is the paper's.
+        action_limit: actions are clipped to this, a quarter radian each; the paper's code has 100.
+            The motor gives all its torque half a radian from the target, so that ten lose nothing
+            a robot can do. But the last action is observed: on a robot that lies on its knees a
+            policy may excite itself up to the limit, and at 100 a hundredth of the samples then
+            rule gradient, divergence and learning rate.
         lock_play: rad that a locked joint may move below and above its angle.
         lock_motor_off: a locked joint's motor does not push.
         hardware_spread: draw gains, strength, joint offsets and delay at reset.
@@ -55,6 +60,7 @@ class Config:
     push_velocity: float = c.PUSH_VELOCITY
     backward: bool = False
     faults: Mixture = ANY_LEG
+    action_limit: float = c.ACTION_LIMIT
     lock_play: tuple[float, float] = (0.0, 0.0)
     lock_motor_off: bool = False
     hardware_spread: bool = False
@@ -185,7 +191,8 @@ class Solo8(PipelineEnv):
         """
         info = dict(state.info)
         info["key"], push_key, command_key, noise_key = jax.random.split(info["key"], 4)
-        action = jnp.clip(action, -c.CLIP, c.CLIP)
+        limit = self.config.action_limit
+        action = jnp.clip(action, -limit, limit)
         before = self._push(state.pipeline_state, info, push_key)
         power_loss, locked = faults.active(info["fault"], info["step"])
         data, torque = self._physics(before, action, info, power_loss, locked)

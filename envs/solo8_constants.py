@@ -122,6 +122,8 @@ SPAWN_VELOCITY = 0.25
 
 ACTION_SCALE = 0.25
 """rad [FMT]"""
+ACTION_LIMIT = 10.0
+"""Of an action before it is scaled; see `solo8.Config`. [own]"""
 KP, KD = 3.0, 0.3
 """N m/rad and N m s/rad; the hardware's own reference is 5 and 0.1 [ODRI]. [FMT]"""
 TORQUE_LIMIT = 1.5
@@ -140,7 +142,7 @@ VELOCITY_SCALE = 0.05
 ORIENTATION_NOISE, POSITION_NOISE, VELOCITY_NOISE = 0.05, 0.01, 1.5 * VELOCITY_SCALE
 """Half-widths of uniform noise, after scaling."""
 CLIP = 100.0
-"""Of observations and of actions."""
+"""Of observations; of actions too in the released code."""
 
 # commands [FMT]
 YAW_RATE = 0.5

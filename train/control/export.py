@@ -106,6 +106,7 @@ def facts(loaded: Loaded) -> dict[str, Any]:
         "joint_order": list(c.JOINTS),
         "default_pose": c.DEFAULT_POSE.tolist(),
         "action_scale": c.ACTION_SCALE,
+        "action_limit": loaded.config.body.action_limit,
         "kp": c.KP,
         "kd": c.KD,
         "torque_limit": c.TORQUE_LIMIT,
@@ -173,8 +174,9 @@ def readme(name: str, facts: dict[str, Any]) -> str:
     safety = ""
     if facts["robot"] == "solo8":
         safety = (
-            "\nSend `target = default_pose + action_scale * action` to position feedback of the "
-            f"gains {facts['kp']} N m/rad and {facts['kd']} N m s/rad, torque limited to "
+            f"\nClip the action to {facts['action_limit']} either way, which is also the last action "
+            "that is observed next, and send `target = default_pose + action_scale * action` to "
+            f"position feedback of the gains {facts['kp']} N m/rad and {facts['kd']} N m s/rad, torque limited to "
             f"{facts['torque_limit']} N m. Nothing here bounds targets or stops a robot that "
             "tips over: that is the caller's.\n"
         )

@@ -83,6 +83,7 @@ def build(config: QuadrupedConfig) -> Robot:
             obs_mode=chosen.obs_mode,
             noise=chosen.noise,
             backward=chosen.backward,
+            action_limit=chosen.action_limit,
             lock_play=chosen.lock_play,
             hardware_spread=chosen.hardware_spread,
             solver_iterations=chosen.solver_iterations,
