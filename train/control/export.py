@@ -174,9 +174,10 @@ def readme(name: str, facts: dict[str, Any]) -> str:
     safety = ""
     if facts["robot"] == "solo8":
         safety = (
-            f"\nClip the action to {facts['action_limit']} either way, which is also the last action "
-            "that is observed next, and send `target = default_pose + action_scale * action` to "
-            f"position feedback of the gains {facts['kp']} N m/rad and {facts['kd']} N m s/rad, torque limited to "
+            f"\nClip the action to {facts['action_limit']} either way, which is also the last "
+            "action that is observed next. Send `target = default_pose + action_scale * action` "
+            f"to position feedback of the gains {facts['kp']} N m/rad and {facts['kd']} N m s/rad, "
+            "torque limited to "
             f"{facts['torque_limit']} N m. Nothing here bounds targets or stops a robot that "
             "tips over: that is the caller's.\n"
         )

@@ -158,6 +158,7 @@ def walk_solo8(
         dead, locked = now & (kind == faults.POWER_LOSS), now & (kind == faults.LOCKED)
         angle = np.where(locked, angle, data.qpos[7:])
         action = controller(observe(data, action, options.speed, env.config.obs_mode))
+        action = action.clip(-env.config.action_limit, env.config.action_limit)
         target = c.DEFAULT_POSE + c.ACTION_SCALE * action
         for _ in range(c.SUBSTEPS):
             model.eq_data[:, 0], data.eq_active[:] = faults.engage(
