@@ -75,12 +75,13 @@ class Generator(nn.Module):
                 width,
                 3,
                 bias=self.bias,
+                doubled=True,
                 axis_name=self.axis_name,
                 epsilon=self.epsilon,
                 dtype=self.dtype,
                 name=f"unit{i}",
             )
-            x = leaky_relu(unit(_doubled(x), train))
+            x = leaky_relu(unit(x, train))
         x = conv(self.channels, 3, bias=True, dtype=self.dtype, name="image")(x)
         x = at_least_float32(x)
         if not self.normalized:
@@ -149,10 +150,10 @@ class DeepGenerator(nn.Module):
     def __call__(self, latents: Array, train: bool = False) -> Array:
         x = latents
         for i, factor in enumerate((2, 2, 1, 1, 1)):
-            x = x if i == 0 else _doubled(x)
             unit = ConvNorm(
                 factor * self.width,
                 3,
+                doubled=i > 0,
                 axis_name=self.axis_name,
                 dtype=self.dtype,
                 name=f"unit{i}",
@@ -207,11 +208,6 @@ class ProjectionHead(nn.Module):
 def _project(latents: Array, side: int, width: int, dtype: jnp.dtype) -> Array:
     x = nn.Dense(side * side * width, dtype=dtype, name="project")(latents)
     return x.reshape(-1, side, side, width)
-
-
-def _doubled(x: Array) -> Array:
-    """Every pixel four times: `nn.Upsample`, whose default is the nearest neighbour."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def _mapped_linear(channels: int) -> Kind:

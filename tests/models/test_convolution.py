@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from corrkd_jax.models.backbones import convolution
-from corrkd_jax.models.backbones.convolution import conv_general_dilated
+from corrkd_jax.models.backbones.convolution import conv_general_dilated, conv_of_doubled
 
 ORDER = ("NHWC", "HWIO", "NHWC")
 CASES = [
@@ -72,3 +72,43 @@ def test_other_convolutions_are_xlas_own(monkeypatch):
         conv_general_dilated(
             images, jnp.ones((3, 3, 2, 2)), (1, 1), [(1, 1)] * 2, dimension_numbers=ORDER
         )
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (1, 3), (5, 2)])
+def test_of_doubled_equals_upsampling_first(height, width):
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.normal(size=(2, height, width, 3)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(3, 3, 3, 5)), jnp.float32)
+    weights = jnp.asarray(random.normal(size=(2, 2 * height, 2 * width, 5)), jnp.float32)
+    settings = ((1, 1), [(1, 1)] * 2)
+
+    def quick(images, kernel):
+        return conv_of_doubled(images, kernel, *settings, dimension_numbers=ORDER)
+
+    def plain(images, kernel):
+        images = jnp.repeat(jnp.repeat(images, 2, axis=1), 2, axis=2)
+        return lax.conv_general_dilated(images, kernel, *settings, dimension_numbers=ORDER)
+
+    def gradients(function):
+        def loss(*x):
+            return jnp.sum(weights * jnp.sin(function(*x)))
+
+        return jax.grad(loss, (0, 1))(images, kernel)
+
+    np.testing.assert_allclose(quick(images, kernel), plain(images, kernel), atol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), *map(gradients, (quick, plain))
+    )
+
+
+def test_of_doubled_refuses_other_windows():
+    images = jnp.ones((1, 4, 4, 2))
+    for kernel, stride, side in ((5, 1, 1), (3, 2, 1), (3, 1, 0)):
+        with pytest.raises(ValueError, match="3 x 3, stride 1 and padding 1"):
+            conv_of_doubled(
+                images,
+                jnp.ones((kernel, kernel, 2, 2)),
+                (stride, stride),
+                [(side, side)] * 2,
+                dimension_numbers=ORDER,
+            )

@@ -12,9 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from corrkd_jax.losses.reduction import at_least_float32
+
 _ORDER = ("NHWC", "HWIO", "NHWC")
+_MEETING = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+"""`[place, pixel, tap]`: which taps of three meet which of the two pixels, at either place."""
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -40,6 +45,50 @@ def conv_general_dilated(
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     pads = tuple((int(low), int(high)) for low, high in padding)
     return _convolution(lhs, rhs, tuple(window_strides), pads)
+
+
+def conv_of_doubled(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> Array:
+    """A 3 x 3 convolution of images whose every pixel stands four times, from one of each.
+
+    Equals `conv_general_dilated` after nearest-neighbour upsampling by two, with 4/9 of its
+    products and without the large images. A window of three doubled pixels covers two that differ:
+    for each of the four places in a square of the result the kernel's rows and columns that meet
+    the same pixel are added, which leaves a window of two.
+
+    Args:
+        lhs: `[batch, height, width, channels]`, before upsampling.
+        rhs: `[3, 3, channels, features]`.
+        window_strides: ones.
+        padding: ones, of the upsampled images.
+        options: as of `conv_general_dilated`; no dilation and no groups.
+
+    Returns:
+        `[batch, 2 * height, 2 * width, features]`.
+
+    Raises:
+        ValueError: another window, stride or padding.
+    """
+    found = rhs.shape[:2], tuple(window_strides), tuple(map(tuple, padding))
+    if found != ((3, 3), (1, 1), ((1, 1), (1, 1))):
+        raise ValueError(f"a window of 3 x 3, stride 1 and padding 1 is needed, got {found}")
+    batch, height, width, _ = lhs.shape
+    small = jnp.einsum("api,bqj,ij...->abpq...", _MEETING, _MEETING, at_least_float32(rhs))
+    small = small.astype(rhs.dtype)
+    squares = [
+        [
+            conv_general_dilated(lhs, small[a, b], (1, 1), ((1 - a, a), (1 - b, b)), **options)
+            for b in (0, 1)
+        ]
+        for a in (0, 1)
+    ]
+    made = jnp.stack([jnp.stack(row, axis=3) for row in squares], axis=2)
+    return made.reshape(batch, 2 * height, 2 * width, -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from corrkd_jax.losses.reduction import at_least_float32
-from corrkd_jax.models.backbones.convolution import conv_general_dilated
+from corrkd_jax.models.backbones.convolution import conv_general_dilated, conv_of_doubled
 from corrkd_jax.models.torch_weights import Layer, batch_norm, convolution
 
 BN_INPUTS = "bn_inputs"
@@ -106,6 +106,7 @@ def conv(
     padding: int | None = None,
     groups: int = 1,
     bias: bool = False,
+    doubled: bool = False,
     dtype: jnp.dtype = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
@@ -121,6 +122,7 @@ def conv(
         padding: zeros on each side; None: half the window.
         groups: of channels that do not see each other.
         bias: add one.
+        doubled: upsample by two first, to the nearest neighbour.
         dtype: compute type.
         name: of the module.
     """
@@ -133,7 +135,7 @@ def conv(
         use_bias=bias,
         kernel_init=fan_out_normal,
         dtype=dtype,
-        conv_general_dilated=conv_general_dilated,
+        conv_general_dilated=conv_of_doubled if doubled else conv_general_dilated,
         name=name,
     )
 
@@ -147,6 +149,7 @@ class ConvNorm(nn.Module):
     padding: int | None = None
     groups: int = 1
     bias: bool = False
+    doubled: bool = False
     axis_name: str | Sequence[str] | None = None
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
@@ -160,6 +163,7 @@ class ConvNorm(nn.Module):
             padding=self.padding,
             groups=self.groups,
             bias=self.bias,
+            doubled=self.doubled,
             dtype=self.dtype,
             name="conv",
         )(x)
