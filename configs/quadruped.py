@@ -84,6 +84,9 @@ class PpoConfig:
     """Gradients longer than this are scaled down to it."""
     std: float = 1.0
     """Deviation of the actions at the start."""
+    penalty_ramp: int = 0
+    """Iterations over which the negative terms of the reward grow from nothing to their weights; 0:
+    none. Of the real robot; no epoch of the ramp is kept as the best."""
     normalize: Literal["pooled", "group"] = "pooled"
     """Advantages are normalised over all groups together, or each group by itself."""
     report_every: int = 10

@@ -88,6 +88,7 @@ def check(config: QuadrupedConfig) -> None:
     cli.require_not_negative(
         {
             "--judged": config.judged,
+            "--ppo.penalty-ramp": settings.penalty_ramp,
             "--detector.robots": config.detector.robots,
             "--detector.updates": config.detector.updates,
             "--detector.tune-iterations": config.detector.tune_iterations,
@@ -100,6 +101,13 @@ def check(config: QuadrupedConfig) -> None:
         raise InputError(
             f"--ppo.minibatches {settings.minibatches} does not divide the {samples} control "
             "steps of a group (--num-envs / 4 * --ppo.unroll)"
+        )
+    if settings.penalty_ramp and config.robot != "solo8":
+        raise InputError(f"--ppo.penalty-ramp: {config.robot}'s reward has no negative terms")
+    if settings.penalty_ramp >= settings.iterations:
+        raise InputError(
+            f"--ppo.penalty-ramp {settings.penalty_ramp}: must end before the training does, "
+            f"after --ppo.iterations {settings.iterations}"
         )
     if not 0 <= config.reflection <= 1:
         raise InputError(f"--reflection {config.reflection}: is a probability")

@@ -116,6 +116,13 @@ def advance(
     return worlds._replace(states=choose(over, fresh, states)), outcome
 
 
+def eased(worlds: Worlds, factor: Array) -> Worlds:
+    """The worlds, the negative terms of their robots' next rewards multiplied by a factor."""
+    info = worlds.states.info
+    penalty = jnp.full_like(info["penalty"], factor)
+    return worlds._replace(states=worlds.states.replace(info=info | {"penalty": penalty}))
+
+
 def _begin(
     robot: Robot,
     template: Any,

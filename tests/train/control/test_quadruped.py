@@ -161,6 +161,43 @@ class TestStage:
         assert "callback" not in program
 
 
+def test_penalties_grow_over_the_ramp_and_no_epoch_of_it_is_kept():
+    """A toy whose reward is the factor on its penalties."""
+    settings = config(arms=("ours",))
+    settings = dataclasses.replace(
+        settings, ppo=dataclasses.replace(settings.ppo, penalty_ramp=2, report_every=1)
+    )
+    robot = robots.build(settings)
+
+    def begin(*args):
+        state = robot.env.begin(*args)
+        return state.replace(info=state.info | {"penalty": jnp.ones(())})
+
+    def step(variation, state, action):
+        after = robot.step(variation, state, action)
+        return after.replace(reward=state.info["penalty"])
+
+    env = SimpleNamespace(
+        begin=begin,
+        reset=robot.env.reset,
+        observation_size=robot.env.observation_size,
+        action_size=robot.env.action_size,
+    )
+    stage = ppo.PpoStage(settings, robot._replace(env=env, step=step), None)
+    batch = {"row": jnp.ones(settings.num_envs)}
+    hyper = jax.tree.map(jnp.asarray, ppo.arms(settings)["ours"])
+    state = jax.jit(lambda key: stage.init(key, batch, hyper, {}))(jax.random.key(0))
+    advance = jax.jit(stage.step)
+    rewards, scores = [], []
+    for number in range(4):
+        state, metrics = advance(state, batch, jax.random.key(number))
+        rewards.append(float(metrics["reward"]))
+        scores.append(float(stage.summarize(stage.evaluate(state, batch))["score"]))
+    assert rewards == [0, 0.5, 1, 1]
+    assert scores[0] == -1
+    assert min(scores[1:]) > 0
+
+
 def test_shards_keep_their_own_worlds():
     """Two devices: parameters alike, worlds different, both through the canonical layout."""
     settings = config(arms=("ours",), ppo=config().ppo)
@@ -223,6 +260,7 @@ def test_oracle_drives_by_the_flag():
         (("--num-envs", "30"), "--num-envs 30: must be a multiple of the 4 groups"),
         (("--ppo.minibatches", "7"), "--ppo.minibatches 7 does not divide the 16 control"),
         (("--arms", "best"), "--arms best: choose from ours, no-reflection, mix, normal"),
+        (("--ppo.penalty-ramp", "5"), "--ppo.penalty-ramp: surrogate's reward has no negative"),
         (("--reflection", "2"), "--reflection 2.0: is a probability"),
         (("--faults.onset", "0", "400"), "--faults.onset 0 400: an episode has control steps 0 to"),
         (("--seeds", "0"), "--seeds 0: must be positive"),
@@ -240,6 +278,12 @@ def test_bad_options(tmp_path, options, message):
 def test_unknown_leg(tmp_path):
     with pytest.raises(InputError, match=r"--faults.legs XX: choose from FL, FR, HL, HR"):
         quadruped.main(["solo8", "--faults.legs", "XX", "--workdir", str(tmp_path / "run")])
+
+
+def test_a_ramp_must_end(tmp_path):
+    options = ("--ppo.iterations", "9", "--ppo.penalty-ramp", "9")
+    with pytest.raises(InputError, match=r"--ppo.penalty-ramp 9: must end before the training"):
+        quadruped.main(["solo8", *options, "--workdir", str(tmp_path / "run")])
 
 
 def test_margins_can_miss():

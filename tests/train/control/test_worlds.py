@@ -165,3 +165,10 @@ def test_the_clock_ends_an_episode_and_a_fall_is_not_its_doing(walking, advance)
     assert outcome.fell.nonzero()[0].tolist() == [0]
     np.testing.assert_array_equal(outcome.timeout, ~outcome.fell)
     assert not after.info["step"].any()
+
+
+def test_eased_robots_keep_all_but_their_penalty(walking):
+    eased = worlds.eased(walking, jnp.float32(0.25))
+    np.testing.assert_array_equal(eased.states.info["penalty"], np.full(COUNT, 0.25))
+    back = worlds.eased(eased, jnp.float32(1))
+    jax.tree.map(np.testing.assert_array_equal, back, walking)
