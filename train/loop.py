@@ -96,6 +96,10 @@ def run(
             _stop_on_fault(pipeline, on_device, seeds, arms)
             if workdir is not None:
                 workdir.log(_rows(pipeline, on_device, arms, done, last))
+                # a fused call is of several stages, none of which has a time of its own
+                if last <= end_of_stage:
+                    steps = steps_before(last) - steps_before(done)
+                    workdir.log_time(_timing(layout, stage.name, done, steps, took))
                 due = last == end_of_stage or time.monotonic() - saved > save_every
                 if due or last == pipeline.epochs:
                     workdir.save(last, parallel.collect(on_device, layout), {"epoch": last})
@@ -104,6 +108,20 @@ def run(
             done = last
             bar.update(steps_before(done), stage.name)
     return parallel.collect(on_device, layout)
+
+
+def _timing(
+    layout: parallel.Layout, stage: str, first: int, steps: int, took: float
+) -> dict[str, Any]:
+    """What `timing.jsonl` says of one call; compilation is in none but a streamed stage's first."""
+    return {
+        "stage": stage,
+        "global_epoch": first,
+        "steps": steps,
+        "seconds": took,
+        "devices": layout.devices,
+        "device": jax.devices()[0].device_kind,
+    }
 
 
 def _stop_on_fault(

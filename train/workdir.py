@@ -17,6 +17,7 @@ from corrkd_jax.errors import InputError
 from train import parallel
 
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.json", "metrics.jsonl", "checkpoints", "model"
+TIMING = "timing.jsonl"
 
 
 _ROOM = 1_000_000
@@ -174,6 +175,19 @@ class Workdir:
             self._events.flush()
         except OSError as error:
             raise _cannot_write(self.folder / METRICS, error) from error
+
+    def log_time(self, call: dict[str, Any]) -> None:
+        """Append what one call to the devices took to `timing.jsonl`.
+
+        A file of its own, since metrics of the same run are the same bit for bit.
+        """
+        if not parallel.is_main():
+            return
+        try:
+            with open(self.folder / TIMING, "a", encoding="utf-8") as file:
+                file.write(json.dumps(call) + "\n")
+        except OSError as error:
+            raise _cannot_write(self.folder / TIMING, error) from error
 
     def forget_after(self, epoch: int) -> None:
         """Drop the metrics of global epochs from `epoch` on: they are about to be redone."""

@@ -293,6 +293,14 @@ def test_loop_is_the_engine(sets, noisy, noisy_run, tmp_path):
         workdir.close()
         runs[fused] = (tmp_path / str(fused) / "metrics.jsonl").read_text()
     assert runs[False] == runs[True]
+    timing = (tmp_path / "False" / "timing.jsonl").read_text().splitlines()
+    calls = [json.loads(line) for line in timing]
+    assert all(call["seconds"] > 0 and call["devices"] == 1 for call in calls)
+    for stage in noisy.stages:
+        steps = sum(call["steps"] for call in calls if call["stage"] == stage.name)
+        assert steps == stage.epochs * noisy.steps(stage, sets)
+    # nobody knows how long each of its two stages took
+    assert not (tmp_path / "True" / "timing.jsonl").exists()
     rows = [json.loads(line) for line in runs[False].splitlines()]
     assert len(rows) == 3 + 2 * 4
     assert rows[0].keys() == {

@@ -62,6 +62,7 @@ def test_the_folder_of_a_run(tiny_run):
     for name in (
         "config.json",
         "metrics.jsonl",
+        "timing.jsonl",
         "results.json",
         "report.md",
         "figures/missing_frames.png",
