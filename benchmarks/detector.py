@@ -18,7 +18,6 @@ import tyro
 from corrkd_jax.models.detector import FaultDetector
 from envs.solo8_constants import JOINTS
 from train.control import detector_report, hung
-from train.control.report import confusion_table, detector_table
 from train.control.watching import macro_f1
 
 
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> None:
     jax.block_until_ready(params)
     trained = time.monotonic()
     watched, late = hung.judge(detector, params, test)
-    print(confusion_table(watched), detector_table(watched), sep="\n\n")
+    print(*detector_report.tables(watched), sep="\n\n")
     each = macro_f1(late)
     delay = np.median(np.concatenate(list(watched.delays.values())))
     print(

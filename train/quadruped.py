@@ -26,7 +26,7 @@ from corrkd_jax.errors import InputError
 from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
 from train import cli, parallel
-from train.control import detection, ppo, robots
+from train.control import detection, ppo, robots, throughput
 from train.control import report as quadruped_report
 from train.control.detection import watched_robots
 from train.control.judging import judge
@@ -168,7 +168,8 @@ def train(
             lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
             metrics = [json.loads(line) for line in lines]
             title = f"Quadruped, {preset}"
-            quadruped_report.write(folder, title, config, results, facts, metrics)
+            rates = throughput.of_training(folder, config)
+            quadruped_report.write(folder, title, config, results, facts, metrics, rates)
             say(f"\n{folder / 'report.md'} ({seconds:.0f} s)")
         return results
     finally:

@@ -1,68 +1,145 @@
-"""Confusion and delays of a fault detector as files: CSV and a figure."""
+"""What a person reads of a fault detector: tables, CSV, a figure of confusion and delays."""
 
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from train.control.robots import CONDITIONS
 from train.control.watching import Watched, macro_f1
+from train.report import cell, line
 from train.workdir import write_text
 
 
-def confusion_csv(confusion: np.ndarray, joints: tuple[str, ...] = ()) -> str:
-    """Counts as CSV, a line for each true condition, and for each joint where they have one.
+def tables(watched: Watched) -> list[str]:
+    """Confusion of joints and of robots, and the detector's other figures, as Markdown."""
+    return [
+        shares_table("joint, by verdict x 100", watched.confusion, "joint steps"),
+        shares_table("robot, by driving head x 100", watched.heads, "robot steps"),
+        detector_table(watched),
+    ]
+
+
+def shares_table(title: str, confusion: np.ndarray, counted: str) -> str:
+    """Share of each true condition by what was made of it, x 100, over all seeds.
 
     Args:
-        confusion: `[3, 3]` or `[joints, 3, 3]`, true condition by verdict.
-        joints: their names; empty for counts of all joints together.
+        title: of rows and columns.
+        confusion: `[seeds, 3, 3]`.
+        counted: what it counts.
+    """
+    lines = [line(title, [*CONDITIONS, counted]), "|---" * 5 + "|"]
+    for name, row in zip(CONDITIONS, confusion.sum(axis=0), strict=True):
+        shares = [f"{100 * x / max(row.sum(), 1):.2f}" for x in row]
+        lines.append(line(name, [*shares, f"{row.sum():.3g}"]))
+    return "\n".join(lines)
+
+
+def detector_table(watched: Watched) -> str:
+    """F1, delays and false alarms."""
+    lines = [line("detector", ["value"]), "|---" * 2 + "|"]
+    for name, counts in (
+        ("from onset on", watched.confusion),
+        ("half a second on", watched.settled),
+    ):
+        lines.append(line(f"macro F1 of the joints, {name}", [cell(macro_f1(counts))]))
+    for kind, delays in watched.delays.items():
+        name = f"switch to the head for {CONDITIONS[kind]}: median, 90 % within (s); ever (%)"
+        if not len(delays):
+            lines.append(line(name, ["nobody stood long enough"]))
+            continue
+        shares = [f"{x:.2f}" for x in np.quantile(delays, (0.5, 0.9), method="inverted_cdf")]
+        found = f"{100 * np.isfinite(delays).mean():.1f}"
+        lines.append(line(name, ["; ".join([", ".join(shares), found])]))
+    lines.append(line("switches away from health a minute of health", [cell(watched.alarms)]))
+    return "\n".join(lines)
+
+
+def to_json(watched: Watched) -> dict[str, Any]:
+    """All figures as plain lists; a switch that never came is null."""
+    return {
+        "confusion": watched.confusion.tolist(),
+        "joints": watched.joints.tolist(),
+        "settled": watched.settled.tolist(),
+        "heads": watched.heads.tolist(),
+        "delays": {
+            CONDITIONS[kind]: [x if np.isfinite(x) else None for x in delays.tolist()]
+            for kind, delays in watched.delays.items()
+        },
+        "alarms_a_minute": watched.alarms.tolist(),
+    }
+
+
+def confusion_csv(blocks: dict[str, np.ndarray], of: str = "joint") -> str:
+    """Counts as CSV, a line for each true condition of each block.
+
+    Args:
+        blocks: by name, `[3, 3]`, true condition by what was made of it.
+        of: what the names are names of.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["joint", "true", *CONDITIONS])
-    blocks = zip(joints, confusion, strict=True) if joints else [("all", confusion)]
-    for joint, counts in blocks:
+    writer.writerow([of, "true", *CONDITIONS])
+    for block, counts in blocks.items():
         for name, row in zip(CONDITIONS, counts.tolist(), strict=True):
-            writer.writerow([joint, name, *row])
+            writer.writerow([block, name, *row])
     return text.getvalue()
 
 
-def write(
-    folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[str, ...] = ()
-) -> None:
-    """Write `confusion.csv` and `detector.png`: shares of the verdicts, and delays.
+def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> None:
+    """Write `confusion.csv`, `confusion_heads.csv` and `detector.png`.
+
+    The first counts steps of each joint and of all of them, true condition by verdict; the second
+    steps of robots, true condition by the head that drives. The figure shows both as shares, and
+    the delays of the switch.
 
     Args:
         folder: must exist.
-        watched: delays of it.
-        confusion: as in `confusion_csv`.
-        joints: as in `confusion_csv`.
+        watched: heads and delays of it.
+        confusion: `[joints, 3, 3]`.
+        joints: their names.
     """
-    write_text(folder / "confusion.csv", confusion_csv(confusion, joints))
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    counts = confusion.reshape(-1, *confusion.shape[-2:]).sum(axis=0)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share > 0.5 else "black"
-        left.text(column, row, f"{100 * share:.2f}", ha="center", va="center", color=color)
-    left.set(
-        xticks=range(3),
-        yticks=range(3),
-        xticklabels=CONDITIONS,
-        yticklabels=CONDITIONS,
-        xlabel="verdict",
-        ylabel="true",
-        title=f"joints and steps, x 100; macro F1 {macro_f1(counts):.3f}",
-    )
+    together, heads = confusion.sum(axis=0), watched.heads.sum(axis=0)
+    blocks = dict(zip(joints, confusion, strict=True)) | {"all": together}
+    write_text(folder / "confusion.csv", confusion_csv(blocks))
+    write_text(folder / "confusion_heads.csv", confusion_csv({"all": heads}, "robot"))
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(4, 3))
+    panels = above.subplots(1, 3)
+    _matrix(panels[0], together, f"joints: verdict; macro F1 {macro_f1(together):.3f}")
+    _matrix(panels[1], heads, "robots: driving head")
     for kind, delays in watched.delays.items():
         known = delays[np.isfinite(delays)]
         missed = len(delays) - len(known)
         label = CONDITIONS[kind] + (f" ({missed} never)" if missed else "")
-        right.hist(known, bins=np.arange(0, 1.02, 0.04), alpha=0.6, label=label)
-    right.set(xlabel="seconds from onset to the switch", ylabel="robots", title="delay")
-    right.legend()
+        # what takes longer than a second stands in the last bar
+        bins = np.arange(0, 1.02, 0.04)
+        panels[2].hist(np.minimum(known, 1 - 1e-6), bins=bins, alpha=0.6, label=label)
+    panels[2].set(
+        xlabel="seconds from onset to the switch; the last bar: 0.96 and more",
+        ylabel="robots",
+        title="delay",
+    )
+    panels[2].legend()
+    each = below.subplots(1, len(joints), sharex=True, sharey=True)
+    for axes, name, counts in zip(each, joints, confusion, strict=True):
+        _matrix(axes, counts, name)
+    below.suptitle("steps of each joint, verdict", fontsize=9)
     figure.savefig(folder / "detector.png", dpi=120)
+
+
+def _matrix(axes: Axes, counts: np.ndarray, title: str) -> None:
+    """Shares x 100 of counts `[true, verdict]`."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        color = "white" if share > 0.5 else "black"
+        text = f"{100 * share:.1f}"
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(3), CONDITIONS, fontsize=7, rotation=30)
+    axes.set_yticks(range(3), CONDITIONS, fontsize=7)
+    axes.set_title(title, fontsize=9)

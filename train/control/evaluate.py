@@ -7,10 +7,11 @@ from it on. Writes `evaluation.md`, `evaluation.json`, figures and the detector'
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from corrkd_jax.errors import InputError
 from envs.faults import HEALTHY
 from envs.solo8_constants import LEGS, TORSO_MASS
 from train import cli, quadruped
-from train.control import episodes, grid, grid_report, judging, ppo
+from train.control import episodes, grid, grid_report, judging, ppo, robots, scores, throughput
 from train.control.report import row_name
 from train.control.robots import CONDITIONS
 from train.control.watching import Watched, measure
@@ -80,9 +81,10 @@ def main(folder: Path, argv: Sequence[str]) -> None:
     small = device.platform == "cpu" and loaded.config.robot == "solo8"
     if not options.num_envs:
         options = dataclasses.replace(options, num_envs=ROBOTS_ON_CPU if small else ROBOTS)
-    rows, watched = judge(
-        loaded, arms, number, options, at_once=AT_ONCE_ON_CPU if small else AT_ONCE
-    )
+    judged = judge(loaded, arms, number, options, at_once=AT_ONCE_ON_CPU if small else AT_ONCE)
+    where = f"1 x {device.device_kind}"
+    rates = throughput.of_training(folder, loaded.config)
+    rates.append(throughput.Rate("evaluation", judged.steps, judged.seconds, where))
     facts = {
         "run": folder.name,
         "robot": loaded.config.robot,
@@ -99,7 +101,8 @@ def main(folder: Path, argv: Sequence[str]) -> None:
         if loaded.config.robot == "solo8"
         else "tilt below 1",
     }
-    grid_report.write(out, facts, rows, watched)
+    joints = robots.joint_names(loaded.config.robot)
+    grid_report.write(out, facts, judged.rows, judged.watched, rates, joints)
 
 
 def check(options: EvaluateOptions) -> None:
@@ -120,9 +123,25 @@ def check(options: EvaluateOptions) -> None:
     cli.require_not_negative({"--num-envs": options.num_envs})
 
 
+class Judged(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        rows: every cell for every arm and switch.
+        watched: how the detector did; None if there is none.
+        steps: control steps of all robots in these cells.
+        seconds: that simulating them took, compilation apart.
+    """
+
+    rows: list[scores.Row]
+    watched: Watched | None
+    steps: int
+    seconds: float
+
+
 def judge(
     loaded: Loaded, arms: Sequence[str], number: int, options: EvaluateOptions, at_once: int
-) -> tuple[list[grid.Row], Watched | None]:
+) -> Judged:
     """Every cell for every arm and switch; and how the detector watched.
 
     Args:
@@ -154,13 +173,13 @@ def judge(
     policies = [(arm, switch) for arm in arms for switch in switches(loaded, arm)]
     # equal calls, or each size would be compiled
     width = min(len(places), max(1, at_once // options.num_envs))
-    rows: list[grid.Row] = []
+    rows: list[scores.Row] = []
     trails: dict[int, list[dict[str, np.ndarray]]] = {kind: [] for kind in range(len(CONDITIONS))}
     say(
         f"{len(policies)} policies x {len(places)} cells x {options.num_envs} robots x "
         f"{robot.steps} control steps"
     )
-    compiled = None
+    compiled, seconds = None, 0.0
     with Bar(len(policies) * len(places), unit="cells") as bar:
         bar.update(0, "compiling")
         for arm, switch in policies:
@@ -178,22 +197,25 @@ def judge(
                 if compiled is None:
                     compiled = follow.lower(params, courses, keys).compile()
                     bar.update(0, "compiling")
+                start = time.monotonic()
                 found = jax.tree.map(np.asarray, compiled(params, courses, keys))
+                seconds += time.monotonic() - start
                 for which, (_, cell, speed, onset) in enumerate(some):
                     trail = {n: x[which] for n, x in found.items()}
-                    rows.append(grid.summarize(trail, robot.env.dt, name, cell, speed, onset))
+                    rows.append(scores.summarize(trail, robot.env.dt, name, cell, speed, onset))
                     if (arm, switch, onset) == (ppo.OURS, "learned", "anywhere"):
                         trails[cell.kind].append({n: x[:, :WATCHED] for n, x in trail.items()})
                 bar.update(len(rows), name)
+    steps = len(rows) * options.num_envs * robot.steps
     if not trails[HEALTHY]:
-        return rows, None
+        return Judged(rows, None, steps, seconds)
     joined = [
         episodes.Episodes(
             np.zeros(0), np.zeros(0), {n: np.concatenate([t[n] for t in each], 1) for n in each[0]}
         )
         for each in trails.values()
     ]
-    return rows, measure([joined], robot.env.dt)
+    return Judged(rows, measure([joined], robot.env.dt), steps, seconds)
 
 
 def switches(loaded: Loaded, arm: str) -> tuple[str, ...]:

@@ -27,12 +27,8 @@ SPEEDS = {"middle": (0.3, 0.5), "high": (0.7, 0.9)}
 """m/s, bounds of the command."""
 ONSETS = {"anywhere": (0.0, 7.0), "strict": (1.0, 4.0)}
 """s, bounds of the onset."""
-STRICT_SECONDS = 4.0
-"""To survive from a strict onset on."""
 PARTS = {"HFE": ("HFE",), "KFE": ("KFE",), "both": ("HFE", "KFE")}
 """Joints of a leg that fail together."""
-GROUPS, RESAMPLED = 32, 2000
-"""Equal groups of a cell's robots, and how often they are drawn anew for an interval."""
 
 
 class Cell(NamedTuple):
@@ -60,55 +56,6 @@ class Course(NamedTuple):
     onset: Any
     speed: Any
     switch: Any
-
-
-class Gait(NamedTuple):
-    """Which feet of one robot stand, from a second before its fault to three seconds after.
-
-    Attributes:
-        seconds: `[steps]`, from the onset.
-        standing: `[steps, 4]` bool, by leg.
-        alive: `[steps]` bool.
-        switched: seconds from the onset to the step in which another head drives; inf if none.
-    """
-
-    seconds: np.ndarray
-    standing: np.ndarray
-    alive: np.ndarray
-    switched: float
-
-
-class Row(NamedTuple):
-    """One policy in one cell.
-
-    Attributes:
-        policy: arm and switch.
-        kind, leg, joints: of the cell.
-        speed, onset: names in `SPEEDS` and `ONSETS`.
-        groups: survival of each group of robots.
-        interval: 95 % bootstrap interval of their mean.
-        missed_speed, missed_yaw: root mean square of what tracking misses, in the second before
-            the onset and in seconds 1 to 3 after it; None where nobody stands, or nothing yaws.
-        reward: summed over the episode until its end or the fall, mean over robots.
-        contact: seconds that the foot of the failing leg stands; None where there is none.
-        aligned: `seconds` from the onset, and means of `speed` and of `tilt`'s size then.
-        gait: of one robot; None on the toy, or if no onset leaves enough time on both sides.
-    """
-
-    policy: str
-    kind: int
-    leg: str
-    joints: str
-    speed: str
-    onset: str
-    groups: np.ndarray
-    interval: tuple[float, float]
-    missed_speed: list[float | None]
-    missed_yaw: list[float | None]
-    reward: float
-    contact: float | None
-    aligned: dict[str, list[float | None]]
-    gait: Gait | None
 
 
 def cells(robot: Robot, legs: Sequence[str], parts: Sequence[str]) -> list[Cell]:
@@ -186,8 +133,8 @@ def run(
 
     Returns:
         `[steps, count]` by name, as they are before each step: `alive`, `step`, `onset`, `head`,
-        `true` and `verdict` `[..., joints]`, and what `sensed` gives; and the `reward` of the step,
-        0 from the fall on.
+        `true` and `verdict` `[..., joints]`, and what `sensed` gives. Of the step itself: `stood`,
+        no fall until its end, and `reward`, 0 from the fall on.
     """
     start_key, onset_key, speed_key = jax.random.split(jax.random.key_data(key), 3)
     onset = jax.random.randint(onset_key, (count,), course.onset[0], course.onset[1] + 1)
@@ -224,7 +171,7 @@ def run(
         actions = canonical.drive(loaded.policy, params, tables, states.obs, heads, legs)
         states = jax.vmap(robot.step)(started.variation, states, actions)
         alive &= (states.done == 0) & worlds.finite(states, count)
-        now["reward"] = jnp.where(alive, states.reward, 0)
+        now |= {"stood": alive, "reward": jnp.where(alive, states.reward, 0)}
         return (states, alive, memory), now
 
     carry = (states, jnp.ones(count, bool), detection.blank(robot, count))
@@ -250,84 +197,3 @@ def sensed(states: State) -> dict[str, Array]:
         "tilt": jnp.arccos(jnp.clip(-down[:, 2], -1, 1)),
         "standing": body.sensordata[:, solo8_model.FEET] > c.FOOT_CONTACT,
     }
-
-
-def summarize(
-    trail: dict[str, np.ndarray], dt: float, policy: str, cell: Cell, speed: str, onset: str
-) -> Row:
-    """What a table shows of one cell."""
-    alive, since = trail["alive"], trail["step"] - trail["onset"]
-    survived = alive[-1]
-    if onset == "strict":
-        # still standing that long after the onset
-        last = trail["onset"][0] + round(STRICT_SECONDS / dt)
-        survived = alive[np.minimum(last, len(alive) - 1), np.arange(alive.shape[1])]
-    second = round(1 / dt)
-    before = alive & (since >= -second) & (since < 0)
-    after = alive & (since >= second) & (since < 3 * second)
-
-    def rms(name: str) -> list[float | None]:
-        if name not in trail:
-            return [None, None]
-        square = trail[name].astype(np.float64) ** 2
-        return [float(np.sqrt(square[at].mean())) if at.any() else None for at in (before, after)]
-
-    contact = None
-    if "standing" in trail and cell.leg:
-        foot = trail["standing"][..., c.LEGS.index(cell.leg)]
-        contact = float((foot & alive).sum(axis=0).mean() * dt)
-    around = np.arange(-second, 2 * second + 1)
-    aligned = {
-        name: [_mean(np.abs(trail[name])[alive & (since == at)]) for at in around.tolist()]
-        for name in ("speed", "tilt")
-    }
-    groups = np.array([g.mean() for g in np.array_split(survived, min(GROUPS, len(survived)))])
-    return Row(
-        policy,
-        cell.kind,
-        cell.leg,
-        cell.joints,
-        speed,
-        onset,
-        groups,
-        interval(groups),
-        rms("missed_speed"),
-        rms("missed_yaw"),
-        float(trail["reward"].sum(axis=0).mean()),
-        contact,
-        {"seconds": (around * dt).tolist(), **aligned},
-        gait(trail, dt),
-    )
-
-
-def gait(trail: dict[str, np.ndarray], dt: float) -> Gait | None:
-    """The footfall of the robot that stands longest of those whose fault comes in mid-episode."""
-    if "standing" not in trail:
-        return None
-    steps, onset = len(trail["step"]), trail["onset"][0]
-    before, after = round(1 / dt), round(3 / dt)
-    fit = (onset >= before) & (onset + after < steps)
-    if not fit.any():
-        return None
-    robot = int(np.argmax(np.where(fit, trail["alive"].sum(axis=0), -1)))
-    window = slice(onset[robot] - before, onset[robot] + after + 1)
-    head = trail["head"][window, robot]
-    changed = np.flatnonzero(head[before:] != head[before - 1])
-    return Gait(
-        dt * np.arange(-before, after + 1),
-        trail["standing"][window, robot],
-        trail["alive"][window, robot],
-        float(dt * changed[0]) if len(changed) else float("inf"),
-    )
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def interval(groups: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over groups."""
-    rng = np.random.default_rng(0)
-    means = rng.choice(groups, (RESAMPLED, len(groups))).mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from configs.quadruped import QuadrupedConfig
 from corrkd_jax.errors import InputError
-from train.control import detector_report
+from train.control import detector_report, throughput
 from train.control.reflection import Gate
-from train.control.robots import CONDITIONS
-from train.control.watching import Watched, macro_f1
+from train.control.robots import CONDITIONS, joint_names
+from train.control.throughput import Rate
+from train.control.watching import Watched
 from train.progress import say
 from train.report import cell, line
 from train.workdir import write_text
@@ -115,35 +116,6 @@ def gate_table(gates: Mapping[float, Sequence[Gate]]) -> str:
     return "\n".join(lines)
 
 
-def confusion_table(watched: Watched) -> str:
-    """Share of each true condition by verdict, x 100, over all seeds."""
-    lines = [line("true, by verdict x 100", [*CONDITIONS, "joint steps"]), "|---" * 5 + "|"]
-    for name, row in zip(CONDITIONS, watched.confusion.sum(axis=0), strict=True):
-        shares = [f"{100 * x / max(row.sum(), 1):.2f}" for x in row]
-        lines.append(line(name, [*shares, f"{row.sum():.3g}"]))
-    return "\n".join(lines)
-
-
-def detector_table(watched: Watched) -> str:
-    """F1, delays and false alarms."""
-    lines = [line("detector", ["value"]), "|---" * 2 + "|"]
-    for name, counts in (
-        ("from onset on", watched.confusion),
-        ("half a second on", watched.settled),
-    ):
-        lines.append(line(f"macro F1 of the joints, {name}", [cell(macro_f1(counts))]))
-    for kind, delays in watched.delays.items():
-        name = f"switch to the head for {CONDITIONS[kind]}: median, 90 % within (s); ever (%)"
-        if not len(delays):
-            lines.append(line(name, ["nobody stood long enough"]))
-            continue
-        shares = [f"{x:.2f}" for x in np.quantile(delays, (0.5, 0.9), method="inverted_cdf")]
-        found = f"{100 * np.isfinite(delays).mean():.1f}"
-        lines.append(line(name, ["; ".join([", ".join(shares), found])]))
-    lines.append(line("switches away from health a minute of health", [cell(watched.alarms)]))
-    return "\n".join(lines)
-
-
 def write(
     folder: Path,
     title: str,
@@ -151,6 +123,7 @@ def write(
     results: Results,
     facts: Sequence[str],
     metrics: Sequence[Mapping[str, Any]],
+    rates: Sequence[Rate],
 ) -> None:
     """Write `report.md`, `results.json` and figures; print the tables.
 
@@ -161,6 +134,7 @@ def write(
         results: what it found.
         facts: lines on robots, seeds and machine.
         metrics: rows of `metrics.jsonl`, for the training curves.
+        rates: control steps a second of its stages; empty if they are not known.
 
     Raises:
         InputError: the disk refuses.
@@ -181,19 +155,21 @@ def write(
             "## Detector\nIn the loop: what it says switches the heads. Joints and steps of robots "
             "that stand; the first verdicts after an onset count as well unless said otherwise."
         )
-        parts += [confusion_table(results.watched), detector_table(results.watched)]
+        parts += detector_report.tables(results.watched)
         parts.append("![confusion and delay](figures/detector.png)")
     if results.gates:
         parts.append("## Reflection\n" + gate_table(results.gates))
     parts.append("## Training\n![survival in training](figures/training.png)")
+    if rates:
+        parts.append(throughput.table(rates))
     text = "\n\n".join(parts) + "\n"
     try:
         _training_figure(folder / "figures" / "training.png", metrics)
         if results.rows:
             _survival_figure(folder / "figures" / "survival.png", results.rows)
         if results.watched:
-            counts = results.watched.confusion.sum(axis=0)
-            detector_report.write(folder / "figures", results.watched, counts)
+            counts, joints = results.watched.joints.sum(axis=0), joint_names(config.robot)
+            detector_report.write(folder / "figures", results.watched, counts, joints)
     except OSError as error:
         raise InputError(f"{folder / 'figures'}: cannot be written: {error.strerror}") from error
     write_text(folder / "report.md", text)
@@ -209,17 +185,7 @@ def to_json(results: Results) -> dict[str, Any]:
             name: {field: x.tolist() for field, x in row._asdict().items()}
             for name, row in results.rows.items()
         },
-        "detector": None
-        if results.watched is None
-        else {
-            "confusion": results.watched.confusion.tolist(),
-            "settled": results.watched.settled.tolist(),
-            "delays": {
-                CONDITIONS[kind]: [x if np.isfinite(x) else None for x in delays.tolist()]
-                for kind, delays in results.watched.delays.items()
-            },
-            "alarms_a_minute": results.watched.alarms.tolist(),
-        },
+        "detector": results.watched and detector_report.to_json(results.watched),
         "reflection": {
             str(rho): [gate._asdict() for gate in each] for rho, each in results.gates.items()
         },

@@ -110,6 +110,13 @@ def build(config: QuadrupedConfig) -> Robot:
     return Robot("solo8", env, spawn, fault, vary, stepper(env), 8, c.EPISODE_STEPS, 29)
 
 
+def joint_names(name: str) -> tuple[str, ...]:
+    """What a detector judges on a robot of that name, in order."""
+    if name == "surrogate":
+        return tuple(f"leg {number + 1}" for number in range(surrogate.LEGS))
+    return c.JOINTS
+
+
 def stepper(env: solo8.Solo8) -> Callable[[Any, State, Array], State]:
     """`Robot.step` of an environment: its step, with what one robot differs by in its physics."""
 

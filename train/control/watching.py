@@ -17,17 +17,25 @@ class Watched(NamedTuple):
     """A detector in the loop of whole episodes, while robots stood.
 
     Attributes:
-        confusion: `[seeds, 3, 3]` joints and steps, true condition by verdict.
-        settled: the same without the first half second of every fault.
+        joints: `[seeds, joints, 3, 3]` steps, true condition of the joint by verdict.
+        settled: the same of all joints together, `[seeds, 3, 3]`, without the first half second of
+            every fault.
+        heads: `[seeds, 3, 3]` steps, true condition of the robot by the head that drives it.
         delays: condition -> seconds from onset to the switch to its head, of all seeds' robots;
             inf where it never came.
         alarms: `[seeds]`, switches away from the healthy head a minute of health.
     """
 
-    confusion: np.ndarray
+    joints: np.ndarray
     settled: np.ndarray
+    heads: np.ndarray
     delays: dict[int, np.ndarray]
     alarms: np.ndarray
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """`[seeds, 3, 3]`, of all joints together."""
+        return self.joints.sum(axis=1)
 
 
 def measure(found: Sequence[Sequence[Episodes]], dt: float) -> Watched:
@@ -40,6 +48,7 @@ def measure(found: Sequence[Sequence[Episodes]], dt: float) -> Watched:
     wait = round(SETTLED / dt)
     every = np.stack([sum(_confusion(e.trail, 0) for e in own) for own in found])
     settled = np.stack([sum(_confusion(e.trail, wait) for e in own) for own in found])
+    heads = np.stack([sum(_driven(e.trail) for e in own) for own in found])
     delays = {
         kind: np.concatenate([_delays(own[kind].trail, kind, wait) * dt for own in found])
         for kind in range(HEALTHY + 1, CLASSES)
@@ -49,7 +58,7 @@ def measure(found: Sequence[Sequence[Episodes]], dt: float) -> Watched:
         trail = own[HEALTHY].trail
         left = (trail["head"][1:] != HEALTHY) & (trail["head"][:-1] == HEALTHY) & trail["alive"][1:]
         alarms.append(60 * left.sum() / (trail["alive"].sum() * dt))
-    return Watched(every, settled, delays, np.array(alarms))
+    return Watched(every, settled.sum(axis=1), heads, delays, np.array(alarms))
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
@@ -60,11 +69,22 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 
 
 def _confusion(trail: dict[str, np.ndarray], wait: int) -> np.ndarray:
-    """Counts `[true, verdict]` over joints and steps, without `wait` steps from each onset on."""
+    """Counts `[joints, true, verdict]` of steps, without `wait` steps from each onset on."""
     since = trail["step"] - trail["onset"]
     counted = trail["alive"] & ~((since > 0) & (since <= wait))
-    pairs = CLASSES * trail["true"].astype(int) + trail["verdict"]
-    return np.bincount(pairs[counted].ravel(), minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+    joints = range(trail["true"].shape[-1])
+    pairs = ((trail["true"][..., j][counted], trail["verdict"][..., j][counted]) for j in joints)
+    return np.stack([_counts(*pair) for pair in pairs])
+
+
+def _driven(trail: dict[str, np.ndarray]) -> np.ndarray:
+    """Counts `[true, head]` of steps, the true one that of the robot's worst joint."""
+    return _counts(trail["true"].max(axis=-1)[trail["alive"]], trail["head"][trail["alive"]])
+
+
+def _counts(true: np.ndarray, said: np.ndarray) -> np.ndarray:
+    pairs = CLASSES * true.astype(int) + said
+    return np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 def _delays(trail: dict[str, np.ndarray], kind: int, wait: int) -> np.ndarray:

@@ -44,7 +44,11 @@ def test_report(judged, tmp_path):
     watched, late = judged
     detector_report.write(tmp_path, watched, late, JOINTS)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "confusion.csv").read_text())))
-    assert [row["joint"] for row in rows[::3]] == list(JOINTS)
+    assert [row["joint"] for row in rows[::3]] == [*JOINTS, "all"]
     assert int(rows[3]["health"]) == late[1, 0, 0]
     assert int(rows[5]["power loss"]) == late[1, 2, 1]
+    assert int(rows[-1]["locked"]) == late[:, 2, 2].sum()
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "confusion_heads.csv").read_text())))
+    assert [row["true"] for row in rows] == ["health", "power loss", "locked"]
+    assert int(rows[2]["health"]) == watched.heads[0, 2, 0]
     assert (tmp_path / "detector.png").stat().st_size > 5000

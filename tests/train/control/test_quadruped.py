@@ -15,7 +15,7 @@ from corrkd_jax.errors import InputError
 from envs import surrogate
 from tests.train import toy
 from train import loop, parallel, quadruped
-from train.control import episodes, judging, ppo, reflection, robots, worlds
+from train.control import episodes, judging, ppo, reflection, robots, throughput, worlds
 from train.control import report as quadruped_report
 from train.engine import Pipeline
 from train.stage import looped
@@ -80,6 +80,18 @@ def test_report(finished):
     for name in ("training", "survival", "detector"):
         assert (finished / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "MISSED" in (finished / "report.md").read_text()
+
+
+def test_times_are_written_down(finished):
+    """Every control step of every stage is in one of the calls."""
+    rates = throughput.of_training(finished, quadruped.load(finished).config)
+    assert [(each.what, each.steps) for each in rates] == [
+        ("policies", 2 * 16 * 4 * 3 * 2),
+        ("detector", 2 * 16 * PRESETS["surrogate"].detector.unroll * 2),
+        ("tuned", 2 * 16 * 4 * 2),
+    ]
+    text = (finished / "report.md").read_text()
+    assert all(f"| {each.what} |" in text for each in rates)
 
 
 def test_load(finished):

@@ -1,0 +1,80 @@
+"""What a detector is judged by, from trails made by hand."""
+
+import numpy as np
+
+from envs.faults import HEALTHY, LOCKED, POWER_LOSS
+from train.control.episodes import Episodes
+from train.control.watching import macro_f1, measure
+
+STEPS, DT = 200, 0.02
+
+
+def episodes(kind, onset, found=None, falls=STEPS, says=None):
+    """One robot with two joints, the first of which fails; the switch comes with step `found`."""
+    step = np.arange(STEPS)[:, None]
+    true = np.zeros((STEPS, 1, 2), int)
+    true[onset + 1 :, 0, 0] = kind
+    verdict = np.zeros_like(true)
+    if found is not None:
+        verdict[found:, 0, 0] = kind if says is None else says
+    trail = {
+        "alive": step < falls,
+        "step": step,
+        "onset": np.full((STEPS, 1), onset),
+        "true": true,
+        "verdict": verdict,
+        "head": verdict.max(axis=-1),
+    }
+    return Episodes(np.ones(1, bool), np.zeros(1), trail)
+
+
+def test_counts_by_joint_and_by_robot():
+    found = [episodes(HEALTHY, 0), episodes(POWER_LOSS, 50, 60), episodes(LOCKED, 100, 180, 190)]
+    watched = measure([found], DT)
+    assert watched.joints.shape == (1, 2, 3, 3)
+    power_loss, locked = watched.joints[0, 0, POWER_LOSS], watched.joints[0, 0, LOCKED]
+    # at work from step 51 on, and seen from step 60 on
+    assert power_loss.tolist() == [9, 140, 0]
+    # only until the fall before step 190
+    assert locked.tolist() == [79, 0, 10]
+    # the second joint is well
+    assert watched.joints[0, 1, HEALTHY].tolist() == [2 * STEPS + 190, 0, 0]
+    assert not watched.joints[0, 1, 1:].any()
+    np.testing.assert_array_equal(watched.confusion, watched.joints.sum(axis=1))
+    assert watched.heads[0, POWER_LOSS].tolist() == [9, 140, 0]
+    assert watched.heads[0, HEALTHY].tolist() == [STEPS + 51 + 101, 0, 0]
+    assert watched.heads[0].sum() == 2 * STEPS + 190
+
+
+def test_the_first_half_second_may_be_left_out():
+    found = [episodes(HEALTHY, 0), episodes(POWER_LOSS, 50, 60), episodes(LOCKED, 100, 126)]
+    watched = measure([found], DT)
+    assert watched.settled[0, POWER_LOSS].tolist() == [0, STEPS - 76, 0]
+    assert watched.settled[0, LOCKED].tolist() == [0, 0, STEPS - 126]
+
+
+def test_delays():
+    found = [episodes(HEALTHY, 0), episodes(POWER_LOSS, 50, 60), episodes(LOCKED, 100)]
+    watched = measure([found], DT)
+    np.testing.assert_allclose(watched.delays[POWER_LOSS], [10 * DT])
+    assert watched.delays[LOCKED].tolist() == [np.inf]
+    # another head does not count; who fell before it, or has too little time left, is not asked
+    wrong = episodes(POWER_LOSS, 50, 60, says=LOCKED)
+    fallen, late = episodes(LOCKED, 100, falls=100), episodes(LOCKED, STEPS - 25)
+    watched = measure([[found[0], wrong, fallen], [found[0], found[1], late]], DT)
+    np.testing.assert_allclose(watched.delays[POWER_LOSS], [np.inf, 10 * DT])
+    assert not len(watched.delays[LOCKED])
+
+
+def test_false_alarms_a_minute():
+    """A switch away from health counts once however long it lasts, and none after the fall."""
+    well = episodes(HEALTHY, 0, falls=150)
+    for at in (slice(10, 20), slice(40, 41), slice(160, 170)):
+        well.trail["head"][at] = LOCKED
+    watched = measure([[well, *(episodes(kind, 0) for kind in (POWER_LOSS, LOCKED))]], DT)
+    np.testing.assert_allclose(watched.alarms, [60 * 2 / (150 * DT)])
+
+
+def test_macro_f1():
+    confusion = np.array([[8, 2, 0], [2, 8, 0], [0, 0, 10]])
+    np.testing.assert_allclose(macro_f1(confusion), (0.8 + 0.8 + 1) / 3)

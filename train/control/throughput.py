@@ -1,0 +1,96 @@
+"""Control steps a second: of training, from what a run wrote down, and of its evaluation."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from configs.quadruped import QuadrupedConfig
+from train.control import ppo
+from train.control.detection import watched_robots
+from train.report import line
+from train.workdir import TIMING
+
+
+class Rate(NamedTuple):
+    """How fast robots were simulated, learning included where there was any.
+
+    Attributes:
+        what: a stage of the training, or "evaluation".
+        steps: control steps of all robots, arms and seeds together.
+        seconds: that they took, compilation apart.
+        device: number and kind.
+    """
+
+    what: str
+    steps: int
+    seconds: float
+    device: str
+
+    @property
+    def rate(self) -> float:
+        """Control steps a second."""
+        return self.steps / self.seconds
+
+
+def of_training(folder: Path, config: QuadrupedConfig) -> list[Rate]:
+    """Rates of a run's stages in order; none where the run has not written down its times.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+    """
+    try:
+        lines = (folder / TIMING).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    totals: dict[tuple[str, str], list[float]] = {}
+    for text in lines:
+        try:
+            call = json.loads(text)
+        except json.JSONDecodeError:
+            continue  # a kill cut it short
+        key = call["stage"], f"{call['devices']} x {call['device']}"
+        total = totals.setdefault(key, [0, 0])
+        total[0] += call["steps"] * control_steps(call["stage"], config)
+        total[1] += call["seconds"]
+    return [Rate(stage, int(n), seconds, at) for (stage, at), (n, seconds) in totals.items()]
+
+
+def control_steps(stage: str, config: QuadrupedConfig) -> int:
+    """Control steps of all robots, arms and seeds in one step of a stage."""
+    if stage == "detector":
+        return config.seeds * watched_robots(config) * config.detector.unroll
+    arms = len(config.arms) if stage == ppo.POLICIES else 1
+    return config.seeds * arms * config.num_envs * config.ppo.unroll
+
+
+def table(rates: Sequence[Rate]) -> str:
+    """Rates as Markdown."""
+    lines = [line("control steps a second", ["rate", "measured over", "device"])]
+    lines.append("|---" * 4 + "|")
+    for each in rates:
+        over = f"{each.steps:.3g} steps, {each.seconds:.3g} s"
+        lines.append(line(each.what, [f"{each.rate:.3g}", over, each.device]))
+    return "\n".join(lines)
+
+
+def figure(path: Path, rates: Sequence[Rate]) -> None:
+    """A bar for each rate, logarithmic."""
+    drawing = Figure(figsize=(8, 0.8 + 0.45 * len(rates)), layout="constrained")
+    axes = drawing.subplots()
+    names = [f"{each.what}\n{each.device}" for each in rates]
+    bars = axes.barh(range(len(rates)), [each.rate for each in rates], color="tab:blue")
+    axes.bar_label(bars, [f" {each.rate:,.0f}" for each in rates], fontsize=8)
+    axes.set_yticks(range(len(rates)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="control steps a second, all robots, arms and seeds")
+    axes.margins(x=0.2)
+    drawing.savefig(path, dpi=120)
+
+
+def to_json(rates: Sequence[Rate]) -> list[dict[str, str | float]]:
+    """Rates as plain values."""
+    return [each._asdict() | {"control_steps_a_second": each.rate} for each in rates]
