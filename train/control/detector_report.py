@@ -120,7 +120,7 @@ def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[s
         bins = np.arange(0, 1.02, 0.04)
         panels[2].hist(np.minimum(known, 1 - 1e-6), bins=bins, alpha=0.6, label=label)
     panels[2].set(
-        xlabel="seconds from onset to the switch; the last bar: 0.96 and more",
+        xlabel="seconds from onset to the switch; last bar: or more",
         ylabel="robots",
         title="delay",
     )
@@ -138,7 +138,8 @@ def _matrix(axes: Axes, counts: np.ndarray, title: str) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         color = "white" if share > 0.5 else "black"
-        text = f"{100 * share:.1f}"
+        # what never was so was never missed
+        text = f"{100 * share:.1f}" if counts[row].any() else "-"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(3), CONDITIONS, fontsize=7, rotation=30)
     axes.set_yticks(range(3), CONDITIONS, fontsize=7)

@@ -2,7 +2,8 @@
 
 Every kind of fault, leg and set of joints at two speeds, for every arm and switch, without sensor
 noise and pushes; and once more, strictly: a fault within seconds 1 to 4, and 4 seconds to survive
-from it on. Writes `evaluation.md`, `evaluation.json`, figures and the detector's `confusion.csv`.
+from it on. Writes `evaluation.md`, `evaluation.json`, figures and the detector's
+`confusion.csv`.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from envs.faults import HEALTHY
-from envs.solo8_constants import LEGS
+from envs.solo8_constants import CONTROL_DT, EPISODE_STEPS, LEGS
 from train.control.report import BLIND, LEARNED, ORACLE
 from train.control.robots import CONDITIONS
 from train.control.scores import Row
@@ -30,7 +30,8 @@ def contact_figure(path: Path, rows: Sequence[Row]) -> None:
     )
     own = [row for row in rows if not row.leg or (row.leg, row.joints) == (leg, joints)]
     label = f"seconds that the foot of {leg} is loaded; {joints} of its joints fail"
-    _boxes(path, own, lambda row: row.contact[:, LEGS.index(leg)], label, None)
+    limits = (-0.2, EPISODE_STEPS * CONTROL_DT + 0.2)
+    _boxes(path, own, lambda row: row.contact[:, LEGS.index(leg)], label, limits)
 
 
 def _boxes(
@@ -38,7 +39,7 @@ def _boxes(
     rows: Sequence[Row],
     groups: Callable[[Row], np.ndarray],
     label: str,
-    limits: tuple[float, float] | None,
+    limits: tuple[float, float],
 ) -> None:
     """A panel for each condition and speed, in it a box of the groups of each policy."""
     policies = list(dict.fromkeys(row.policy for row in rows))
@@ -75,7 +76,7 @@ def tracking_figure(path: Path, rows: Sequence[Row]) -> None:
     cells = list(dict.fromkeys((row.leg, row.joints) for row in rows if row.leg))
     speeds = list(dict.fromkeys(row.speed for row in rows))
     columns = [(kind, speed) for kind in range(HEALTHY + 1, len(CONDITIONS)) for speed in speeds]
-    size = (3.2 * len(columns), (1.2 + 0.25 * len(cells)) * len(signals))
+    size = (3.2 * len(columns), (1.6 + 0.25 * len(cells)) * len(signals))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(signals), len(columns), squeeze=False, sharex="row", sharey=True)
     for (at, column), axes in np.ndenumerate(panels):
@@ -94,7 +95,9 @@ def tracking_figure(path: Path, rows: Sequence[Row]) -> None:
         axes.set_title(f"{CONDITIONS[columns[column][0]]}, {columns[column][1]} speed", fontsize=9)
         axes.set_xlabel(f"{signals[name]}, missed (rms)", fontsize=8)
     panels[0, 0].set_yticks(range(len(cells)), [" ".join(cell) for cell in cells])
-    panels[0, 0].invert_yaxis()
+    panels[0, 0].set_ylim(len(cells) - 0.5, -0.5)
+    for axes in panels[:, 0]:
+        axes.set_xlim(left=0)
     panels[0, 0].legend(fontsize=7)
     figure.suptitle(
         "open: the second before the onset; filled: seconds 1 to 3 after it; robots that stand",

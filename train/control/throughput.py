@@ -82,12 +82,13 @@ def figure(path: Path, rates: Sequence[Rate]) -> None:
     drawing = Figure(figsize=(8, 0.8 + 0.45 * len(rates)), layout="constrained")
     axes = drawing.subplots()
     names = [f"{each.what}\n{each.device}" for each in rates]
-    bars = axes.barh(range(len(rates)), [each.rate for each in rates], color="tab:blue")
-    axes.bar_label(bars, [f" {each.rate:,.0f}" for each in rates], fontsize=8)
+    values = [each.rate for each in rates]
+    bars = axes.barh(range(len(rates)), values, color="tab:blue")
+    axes.bar_label(bars, [f" {value:,.0f}" for value in values], fontsize=8)
     axes.set_yticks(range(len(rates)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="control steps a second, all robots, arms and seeds")
-    axes.margins(x=0.2)
+    axes.set_xlim(min(1, *values), 10 * max(values))
     drawing.savefig(path, dpi=120)
 
 
