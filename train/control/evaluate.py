@@ -162,7 +162,8 @@ def judge(
         def one(course: grid.Course, key: Array) -> dict[str, Array]:
             return grid.run(loaded, robot, params, detector, course, key, options.num_envs)
 
-        return jax.vmap(one)(courses, keys)
+        mapped = grid.Course(0, 0, 0, 0, switch=None)
+        return jax.vmap(one, in_axes=(mapped, 0))(courses, keys)
 
     cells = grid.cells(robot, options.legs, options.joints)
     places = [
@@ -194,7 +195,8 @@ def judge(
                 keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
                     jax.random.key(TEST_KEY), np.array([at for at, *_ in padded])
                 )
-                courses = jax.tree.map(lambda *x: np.stack(x), *courses)
+                stacked = jax.tree.map(lambda *x: np.stack(x), *courses)
+                courses = stacked._replace(switch=courses[0].switch)
                 if compiled is None:
                     compiled = follow.lower(params, courses, keys).compile()
                     bar.update(0, "compiling")

@@ -48,7 +48,8 @@ class Course(NamedTuple):
         power_loss, locked: `[joints]` bool.
         onset: `[2]`, first and last control step.
         speed: `[2]`, bounds of the command.
-        switch: index of `SWITCHES`.
+        switch: index of `SWITCHES`. Of courses run together it should be one, not mapped: where
+            nobody asks the detector, it does not run.
     """
 
     power_loss: Any
@@ -133,8 +134,9 @@ def run(
 
     Returns:
         `[steps, count]` by name, as they are before each step: `alive`, `step`, `onset`, `head`,
-        `true` and `verdict` `[..., joints]`, and what `sensed` gives. Of the step itself: `stood`,
-        no fall until its end, and `reward`, 0 from the fall on.
+        `true` and `verdict` `[..., joints]`, the latter 0 under another switch than the learned
+        one, and what `sensed` gives. Of the step itself: `stood`, no fall until its end, and
+        `reward`, 0 from the fall on.
     """
     start_key, onset_key, speed_key = jax.random.split(jax.random.key_data(key), 3)
     onset = jax.random.randint(onset_key, (count,), course.onset[0], course.onset[1] + 1)
@@ -153,17 +155,23 @@ def run(
     per_leg = robot.joints // 4
     leg = jnp.argmax(course.power_loss | course.locked) // per_leg
 
+    def watch(memory: switching.Memory, states: State) -> tuple[switching.Memory, Array]:
+        memory = detection.remember(robot, memory, states)
+        logits = loaded.detector.apply({"params": detector}, memory.window)
+        memory = jax.vmap(switching.decide)(memory, jax.nn.softmax(logits))
+        return memory, jnp.argmax(logits, axis=-1).astype(jnp.int8)
+
+    def look_away(memory: switching.Memory, states: State) -> tuple[switching.Memory, Array]:
+        return memory, jnp.zeros((count, robot.joints), jnp.int8)
+
     def move(carry: tuple, _: None) -> tuple[tuple, dict[str, Array]]:
         states, alive, memory = carry
         heads, legs = episodes.condition(states), jnp.full(count, leg)
         now = {"alive": alive, "onset": onset, "step": states.info["step"], **sensed(states)}
         now["true"] = episodes.shown(states).astype(jnp.int8)
         if detector is not None:
-            memory = detection.remember(robot, memory, states)
-            logits = loaded.detector.apply({"params": detector}, memory.window)
-            memory = jax.vmap(switching.decide)(memory, jax.nn.softmax(logits))
-            now["verdict"] = jnp.argmax(logits, axis=-1).astype(jnp.int8)
             learned = course.switch == SWITCHES.index("learned")
+            memory, now["verdict"] = lax.cond(learned, watch, look_away, memory, states)
             heads = jnp.where(learned, memory.kind, heads)
             legs = jnp.where(learned, memory.leg, legs)
         heads = jnp.where(course.switch == SWITCHES.index("blind"), HEALTHY, heads)
