@@ -24,12 +24,14 @@ class Measured:
         compile_s: seconds until the first step.
         peak_mb: most memory held, of the device where it counts its own.
         device: in words.
+        planned_mb: what the compiler plans to hold on a device at once; 0 where none says.
     """
 
     times: tuple[float, ...]
     compile_s: float
     peak_mb: float
     device: str
+    planned_mb: float = 0.0
 
     @property
     def median(self) -> float:
@@ -72,7 +74,7 @@ def serve(run: Callable[[], float], facts: dict[str, Any], peak_mb: Callable[[],
 
     Args:
         run: one round; gives seconds a step.
-        facts: `compile_s` and `device`.
+        facts: `compile_s` and `device`, and `planned_mb` where it is known.
         peak_mb: of this process.
     """
     print(json.dumps(facts), flush=True)

@@ -67,7 +67,7 @@ class Pipeline:
         self.layout = layout
         self.lanes = lanes
         self.epochs = sum(stage.epochs for stage in stages)
-        self._advance = parallel.compile_program(self._advance_on_device, layout)
+        self._advance = parallel.Program(self._advance_on_device, layout)
 
     def empty(self, data: dict[str, Tree], seeds: Sequence[int]) -> dict[str, Track]:
         """Tracks of zeros in canonical layout, NumPy arrays; stages fill them at their start."""
@@ -108,6 +108,10 @@ class Pipeline:
             The tracks, on the devices.
         """
         return self._advance(tracks, seeds, data, jnp.int32(first), jnp.int32(last))
+
+    def planned_bytes(self, tracks: dict[str, Track], seeds: Array, data: dict[str, Tree]) -> int:
+        """Memory that `advance` takes on a device, as its compiler plans it; nothing is run."""
+        return self._advance.planned_bytes(tracks, seeds, data, jnp.int32(0), jnp.int32(0))
 
     def where(self, epoch: int) -> tuple[Stage, int]:
         """Stage that a global epoch belongs to, and the epoch within it."""

@@ -118,9 +118,9 @@ class Feed:
             return one(seeds, track, data, context, epoch)
 
         return {
-            "begin": parallel.compile_program(begin, pipeline.layout),
-            "steps": parallel.compile_program(steps, pipeline.layout),
-            "finish": parallel.compile_program(finish, pipeline.layout),
+            "begin": parallel.Program(begin, pipeline.layout),
+            "steps": parallel.Program(steps, pipeline.layout),
+            "finish": parallel.Program(finish, pipeline.layout),
         }
 
     def _batches(self, pipeline: Pipeline, stage: Stage, epoch: int) -> Any:

@@ -140,24 +140,29 @@ def choose_layout(
     return Layout(split, devices)
 
 
-def compile_program(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
-    """Run `function(state, mapped, shared, *scalars)` on every device.
+class Program:
+    """A function that every device runs: `program(state, mapped, shared, *scalars)`.
 
     `state` and `mapped` are split along their leading (local device) axis, `shared` and the
-    scalars are the same everywhere; `state` is donated.
-
-    Returns:
-        The mapped function, compiled on its first call.
+    scalars are the same everywhere; `state` is donated. Compiled on its first call.
     """
 
-    def unpacked(state: Any, mapped: Any, shared: Any, scalars: tuple[Any, ...]) -> Any:
-        return function(state, mapped, shared, *scalars)
+    def __init__(self, function: Callable[..., Any], layout: Layout):
+        def unpacked(state: Any, mapped: Any, shared: Any, scalars: tuple[Any, ...]) -> Any:
+            return function(state, mapped, shared, *scalars)
 
-    devices = None if jax.process_count() > 1 else layout.local
-    program = jax.pmap(
-        unpacked, AXIS, in_axes=(0, 0, None, None), donate_argnums=0, devices=devices
-    )
-    return lambda state, mapped, shared, *scalars: program(state, mapped, shared, scalars)
+        devices = None if jax.process_count() > 1 else layout.local
+        self._mapped = jax.pmap(
+            unpacked, AXIS, in_axes=(0, 0, None, None), donate_argnums=0, devices=devices
+        )
+
+    def __call__(self, state: Any, mapped: Any, shared: Any, *scalars: Any) -> Any:
+        return self._mapped(state, mapped, shared, scalars)
+
+    def planned_bytes(self, state: Any, mapped: Any, shared: Any, *scalars: Any) -> int:
+        """What the compiler plans to hold on a device at once; compiles, and runs nothing."""
+        plan = self._mapped.lower(state, mapped, shared, scalars).compile().memory_analysis()
+        return plan.argument_size_in_bytes + plan.temp_size_in_bytes
 
 
 def spread(tree: Any, layout: Layout) -> Any:

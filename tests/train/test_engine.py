@@ -196,6 +196,20 @@ def test_buffers_are_donated(noisy, sets):
     assert not any(x.is_deleted() for x in jax.tree.leaves((seeds, data)))
 
 
+def test_planned_memory_holds_the_data_and_runs_nothing(noisy):
+    def planned(rows):
+        data = toy.data(rows)
+        tracks = parallel.spread(noisy.empty(data, (5,)), noisy.layout)
+        own = parallel.spread(np.asarray((5,), np.int32), noisy.layout)
+        found = noisy.planned_bytes(tracks, own, parallel.replicate(data, noisy.layout))
+        # neither run nor given away
+        assert not any(x.is_deleted() for x in jax.tree.leaves(tracks))
+        return found
+
+    row = sum(x.nbytes for x in jax.tree.leaves(toy.data(1)["train"]))
+    assert planned(4096) - planned(64) >= (4096 - 64) * row
+
+
 def test_lanes_side_by_side_or_in_turn(noisy_run, sets):
     other = toy.pipeline(ONE, vectorized, epochs=(3, 4), noise=1.0, validate_every=2)
     assert_close(toy.train(other, sets, SEEDS), noisy_run, 1e-5)
