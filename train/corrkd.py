@@ -1,13 +1,11 @@
 """CorrKD (arXiv:2404.16456) as two stages: a teacher on complete input, a student on masked."""
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
@@ -21,7 +19,7 @@ from corrkd_jax.models.corrkd import CorrKDNetwork, Output
 from corrkd_jax.models.statistics import StatisticsNetwork
 from train import optimizer, parallel
 from train.protocol import Task, predicted_classes
-from train.stage import Context, Stage, Tree
+from train.stage import Context, Stage, Tree, stacked
 
 VALIDATION_KEY = 20240416
 """Seed of every mask that a protocol fixes; never that of a run."""
@@ -51,14 +49,6 @@ class Hyper(NamedTuple):
     shuffle: Any = 0.0
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One row of the ablation table: its name and its hyper-parameters."""
-
-    name: str
-    hyper: Hyper
-
-
 TERMS = ("scd", "cpd", "rcd", "kl", "dkd")
 """Terms that tie a student to its teacher, as `Hyper` names their weights."""
 
@@ -68,8 +58,8 @@ METHOD = "CorrKD"
 CONTROL = "CorrKD, shuffled teacher"
 
 
-def arms(config: MsaConfig) -> list[Arm]:
-    """Arms that a configuration asks for: baseline and method, the ablation, sweeps.
+def arms(config: MsaConfig) -> dict[str, Hyper]:
+    """Rows of the table that a configuration asks for: baseline and method, the ablation, sweeps.
 
     Raises:
         InputError: a sweep is not `FIELD=V1,V2,...` over a known field.
@@ -98,7 +88,7 @@ def arms(config: MsaConfig) -> list[Arm]:
     if unknown:
         raise InputError(f"--arms {unknown[0]!r}: choose from {', '.join(map(repr, rows))}")
     chosen = rows if config.ablate else config.arms or rows
-    return [Arm(name, rows[name]) for name in chosen]
+    return {name: rows[name] for name in chosen}
 
 
 def _sweep_axis(text: str) -> list[tuple[str, float]]:
@@ -169,7 +159,7 @@ def build_stages(
     """
     network = build_network(config.network, task)
     chosen_arms = arms(config)
-    used = tuple(t for t in TERMS if any(getattr(arm.hyper, t) for arm in chosen_arms))
+    used = tuple(t for t in TERMS if any(getattr(h, t) for h in chosen_arms.values()))
     own = "teacher" if "teacher" in steps else "train"
     chosen = config.optimizer
     teacher_epochs = chosen.teacher_epochs or chosen.epochs
@@ -200,9 +190,7 @@ def build_stages(
         select=_network_params,
         validate_every=chosen.validate_every,
         prepare=partial(_prepare, network=network),
-        hyper=jax.tree.map(
-            lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in chosen_arms)
-        ),
+        hyper=stacked(chosen_arms),
     )
     return [teacher, student]
 

@@ -141,8 +141,8 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         )
         owners = build(preset, config, loaded, layout)
         student: DistillStage = owners[-1]
-        rows = arms(config, student.prototypes)
-        if not rows:
+        names = list(arms(config, student.prototypes))
+        if not names:
             raise InputError(f"--arms {' '.join(config.arms)}: no such rows in this table")
         workdir.claim()
         # networks this small leave a CPU idle one at a time, but for convolutions, which it is
@@ -159,7 +159,6 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         if loaded.teacher is not None:
             told = np.array([teacher_accuracy(student.networks, loaded)])
         data = sets(config, loaded)
-        names = [arm.name for arm in rows]
         tracks = run(
             pipeline,
             data,

@@ -118,7 +118,7 @@ def train(
         facts = facts_of(config, inputs)
         feed, *data = place(config.data, inputs, seeds, chosen.batch)
         inputs = release(inputs)
-        names = [arm.name for arm in corrkd.arms(config)]
+        names = list(corrkd.arms(config))
         tracks = run(
             pipeline,
             data.pop(),  # no second copy on the host while it lies on the device

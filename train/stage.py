@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array, lax
 
 Tree = Any
@@ -64,6 +65,11 @@ class Stage:
     hyper: Tree = None
     validate_every: int = 1
     limits: Mapping[str, float] = field(default_factory=dict)
+
+
+def stacked(arms: Mapping[str, Tree]) -> Tree:
+    """Hyper-parameters of arms by name as `Stage.hyper` has them, float32."""
+    return jax.tree.map(lambda *leaves: np.asarray(leaves, np.float32), *arms.values())
 
 
 Lanes = Callable[[Callable[..., Tree], tuple[int | None, ...]], Callable[..., Tree]]

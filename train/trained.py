@@ -126,7 +126,7 @@ def load_run(folder: Path) -> Trained:
     """
     preset, config = restore_config(folder)
     facts = read_facts(folder)
-    arms = [arm.name for arm in corrkd.arms(config)]
+    arms = list(corrkd.arms(config))
     like = _model_shapes(config, facts.task, facts.shapes, len(arms))
     models, scaler = load_arrays(folder, like, facts)
     return Trained(preset, config, facts.task, facts.shapes, scaler, models, arms)

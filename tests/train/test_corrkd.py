@@ -84,7 +84,7 @@ def terms_of(student, teacher, batch, statistics, task, margin=1.2, axis=None):
 def test_arms_of_a_plain_run():
     plain = Hyper(rate=0.01, margin=1.2)
     full = plain._replace(scd=0.5, cpd=2.0, rcd=3.0)
-    assert {arm.name: arm.hyper for arm in corrkd.arms(CONFIG)} == {
+    assert corrkd.arms(CONFIG) == {
         "MRM + CE": plain,
         "CorrKD": full,
     }
@@ -105,11 +105,9 @@ def test_arms_of_the_ablation():
         "CorrKD, shuffled teacher": full._replace(shuffle=1.0),
     }
     found = corrkd.arms(replace(CONFIG, ablate=True))
-    assert [(arm.name, arm.hyper) for arm in found] == list(wanted.items())
+    assert list(found.items()) == list(wanted.items())
     some = corrkd.arms(replace(CONFIG, arms=("CorrKD w/o CPD", "MRM + CE")))
-    assert [(arm.name, arm.hyper) for arm in some] == [
-        (name, wanted[name]) for name in ("CorrKD w/o CPD", "MRM + CE")
-    ]
+    assert list(some.items()) == [(name, wanted[name]) for name in ("CorrKD w/o CPD", "MRM + CE")]
     with pytest.raises(InputError, match="--arms 'CorrKD w/o'"):
         corrkd.arms(replace(CONFIG, arms=("CorrKD w/o",)))
 
@@ -118,7 +116,7 @@ def test_sweep_is_every_combination():
     found = corrkd.arms(replace(CONFIG, sweep=("margin=0.8,1.6", "rate=1e-3,2e-3,4e-3")))
     assert len(found) == 2 + 6
     full = Hyper(0.01, 1.2, 0.5, 2.0, 3.0)
-    assert {arm.name: arm.hyper for arm in found[2:]} == {
+    assert dict(list(found.items())[2:]) == {
         f"CorrKD, margin={margin:g}, rate={rate:g}": full._replace(margin=margin, rate=rate)
         for margin in (0.8, 1.6)
         for rate in (1e-3, 2e-3, 4e-3)

@@ -23,18 +23,11 @@ class Hyper(NamedTuple):
     skew: Any = 1.0
 
 
-class Arm(NamedTuple):
-    """One row of the table."""
-
-    name: str
-    hyper: Hyper
-
-
 BALANCED, ALONE, KDCI, TRAINED = "host, balanced", "host", "KDCI", "KDCI, trained W_z"
 RANDOM, FLAT, SCALED = "random dictionary", "uniform prior", "prior times its size"
 
 
-def arms(config: DfkdConfig, prototypes: int) -> list[Arm]:
+def arms(config: DfkdConfig, prototypes: int) -> dict[str, Hyper]:
     """The rows that a configuration asks for; without `--ablate`, the host with and without KDCI.
 
     Args:
@@ -44,16 +37,18 @@ def arms(config: DfkdConfig, prototypes: int) -> list[Arm]:
     scale = float(prototypes) if config.compensation.prior_scale == "count" else 1.0
     skew = config.skew
     own = Hyper(scale, float(config.compensation.train_confounder), skew=skew)
-    every = [Arm(ALONE, Hyper(skew=skew)), Arm(KDCI, own)]
+    every = {ALONE: Hyper(skew=skew), KDCI: own}
     if config.ablate and skew != 1.0:
-        every.insert(0, Arm(BALANCED, Hyper()))
+        every = {BALANCED: Hyper(), **every}
     if config.ablate:
-        every += [
-            Arm(TRAINED, own._replace(train_confounder=1.0)),
-            Arm(RANDOM, own._replace(random=1.0)),
-            Arm(FLAT, own._replace(flat=1.0)),
-            Arm(SCALED, own._replace(strength=float(prototypes))),
-        ]
-    if not config.kdci:
-        every = [arm for arm in every if not arm.hyper.strength]
-    return [arm for arm in every if not config.arms or arm.name in config.arms]
+        every |= {
+            TRAINED: own._replace(train_confounder=1.0),
+            RANDOM: own._replace(random=1.0),
+            FLAT: own._replace(flat=1.0),
+            SCALED: own._replace(strength=float(prototypes)),
+        }
+    return {
+        name: hyper
+        for name, hyper in every.items()
+        if (config.kdci or not hyper.strength) and (not config.arms or name in config.arms)
+    }

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array, lax
 
@@ -19,7 +18,7 @@ from train.datafree.hosts.host import Host, own_latents, total
 from train.datafree.hosts.networks import Dictionary, Networks, View
 from train.datafree.survey import Examples, build_dictionary, take_survey
 from train.datafree.views import crop_and_flip
-from train.stage import Context, Stage, Tree
+from train.stage import Context, Stage, Tree, stacked
 
 EXTRA_RATE = 1e-3
 """Adam's learning rate of what a host trains beside the student (DFND's noise)."""
@@ -86,7 +85,6 @@ class DistillStage:
     def stage(self) -> Stage:
         """The stage that the engine trains."""
         chosen = self.config.optimizer
-        rows = arms(self.config, self.prototypes)
         return Stage(
             name="student",
             epochs=chosen.epochs,
@@ -101,9 +99,7 @@ class DistillStage:
             refresh=self.refresh,
             # a sample of the pool serves for the dictionary
             refresh_needs_all=False,
-            hyper=jax.tree.map(
-                lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in rows)
-            ),
+            hyper=stacked(arms(self.config, self.prototypes)),
         )
 
     @property

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array, lax
 
@@ -40,7 +39,7 @@ from corrkd_jax.models.tfn import TFN
 from corrkd_jax.models.transformer import masked_mean
 from train import optimizer, parallel
 from train.protocol import Task, predicted_classes
-from train.stage import Context, Stage, Tree
+from train.stage import Context, Stage, Tree, stacked
 
 MODELS: dict[str, type[nn.Module]] = {
     "pooled": Pooled,
@@ -82,21 +81,13 @@ class Hyper(NamedTuple):
     flat: Any = 0.0
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One row of the table."""
-
-    name: str
-    hyper: Hyper
-
-
 OWN = "SuCI, own_subject"
 DOT = "SuCI, dot"
 RANDOM = "SuCI, dot, random dictionary"
 
 
-def arms(config: DebiasConfig, strata: int) -> list[Arm]:
-    """Arms of a run: the base model and, for an intervention, its forms and controls.
+def arms(config: DebiasConfig, strata: int) -> dict[str, Hyper]:
+    """Rows of the table: the base model and, for an intervention, its forms and controls.
 
     Args:
         config: of the run.
@@ -122,7 +113,7 @@ def arms(config: DebiasConfig, strata: int) -> list[Arm]:
                 f"SuCI, dot x {strata}": form(dot=float(strata)),
                 "SuCI, own_subject, flat prior": form(own_subject=1.0)._replace(flat=1.0),
             }
-    return [Arm(name, hyper) for name, hyper in rows.items()]
+    return rows
 
 
 def build_model(config: DebiasConfig, task: Task, axis_name: str | None = None) -> nn.Module:
@@ -158,7 +149,7 @@ def build_model(config: DebiasConfig, task: Task, axis_name: str | None = None) 
 
 
 def _used_weightings(config: DebiasConfig) -> tuple[str, ...]:
-    mixtures = [arm.hyper.mixture for arm in arms(config, 2)]
+    mixtures = [hyper.mixture for hyper in arms(config, 2).values()]
     return tuple(n for n in Mixture._fields if any(getattr(m, n) for m in mixtures))
 
 
@@ -297,7 +288,6 @@ class BaseStage:
     def stage(self) -> Stage:
         """The stage that the engine trains."""
         chosen = self.config.optimizer
-        rows = arms(self.config, self.strata)
         last = chosen.choose == "last"
         return Stage(
             name="base",
@@ -310,9 +300,7 @@ class BaseStage:
             summarize=self.summarize,
             select=self.select,
             refresh=self.refresh if self.strata or self._has_tables or self._has_memory else None,
-            hyper=jax.tree.map(
-                lambda *leaves: np.asarray(leaves, np.float32), *(arm.hyper for arm in rows)
-            ),
+            hyper=stacked(arms(self.config, self.strata)),
             validate_every=chosen.epochs if last else 1,
         )
 

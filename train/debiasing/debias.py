@@ -283,7 +283,7 @@ def _run_task(
     # small models leave a CPU idle one at a time
     lanes = lanes_for("vmap" if config.small and options.lanes == "auto" else options.lanes)
     model = build_model(config, loaded.task, layout.axis_name)
-    rows_of_table = arms(config, strata)
+    names = list(arms(config, strata))
     if pipeline is None:
         stage = BaseStage(
             config, preset, loaded.task, model, strata, rows // chosen.batch, layout.axis_name
@@ -294,7 +294,7 @@ def _run_task(
         pipeline,
         data,
         seeds,
-        [arm.name for arm in rows_of_table],
+        names,
         workdir,
         feed=feed,
         resume=options.resume,
@@ -321,7 +321,6 @@ def _run_task(
         coefficients = counterfactual.search(config.mcis, valid, loaded.task)
     debias_trained.save(workdir, loaded, best, strata, absent, coefficients)
     tests = [name for name in splits if name.startswith("test")]
-    names = [arm.name for arm in rows_of_table]
     return table_of(found, loaded, tests, names, config.seeds, coefficients), pipeline
 
 

@@ -44,8 +44,7 @@ def evaluate(folder: Path, path: str, split: str, out: Path) -> None:
     found = debias.outputs(
         run.config, model, run.chosen, inputs, splits, run.absent, lanes_for("auto")
     )
-    arms = [arm.name for arm in run.arms]
-    table = debias.table_of(found, inputs, splits, arms, run.config.seeds, run.coefficients)
+    table = debias.table_of(found, inputs, splits, run.arms, run.config.seeds, run.coefficients)
     first = run.config.first_seed
     seeds = [first + i for i in range(run.config.seeds)]
     facts = [

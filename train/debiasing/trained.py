@@ -16,7 +16,7 @@ from corrkd_jax.data.msa import Scaler
 from corrkd_jax.errors import InputError
 from train import trained
 from train.debiasing import counterfactual
-from train.debiasing.basemodel import OWN, Arm, BaseStage, Selected, arms, build_model
+from train.debiasing.basemodel import OWN, BaseStage, Hyper, Selected, arms, build_model
 from train.debiasing.counterfactual import BOTH, CONTEXT, LABEL
 from train.inputs import Inputs
 from train.protocol import Task
@@ -36,8 +36,7 @@ class Trained:
         shapes: modality -> (time, features) of its training data.
         scaler: fitted on the train split, or None.
         chosen: selected states, leading axes seeds and arms.
-        arms: rows of the table that were trained.
-        strata: size of the dictionary, 0 without one.
+        arms: names of the rows that were trained.
         absent: of `counterfactual.stand_ins`; None without counterfactuals.
         coefficients: row -> `[seeds, 2]`; empty without counterfactuals.
     """
@@ -48,15 +47,14 @@ class Trained:
     shapes: dict[str, tuple[int, int]]
     scaler: Scaler | None
     chosen: Selected
-    arms: list[Arm]
-    strata: int
+    arms: list[str]
     absent: Any
     coefficients: Mapping[str, np.ndarray]
 
     @property
     def rows(self) -> list[str]:
         """Names of the models that the run's table shows."""
-        return list(self.coefficients) or [arm.name for arm in self.arms]
+        return list(self.coefficients) or self.arms
 
 
 def save(
@@ -95,7 +93,7 @@ def load_run(folder: Path) -> Trained:
             {m: np.zeros(shape[0], bool) for m, shape in facts.shapes.items()},
         )
     like = {
-        "chosen": _shapes(preset, config, facts, strata, len(own)),
+        "chosen": _shapes(preset, config, facts, strata, own),
         "absent": absent,
         "coefficients": [np.zeros((config.seeds, 2)) for _ in rows],
     }
@@ -108,27 +106,25 @@ def load_run(folder: Path) -> Trained:
         facts.shapes,
         scaler,
         found["chosen"],
-        own,
-        strata,
+        list(own),
         found["absent"],
         coefficients,
     )
 
 
 def _shapes(
-    preset: str, config: DebiasConfig, facts: trained.Facts, strata: int, count: int
+    preset: str, config: DebiasConfig, facts: trained.Facts, strata: int, own: Mapping[str, Hyper]
 ) -> Selected:
     """Zeros with the shapes of the selected states."""
     model = build_model(config, facts.task)
     stage = BaseStage(config, preset, facts.task, model, strata, 1, None)
-    hyper = arms(config, strata)[0].hyper
     batch = {
         "inputs": {m: jnp.zeros((1, *shape)) for m, shape in facts.shapes.items()},
         "valid": {m: jnp.ones((1, time), bool) for m, (time, _) in facts.shapes.items()},
     }
-    hyper = jax.tree.map(jnp.float32, hyper)
+    hyper = jax.tree.map(jnp.float32, next(iter(own.values())))
     one = jax.eval_shape(lambda: stage.select(stage.init(jax.random.key(0), batch, hyper, {})))
-    return jax.tree.map(lambda x: np.zeros((config.seeds, count, *x.shape), x.dtype), one)
+    return jax.tree.map(lambda x: np.zeros((config.seeds, len(own), *x.shape), x.dtype), one)
 
 
 def exportable(run: Trained, row: str, seed: int) -> Exportable:

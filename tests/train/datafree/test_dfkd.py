@@ -84,7 +84,7 @@ def owner_of(config, loaded, layout=ONE):
 def state_and_view(owner, loaded):
     """A state before the first epoch, and what its host may ask."""
     context = {"teacher": loaded.teacher.variables}
-    hyper = arms(owner.config, owner.prototypes)[0].hyper
+    hyper = next(iter(arms(owner.config, owner.prototypes).values()))
     state = owner.init(KEY, {}, hyper, context)
     return state, owner.view(state, context["teacher"])
 
@@ -172,7 +172,7 @@ def run(loaded):
     """The host and KDCI, compiled once: pipeline, data, names."""
     chosen = dataclasses.replace(config("fast"), ablate=True, skew=0.2)
     owner = owner_of(chosen, loaded)
-    names = [arm.name for arm in arms(chosen, owner.prototypes)]
+    names = list(arms(chosen, owner.prototypes))
     return Pipeline([owner.stage()], ONE, vectorized), dfkd.sets(chosen, loaded), names, owner
 
 

@@ -203,7 +203,7 @@ def started(model, optimizer, preset="mosi", steps=1):
         "label_weight": np.ones((4, 1), np.float32),
         "row": np.ones(4, np.float32),
     }
-    hyper = jax.tree.map(np.float32, arms(config, 0)[0].hyper)
+    hyper = jax.tree.map(np.float32, next(iter(arms(config, 0).values())))
     return stage, stage.init(jax.random.key(0), batch, hyper, {}), batch
 
 
@@ -297,7 +297,7 @@ def test_self_mm_makes_labels_from_the_second_epoch_on():
     model = build_model(stage.config, task)
     stage = dataclasses.replace(stage, task=task, model=model)
     batch |= {"labels": np.array([[-2.0], [1], [3], [-1]]), "index": np.arange(4)}
-    hyper = jax.tree.map(np.float32, arms(stage.config, 0)[0].hyper)
+    hyper = jax.tree.map(np.float32, next(iter(arms(stage.config, 0).values())))
     state = stage.init(jax.random.key(0), batch, hyper, {})
     state = stage.refresh(state, {"train": batch}, jax.random.key(0), {}, 0)
     step = jax.jit(stage.step)
@@ -326,7 +326,7 @@ def test_dictionary_of_every_arm():
     config = DebiasConfig(model="pooled", debias="suci", small=True)
     stage = BaseStage(config, "mosi", TASK, build_model(config, TASK), 2, 1, None)
     batch = started("pooled", DebiasOptimizerConfig())[2] | {"subject": np.array([0, 0, 0, 1])}
-    plain = jax.tree.map(np.float32, arms(config, 2)[0].hyper)
+    plain = jax.tree.map(np.float32, arms(config, 2)["Pooled"])
     state = stage.init(jax.random.key(0), batch, plain, {})
     batch = jax.tree.map(jnp.asarray, batch)
     data = {"train": batch, "valid": jax.tree.map(jnp.zeros_like, batch)}
@@ -423,7 +423,7 @@ def test_heads_of_all_arms_are_alike():
     config = DebiasConfig(model="pooled", debias="suci")
     model = build_model(config, TASK)
     assert set(model.weightings) == {"dot", "own_subject"}
-    rows = {arm.name: arm.hyper for arm in arms(dataclasses.replace(config, ablate=True), 7)}
+    rows = arms(dataclasses.replace(config, ablate=True), 7)
     mixtures = {name: tuple(hyper.mixture) for name, hyper in rows.items()}
     assert mixtures == {
         "Pooled": (0, 0, 0, 0),
