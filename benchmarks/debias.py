@@ -147,7 +147,8 @@ def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, A
 
     from configs.debias import DebiasConfig
     from train import parallel
-    from train.debiasing.basemodel import BaseStage, build_model
+    from train.debiasing.basemodel import BaseStage
+    from train.debiasing.models import build_model
     from train.engine import Pipeline
     from train.inputs import lanes_for
 
@@ -191,7 +192,8 @@ def grid_table(options: Options) -> str:
     from configs.debias import DebiasConfig, McisConfig
     from corrkd_jax import causal
     from train.debiasing import counterfactual
-    from train.debiasing.basemodel import Selected, build_model
+    from train.debiasing.forward import Selected
+    from train.debiasing.models import build_model
     from train.inputs import lanes_for
     from train.results import Truth
 

@@ -14,7 +14,7 @@ from jax import Array, lax
 from configs.debias import McisConfig
 from corrkd_jax import causal
 from corrkd_jax.metrics import accuracy, accuracy_at, confusion, macro_f1, mae, weighted_f1
-from train.debiasing.basemodel import Selected, forward
+from train.debiasing.forward import Selected, forward
 from train.protocol import Task, predicted_classes, scores
 from train.results import Truth
 from train.stage import Lanes, Tree

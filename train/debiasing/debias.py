@@ -26,7 +26,11 @@ from train.corrkd import compute_dtype
 from train.debiasing import counterfactual
 from train.debiasing import report as debias_report
 from train.debiasing import trained as debias_trained
-from train.debiasing.basemodel import BaseStage, Selected, arms, build_model, mean_features
+from train.debiasing.arms import arms
+from train.debiasing.basemodel import BaseStage
+from train.debiasing.dictionary import mean_features
+from train.debiasing.forward import Selected
+from train.debiasing.models import build_model
 from train.debiasing.report import Table
 from train.engine import Pipeline
 from train.inputs import Inputs, lanes_for, place

@@ -12,7 +12,7 @@ import numpy as np
 from corrkd_jax.errors import InputError
 from train.debiasing import debias
 from train.debiasing import report as debias_report
-from train.debiasing.basemodel import build_model
+from train.debiasing.models import build_model
 from train.debiasing.report import Table
 from train.debiasing.trained import Trained, load_run
 from train.inputs import Inputs, lanes_for

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from configs.debias import DebiasConfig
 from corrkd_jax import metrics
 from corrkd_jax.errors import InputError
-from train.debiasing import basemodel, counterfactual
+from train.debiasing import arms, counterfactual
 from train.report import cell, class_name, line
 from train.results import Truth, confusions, floors, paired, sentiment_floors, sentiment_metrics
 
@@ -202,7 +202,7 @@ def planted_margins(config: DebiasConfig, tables: Mapping[str, Table]) -> str:
             claim(f"control, no bias: {both} - {base}", d, -1.5, 3.5)
     elif config.debias == "suci":
         linear = config.model == "pooled" and any("hidden=()" in n for n in config.network)
-        own, dot = basemodel.OWN, basemodel.DOT
+        own, dot = arms.OWN, arms.DOT
         claim(f"{own} - {base}, new subjects", gain(main, own, "test"), 5.0 if linear else 2.0)
         claim(
             f"{own} - {base}, reversed",

@@ -16,8 +16,11 @@ from corrkd_jax.data.msa import Scaler
 from corrkd_jax.errors import InputError
 from train import trained
 from train.debiasing import counterfactual
-from train.debiasing.basemodel import OWN, BaseStage, Hyper, Selected, arms, build_model
+from train.debiasing.arms import OWN, Hyper, arms
+from train.debiasing.basemodel import BaseStage
 from train.debiasing.counterfactual import BOTH, CONTEXT, LABEL
+from train.debiasing.forward import Selected
+from train.debiasing.models import build_model
 from train.inputs import Inputs
 from train.protocol import Task
 from train.stage import vectorized

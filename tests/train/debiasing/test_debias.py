@@ -1,49 +1,27 @@
 """Base models with and without de-biasing: planted effects, every model, bad input."""
 
 import csv
-import dataclasses
 import json
 import pickle
 import shutil
 
-import flax.linen as nn
 import jax
 import jax.export
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.debias import (
-    DebiasConfig,
-    DebiasOptimizerConfig,
-    McisConfig,
-    SuciConfig,
-    presets,
-)
-from corrkd_jax import losses
+from configs.debias import DebiasConfig, presets
 from corrkd_jax.data import msa as files
 from corrkd_jax.data import planted_bias, planted_subjects
 from corrkd_jax.data.subjects import all_subject_names
 from corrkd_jax.errors import InputError
-from corrkd_jax.models.fusion import Fused
 from tests.data import files as data_files
 from train import cli, evaluate, export, msa
-from train.debiasing import counterfactual, debias
-from train.debiasing.basemodel import (
-    MODELS,
-    OWN,
-    BaseStage,
-    arms,
-    build_model,
-    forward,
-    network_options,
-)
-from train.debiasing.counterfactual import BOTH, CONTEXT, LABEL, VANILLA, Outputs
-from train.protocol import Task
-from train.results import Truth
+from train.debiasing import debias
+from train.debiasing.arms import OWN
+from train.debiasing.counterfactual import BOTH, CONTEXT, LABEL, VANILLA
+from train.debiasing.models import MODELS
 from train.workdir import Workdir
-
-TASK = Task("classes", 2, ("sentiment",))
 
 
 def run(folder, *options):
@@ -191,208 +169,6 @@ def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path, monkeypatch
     assert min(saved) > 1
 
 
-def started(model, optimizer, preset="mosi", steps=1):
-    """A stage of two classes, its first state, and a batch of four rows."""
-    config = DebiasConfig(model=model, small=True, optimizer=optimizer)
-    stage = BaseStage(config, preset, TASK, build_model(config, TASK), 0, steps, None)
-    random = np.random.default_rng(0)
-    batch = {
-        "inputs": {m: random.normal(size=(4, 3, 5)) for m in ("text", "audio", "vision")},
-        "valid": {m: np.ones((4, 3), bool) for m in ("text", "audio", "vision")},
-        "labels": np.array([[0], [1], [1], [0]]),
-        "label_weight": np.ones((4, 1), np.float32),
-        "row": np.ones(4, np.float32),
-    }
-    hyper = jax.tree.map(np.float32, next(iter(arms(config, 0).values())))
-    return stage, stage.init(jax.random.key(0), batch, hyper, {}), batch
-
-
-@pytest.mark.parametrize(
-    ("preset", "grouped", "factors"),
-    [("mosi", True, (5, 5, 1)), ("mosei", True, (5, 0.1, 1)), ("mosi", False, (1, 1, 1))],
-)
-def test_self_mm_learns_by_groups(preset, grouped, factors):
-    """Adam's first step is as long as the rate of its part: MMSA's for audio, vision, the rest."""
-    chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, grouped=grouped)
-    stage, before, batch = started("self_mm", chosen, preset)
-    after, _ = jax.jit(stage.step)(before, batch, jax.random.key(1))
-    moved = jax.tree.map(
-        lambda x, y: np.abs(x - y).max(), before.variables["params"], after.variables["params"]
-    )
-    for part, factor in zip(("sequence_audio", "sequence_vision", "fusion"), factors, strict=True):
-        longest = max(jax.tree.leaves(moved[part]))
-        np.testing.assert_allclose(longest, factor * 1e-3, rtol=0.02)
-
-
-def test_outputs_of_another_shape_are_refused():
-    class Wide(nn.Module):
-        def embed(self, inputs, train=False):
-            return inputs
-
-        def fuse(self, embedded, valid, train=False):
-            return Fused(embedded["text"][:, 0], {})
-
-        def head(self, features, train=False):
-            return features
-
-    stage, state, batch = started("pooled", DebiasOptimizerConfig())
-    with pytest.raises(InputError, match=r"--model pooled: gives outputs of shape \(4, 5\)"):
-        dataclasses.replace(stage, model=Wide()).step(state, batch, jax.random.key(0))
-
-
-@pytest.mark.parametrize("model", ["corrkd", "mag", "pooled"])
-def test_training_minimises_the_loss_of_what_inference_gives(model):
-    """Without dropout the first loss is that of `forward`, whatever the model's own call gives."""
-    stage, state, batch = started(model, DebiasOptimizerConfig(batch=4))
-    # a row without a label and one of padding count for nothing
-    batch |= {"label_weight": np.array([[1.0], [0], [2], [1]]), "row": np.array([1.0, 1, 1, 0])}
-    rates = {f.name: 0.0 for f in dataclasses.fields(stage.model) if "dropout" in f.name}
-    stage = dataclasses.replace(stage, model=stage.model.clone(**rates))
-    _, found = jax.jit(stage.step)(state, batch, jax.random.key(1))
-    chosen = stage.select(state)
-    outputs = forward(stage.model, chosen, batch["inputs"], batch["valid"])
-    assert outputs.shape == (4, 2)
-    expected = losses.cross_entropy(
-        outputs, batch["labels"][:, 0], weights=np.array([1.0, 0, 2, 0])
-    )
-    np.testing.assert_allclose(found["task"], expected, rtol=1e-4)
-
-
-def test_the_epoch_of_least_validation_loss_is_best():
-    stage, state, batch = started("pooled", DebiasOptimizerConfig())
-    batch |= {"target": batch["labels"], "target_weight": batch["label_weight"]}
-    found = stage.summarize(stage.evaluate(state, batch))
-    outputs = forward(stage.model, stage.select(state), batch["inputs"], batch["valid"])
-    expected = losses.cross_entropy(outputs, batch["labels"][:, 0])
-    np.testing.assert_allclose(found["score"], -expected, rtol=1e-5)
-    right = (outputs.argmax(1) == batch["labels"][:, 0]).sum()
-    counts = stage.evaluate(state, batch)["confusion"]
-    assert np.trace(np.asarray(counts).reshape(2, 2)) == right
-
-
-def test_misa_adds_its_terms_by_preset():
-    """MMSA's weights: MOSI's, and three times, 8/3 times and once those for MOSEI."""
-    config = DebiasConfig(model="misa", small=True)
-    model = build_model(config, TASK)
-    random = np.random.default_rng(0)
-    names = ("projected", "private", "shared", "reconstructed")
-    fused = Fused(None, {name: random.normal(size=(4, 3, 8)) for name in names})
-    rows = {"labels": np.array([[0], [1], [1], [0]]), "label_weight": np.ones((4, 1))}
-    rows["row"] = np.ones(4)
-    found = {
-        preset: BaseStage(config, preset, TASK, model, 0, 1, None)._terms(
-            np.zeros((4, 2)), fused, rows, None
-        )
-        for preset in ("mosi", "mosei")
-    }
-    np.testing.assert_allclose(found["mosi"]["task"], np.log(2), rtol=1e-6)
-    for name, times in (("difference", 3), ("similarity", 8 / 3), ("reconstruction", 1)):
-        assert found["mosi"][name] > 0
-        np.testing.assert_allclose(found["mosei"][name], times * found["mosi"][name], rtol=1e-4)
-
-
-def test_self_mm_makes_labels_from_the_second_epoch_on():
-    task = Task("score", 1, ("sentiment",))
-    stage, _, batch = started("self_mm", DebiasOptimizerConfig(batch=4))
-    model = build_model(stage.config, task)
-    stage = dataclasses.replace(stage, task=task, model=model)
-    batch |= {"labels": np.array([[-2.0], [1], [3], [-1]]), "index": np.arange(4)}
-    hyper = jax.tree.map(np.float32, next(iter(arms(stage.config, 0).values())))
-    state = stage.init(jax.random.key(0), batch, hyper, {})
-    state = stage.refresh(state, {"train": batch}, jax.random.key(0), {}, 0)
-    step = jax.jit(stage.step)
-    for epoch in (1, 2):
-        state, _ = step(state, batch, jax.random.key(epoch))
-        for name in ("text", "audio", "vision"):
-            same = np.allclose(state.tables.labels[name], batch["labels"][:, 0])
-            assert same == (epoch == 1)
-
-
-def test_the_rate_follows_its_schedule():
-    """Cosine: at the middle of the run a step is half as long as under a constant rate."""
-    moved = {}
-    for schedule in ("constant", "cosine"):
-        chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, epochs=2, schedule=schedule)
-        stage, state, batch = started("pooled", chosen)
-        state = state._replace(step=np.int32(1))
-        after, _ = jax.jit(stage.step)(state, batch, jax.random.key(0))
-        before = state.variables["params"]["out"]["kernel"]
-        moved[schedule] = np.abs(after.variables["params"]["out"]["kernel"] - before).max()
-    np.testing.assert_allclose(moved["cosine"], moved["constant"] / 2, rtol=1e-2)
-
-
-def test_dictionary_of_every_arm():
-    """Means and shares of training's subjects; noise or equal shares for arms of that name."""
-    config = DebiasConfig(model="pooled", debias="suci", small=True)
-    stage = BaseStage(config, "mosi", TASK, build_model(config, TASK), 2, 1, None)
-    batch = started("pooled", DebiasOptimizerConfig())[2] | {"subject": np.array([0, 0, 0, 1])}
-    plain = jax.tree.map(np.float32, arms(config, 2)["Pooled"])
-    state = stage.init(jax.random.key(0), batch, plain, {})
-    batch = jax.tree.map(jnp.asarray, batch)
-    data = {"train": batch, "valid": jax.tree.map(jnp.zeros_like, batch)}
-    refresh = jax.jit(lambda hyper: stage.refresh(state._replace(hyper=hyper), data, None, {}, 0))
-    found = {
-        name: refresh(plain._replace(**{n: np.float32(n == name) for n in ("random", "flat")}))
-        for name in ("none", "random", "flat")
-    }
-    means = np.concatenate(
-        [batch["inputs"][m].mean(1) for m in ("audio", "text", "vision")], axis=1
-    )
-    real = np.stack([means[:3].mean(0), means[3]])
-    for name in ("none", "flat"):
-        np.testing.assert_allclose(found[name].dictionary.confounders, real, rtol=1e-5, atol=1e-6)
-    assert np.abs(found["random"].dictionary.confounders - real).min() > 1e-5
-    for name, prior in (("none", [0.75, 0.25]), ("random", [0.75, 0.25]), ("flat", [0.5, 0.5])):
-        np.testing.assert_allclose(found[name].dictionary.prior, prior)
-
-    fused = dataclasses.replace(config, suci=SuciConfig(dictionary="fused"))
-    stage = dataclasses.replace(stage, config=fused)
-    state = stage.refresh(stage.init(jax.random.key(0), batch, plain, {}), data, None, {}, 0)
-    features = stage.model.apply(
-        state.variables, batch["inputs"], batch["valid"], method="fuse"
-    ).features
-    real = np.stack([features[:3].mean(0), features[3]])
-    np.testing.assert_allclose(state.dictionary.confounders, real, rtol=1e-5, atol=1e-6)
-
-
-def test_mmim_counts_entropy_from_an_epochs_third_batch_on():
-    """With the batch before in its memory; MMSA's weights of its terms."""
-    steps = 4
-    stage, state, batch = started("mmim", DebiasOptimizerConfig(batch=4), steps=steps)
-    state = stage.refresh(state, {"train": batch}, jax.random.key(0), {}, 0)
-    step = jax.jit(stage.step)
-    entropies, before = [], None
-    for number in range(2 * steps):
-        rolled = jax.tree.map(lambda x, n=number: np.roll(x, n, 0), batch)
-        previous = state
-        state, found = step(state, rolled, jax.random.key(number))
-        entropies.append(float(found["entropy"]))
-        if number == 2:
-            before = previous.tables
-            outputs, fused = stage.model.apply(
-                previous.variables,
-                rolled["inputs"],
-                rolled["valid"],
-                train=True,
-                rngs={"dropout": jax.random.key(number)},
-            )
-            assert outputs.shape == (4, 2)
-            expected = -0.1 * sum(
-                losses.class_entropy(
-                    fused.parts[f"projected_{name}"],
-                    np.array([-1, 1, 1, -1])[np.arange(4) - 2],
-                    before.projected[name],
-                    np.array([-1, 1, 1, -1])[np.arange(4) - 1],
-                )
-                for name in ("vision", "audio")
-            )
-    assert entropies[0] == entropies[1] == entropies[4] == entropies[5] == 0
-    assert all(entropies[number] for number in (2, 3, 6, 7))
-    np.testing.assert_allclose(entropies[2], expected, rtol=1e-4)
-    parts = ("task", "contrast", "likelihood", "entropy")
-    np.testing.assert_allclose(found["total"], sum(found[name] for name in parts), rtol=1e-5)
-
-
 def test_coefficients_do_not_see_the_test_split(small_file, tmp_path):
     """Other rows under other labels in test leave every coefficient as it was."""
     path, content = small_file
@@ -416,33 +192,6 @@ def test_coefficients_do_not_see_the_test_split(small_file, tmp_path):
         assert np.any(own)
         assert own == others
     assert found[0][BOTH]["test"] != found[1][BOTH]["test"]
-
-
-def test_heads_of_all_arms_are_alike():
-    """One parameter tree serves every arm; only the mixture differs."""
-    config = DebiasConfig(model="pooled", debias="suci")
-    model = build_model(config, TASK)
-    assert set(model.weightings) == {"dot", "own_subject"}
-    rows = arms(dataclasses.replace(config, ablate=True), 7)
-    mixtures = {name: tuple(hyper.mixture) for name, hyper in rows.items()}
-    assert mixtures == {
-        "Pooled": (0, 0, 0, 0),
-        "SuCI, dot": (1, 0, 0, 0),
-        "SuCI, dot, random dictionary": (1, 0, 0, 0),
-        OWN: (0, 0, 0, 1),
-        "SuCI, additive": (0, 1, 0, 0),
-        "SuCI, no attention": (0, 0, 1, 0),
-        "SuCI, dot, flat prior": (1, 0, 0, 0),
-        "SuCI, dot x 7": (7, 0, 0, 0),
-        "SuCI, own_subject, flat prior": (0, 0, 0, 1),
-    }
-    assert {name for name, hyper in rows.items() if hyper.random} == {
-        "SuCI, dot, random dictionary"
-    }
-    assert {name for name, hyper in rows.items() if hyper.flat} == {
-        "SuCI, dot, flat prior",
-        "SuCI, own_subject, flat prior",
-    }
 
 
 def loaded_by(path, *options):
@@ -522,65 +271,6 @@ class TestSubjectSplits:
             evaluate.main([str(tmp_path / "run"), *path, "--out", str(found)])
             ids = {line["id"] for line in csv.DictReader((found / "predictions.csv").open())}
             assert len(ids) == rows
-
-
-class TestSearch:
-    """The choice of coefficients sees validation alone."""
-
-    def parts(self, seed=0, n=60):
-        random = np.random.default_rng(seed)
-        classes = random.integers(0, 2, (n, 1))
-        truth = Truth(TASK, classes, np.ones((n, 1), np.float32), None)
-        bias = random.standard_normal((2, n, 2)).astype(np.float32)
-        factual = np.eye(2, dtype=np.float32)[classes[:, 0]] * 0.8 + bias
-        return Outputs(factual, np.zeros((2, 2), np.float32), bias), truth
-
-    def test_finds_the_planted_coefficient(self):
-        outputs, truth = self.parts()
-        found = counterfactual.search(McisConfig(), {"valid": (outputs, truth)}, TASK)
-        assert np.abs(found[BOTH][:, 1] - 1).max() <= 0.5
-        assert not found[VANILLA].any()
-        assert not found[LABEL][:, 1].any()
-        assert not found[CONTEXT][:, 0].any()
-        clean = counterfactual.purified(outputs, found[BOTH])
-        right = (clean.argmax(-1) == truth.classes[:, 0]).mean()
-        assert right > (outputs.factual.argmax(-1) == truth.classes[:, 0]).mean()
-
-    def test_balanced_counts_classes_alike(self):
-        classes = np.array([[1], [1], [1], [0]])
-        truth = Truth(TASK, classes, np.ones((4, 1), np.float32), None)
-        always = np.tile(np.array([0.0, 1], np.float32), (4, 1))
-        for balanced, expected in ((False, 0.75), (True, 0.5)):
-            score = counterfactual.objective("accuracy", truth, TASK, balanced)
-            np.testing.assert_allclose(score(always), expected, rtol=1e-6)
-        outputs, truth = self.parts()
-        found = counterfactual.search(McisConfig(), {"valid": (outputs, truth)}, TASK)
-        assert counterfactual.BALANCED in found
-
-    def test_scores_are_judged_by_their_distance(self):
-        task = Task("score", 1, ("sentiment",))
-        scores = np.array([-2.0, 0, 1.4], np.float32)
-        truth = Truth(task, np.array([[0], [0], [1]]), np.array([[1.0], [0], [1]]), scores)
-        near, far = scores[:, None] + 0.5, scores[:, None] + 1.5
-        for name, of_near, of_far in (
-            ("neg_mae", -0.5, -1.5),
-            # rounded half to even: -2, 0, 2 against -2, 0, 1
-            ("acc7", 2 / 3, 0),
-            # zeros count, as not negative
-            ("accuracy", 1, 1),
-        ):
-            score = counterfactual.objective(name, truth, task)
-            np.testing.assert_allclose([score(near), score(far)], [of_near, of_far], atol=1e-6)
-
-    def test_without_words_only_the_label_term(self):
-        outputs, truth = self.parts()
-        outputs = Outputs(outputs.factual, outputs.label_bias)
-        found = counterfactual.search(McisConfig(), {"valid": (outputs, truth)}, TASK)
-        assert CONTEXT not in found
-        assert BOTH not in found
-        np.testing.assert_array_equal(
-            counterfactual.purified(outputs, found[VANILLA]), outputs.factual
-        )
 
 
 def refused(tmp_path, *options):
@@ -687,12 +377,6 @@ class TestBadInput:
             *("--mcis.lexicon", str(tmp_path / "none.txt")),
         )
         assert "none.txt" in message
-
-
-def test_network_options_take_the_attributes_type():
-    options = ["hidden=(8, 4)", "text_width=3", "bounded=True"]
-    found = network_options(options, MODELS["pooled"], "pooled")
-    assert found == {"hidden": (8, 4), "text_width": 3, "bounded": True}
 
 
 def test_planted_tasks_have_their_controls():
