@@ -40,10 +40,9 @@ from train.workdir import (
     CONFIG,
     METRICS,
     Workdir,
-    config_from,
     fresh_folder,
     load_model,
-    read_config,
+    restore_config,
 )
 
 
@@ -218,14 +217,11 @@ def load(folder: Path, expected: str = "") -> Loaded:
     Raises:
         InputError: no such run, an unfinished one, one of another version, program or robot.
     """
-    saved = read_config(folder)
-    where = str(folder / CONFIG)
-    if not isinstance(saved, dict) or saved.pop("program", None) != "quadruped":
-        raise InputError(f"{where}: not a run of train.quadruped")
-    saved.pop("preset", None)
-    config = config_from(QuadrupedConfig, saved, where)
+    _, config = restore_config(folder, "quadruped", QuadrupedConfig, "train.quadruped")
     if expected and config.robot != expected:
-        raise InputError(f"{where}: robot is {config.robot!r}; this needs a run of {expected!r}")
+        raise InputError(
+            f"{folder / CONFIG}: robot is {config.robot!r}; this needs a run of {expected!r}"
+        )
     robot = robots.build(config)
     policy, detector = ppo.build_policy(config, robot), detection.build_detector(config, robot)
     blank = jnp.zeros((4, 1, robot.env.observation_size))

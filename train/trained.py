@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,10 @@ from corrkd_jax.errors import InputError
 from train import corrkd
 from train.inputs import Inputs
 from train.protocol import Task
-from train.workdir import CONFIG, Workdir, config_from, load_model, read_config
+from train.workdir import Workdir, load_model, read_config, restore_config
 
 FACTS = "model.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,9 @@ def save(workdir: Workdir, inputs: Inputs, best: dict[str, Any], **more: Any) ->
 
 
 def read_facts(folder: Path) -> Facts:
-    """What `save` wrote beside the arrays.
+    """What `save` wrote beside the arrays; raises as `facts_as` does."""
 
-    Raises:
-        InputError: the run is not finished, or the file is damaged.
-    """
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+    def made(facts: dict[str, Any]) -> Facts:
         task = facts.pop("task")
         return Facts(
             Task(**{**task, "names": tuple(task["names"])}),
@@ -92,6 +88,23 @@ def read_facts(folder: Path) -> Facts:
             facts.pop("clip"),
             facts,
         )
+
+    return facts_as(made, folder)
+
+
+def facts_as(make: Callable[[dict[str, Any]], T], folder: Path) -> T:
+    """What is made of the facts that a run wrote beside its arrays.
+
+    Args:
+        make: of the facts.
+        folder: of the run.
+
+    Raises:
+        InputError: the run is not finished, or the file is damaged.
+    """
+    path = folder / FACTS
+    try:
+        return make(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"{folder}: not finished yet; continue it with --resume") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -124,7 +137,7 @@ def load_run(folder: Path) -> Trained:
     Raises:
         InputError: no such run, an unfinished one, or one of another version.
     """
-    preset, config = restore_config(folder)
+    preset, config = restore_config(folder, "msa", MsaConfig, "train.msa that distils")
     facts = read_facts(folder)
     arms = list(corrkd.arms(config))
     like = _model_shapes(config, facts.task, facts.shapes, len(arms))
@@ -140,20 +153,6 @@ def program_of(folder: Path) -> str:
     """
     saved = read_config(folder)
     return str(saved.get("program", "")) if isinstance(saved, dict) else ""
-
-
-def restore_config(folder: Path) -> tuple[str, MsaConfig]:
-    """Preset and configuration of a finished run.
-
-    Raises:
-        InputError: the folder is not a run of this program, or of another version of it.
-    """
-    saved = read_config(folder)
-    if not isinstance(saved, dict) or saved.pop("program", None) != "msa":
-        raise InputError(f"{folder / CONFIG}: not a run of train.msa that distils")
-    if not isinstance(preset := saved.pop("preset", None), str):
-        raise InputError(f"{folder / CONFIG}: names no preset; it was not written by train.msa")
-    return preset, config_from(MsaConfig, saved, str(folder / CONFIG))
 
 
 def check_features(shapes: dict[str, tuple[int, int]], dataset: files.Dataset) -> None:

@@ -5,7 +5,7 @@ import json
 import shutil
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from train import parallel
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.json", "metrics.jsonl", "checkpoints", "model"
 TIMING = "timing.jsonl"
 
+Config = TypeVar("Config")
 
 _ROOM = 1_000_000
 """Bytes that a save takes beside its arrays."""
@@ -58,6 +59,28 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no {CONFIG}; this is not the folder of a run") from None
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def restore_config(
+    folder: Path, program: str, kind: type[Config], called: str
+) -> tuple[str, Config]:
+    """Preset and configuration of a run.
+
+    Args:
+        folder: of the run.
+        program: that must have written it.
+        kind: of its configuration.
+        called: how its user calls that program, for messages.
+
+    Raises:
+        InputError: the folder is no run, or one of another program or version.
+    """
+    saved, where = read_config(folder), folder / CONFIG
+    if not isinstance(saved, dict) or saved.pop("program", None) != program:
+        raise InputError(f"{where}: not a run of {called}")
+    if not isinstance(preset := saved.pop("preset", None), str):
+        raise InputError(f"{where}: names no preset; it was not written by {called}")
+    return preset, config_from(kind, saved, str(where))
 
 
 def config_from(kind: Any, values: dict[str, Any], where: str) -> Any:

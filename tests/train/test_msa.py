@@ -551,6 +551,8 @@ def test_evaluation_refuses_other_sizes(tiny_run, tmp_path):
             ("config.json", "data", "colour is no"),
         ),
         ('{"program": "msa", "preset": "mosi", "data": 3}', ("config.json", "data")),
+        ('{"program": "debias"}', ("config.json", "--debias")),
+        ('{"program": "dfkd", "preset": "digits", "colour": 1}', ("config.json", "colour is no")),
     ],
 )
 @pytest.mark.parametrize("main", [evaluate.main, export.main], ids=["evaluate", "export"])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,8 @@ from train.datafree.distilling import Distilling, DistillStage, Selected
 from train.datafree.hosts.networks import Dictionary, build_student, read_pixels
 from train.datafree.inputs import Loaded
 from train.pretrained import Pretrained
-from train.trained import FACTS, Exportable, seed_number
-from train.workdir import CONFIG, Workdir, config_from, load_model, read_config
+from train.trained import FACTS, Exportable, facts_as, seed_number
+from train.workdir import Workdir, load_model, restore_config
 
 KEPT = ", kept"
 """Ends the name of an export whose compensation stays."""
@@ -108,16 +109,11 @@ def load_run(folder: Path) -> Trained:
     Raises:
         InputError: no such run, an unfinished one, or one of another version.
     """
-    saved = read_config(folder)
-    if not isinstance(saved, dict) or saved.pop("program", None) != "dfkd":
-        raise InputError(f"{folder / CONFIG}: not a run of train.dfkd")
-    preset = str(saved.pop("preset", ""))
-    config = config_from(DfkdConfig, saved, str(folder / CONFIG))
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+    preset, config = restore_config(folder, "dfkd", DfkdConfig, "train.dfkd")
+
+    def made(facts: dict[str, Any]) -> Trained:
         size = facts["dictionary"]
-        run = Trained(
+        return Trained(
             preset,
             config,
             tuple(facts["arms"]),
@@ -128,10 +124,8 @@ def load_run(folder: Path) -> Trained:
             Normalization(**{k: tuple(x) for k, x in facts["normalization"].items()}),
             Selected({}, Dictionary(jnp.zeros(size), jnp.zeros(size[0]), jnp.int32(0)), 0.0),
         )
-    except FileNotFoundError:
-        raise InputError(f"{folder}: not finished yet; continue it with --resume") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged: {error!r}") from error
+
+    run = facts_as(made, folder)
     return replace(run, chosen=load_model(folder, _like(run)))
 
 

@@ -25,7 +25,7 @@ from train.inputs import Inputs
 from train.protocol import Task
 from train.stage import vectorized
 from train.trained import Exportable
-from train.workdir import CONFIG, Workdir, config_from, read_config
+from train.workdir import Workdir, restore_config
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,8 @@ def load_run(folder: Path) -> Trained:
     Raises:
         InputError: no such run, an unfinished one, or one of another version.
     """
-    saved = read_config(folder)
-    if not isinstance(saved, dict) or saved.pop("program", None) != "debias":
-        raise InputError(f"{folder / CONFIG}: not a run with --model or --debias")
-    preset = saved.pop("preset", "")
-    config = config_from(DebiasConfig, saved, str(folder / CONFIG))
+    called = "train.msa with --model or --debias"
+    preset, config = restore_config(folder, "debias", DebiasConfig, called)
     facts = trained.read_facts(folder)
     strata, rows = int(facts.more.get("strata", 0)), list(facts.more.get("rows", []))
     own = arms(config, strata)
