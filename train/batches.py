@@ -1,14 +1,37 @@
 """Splits of a multimodal file as the arrays that stages see."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 
 from corrkd_jax.data import msa
 from train.protocol import Task, targets
+
+
+class Set(Protocol):
+    """What a run reads, of whatever kind: `Rows`, `corrkd_jax.data.image_set.ImageSet`."""
+
+    def first(self) -> Self:
+        """The same with a copy of its first row alone."""
+        ...
+
+
+S = TypeVar("S", bound=Set)
+
+
+def released(sets: Mapping[str, S], keep: Collection[str] = ()) -> dict[str, S]:
+    """The same sets with a single row each, for their shapes; let go of the others with them.
+
+    For when the rows lie on the device, or are never asked for again: a set is then held once.
+
+    Args:
+        sets: by name.
+        keep: names of those that stay whole.
+    """
+    return {name: rows if name in keep else rows.first() for name, rows in sets.items()}
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,10 @@ class Rows:
             "row": np.ones(len(part.ids), np.float32),
             **{name: column[index] for name, column in self.more.items()},
         }
+
+    def first(self) -> Self:
+        """The same with a copy of its first row alone, and without further columns."""
+        return replace(self, split=msa.take_rows(self.split, np.arange(1)), more={})
 
     def _part(self, index: np.ndarray | slice) -> msa.Split:
         if isinstance(index, slice) and index == slice(None):

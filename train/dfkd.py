@@ -37,6 +37,7 @@ from train.datafree.inputs import (
     kept,
     load,
     prototypes,
+    release,
     sets,
     streamed,
     surest,
@@ -117,11 +118,11 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
     )
     if loaded.train is None:
         return [student]
-    plan = config.training
+    plan, white = config.training, loaded.train.white
     teacher = TeacherStage(
         plan,
         networks.teacher,
-        lambda x: networks.read(x, loaded.train.white),
+        lambda x: networks.read(x, white),
         plan.epochs * (len(loaded.train) // plan.batch),
         axis_name,
     )
@@ -159,6 +160,7 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         if loaded.teacher is not None:
             told = np.array([teacher_accuracy(student.networks, loaded)])
         data = sets(config, loaded)
+        loaded = release(loaded)
         tracks = run(
             pipeline,
             data,
@@ -170,7 +172,7 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
             fused=options.fused,
             save_every=options.save_every,
         )
-        results = judge(config, student, data["valid"], tracks, names, lanes)
+        results = judge(config, student, loaded.test, tracks, names, lanes)
         if told is not None:
             results = dataclasses.replace(results, teacher=told)
         state: Distilling = tracks["student"].state
@@ -242,7 +244,7 @@ def teacher_accuracy(networks: Networks, loaded: Loaded) -> float:
 def judge(
     config: DfkdConfig,
     student: DistillStage,
-    rows: dict[str, np.ndarray],
+    test: images.ImageSet,
     tracks: dict[str, Track],
     names: Sequence[str],
     lanes: Lanes = vectorized,
@@ -251,7 +253,7 @@ def judge(
     track = tracks["student"]
     # what inference does not look at stays on the host
     state = track.state._replace(optimizer=(), own=(), pool=None, extra=())
-    count, block = len(rows["row"]), min(config.optimizer.batch, len(rows["row"]))
+    count, block = len(test), min(config.optimizer.batch, len(test))
 
     def counts(state: Distilling, batch: Any) -> Any:
         return student.evaluate(state, batch)
@@ -259,7 +261,7 @@ def judge(
     judged = jax.jit(lanes(lanes(counts, (0, None)), (0, None)))
     totals: Any = 0.0
     for first in range(0, count, block):
-        batch = {name: jnp.asarray(x[first : first + block]) for name, x in rows.items()}
+        batch = jax.tree.map(jnp.asarray, test.take(slice(first, first + block)))
         found = jax.tree.map(np.asarray, judged(state, batch))
         totals = found if first == 0 else jax.tree.map(np.add, totals, found)
     history = track.history["valid"]

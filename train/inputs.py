@@ -1,19 +1,18 @@
 """A run's data: files read, checked and scaled, as sets that stages train on."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from configs.debias import DebiasDataConfig
 from configs.msa import DataConfig, SourceConfig
 from corrkd_jax.data import msa, subjects
 from corrkd_jax.errors import InputError
 from train import cli, parallel
-from train.batches import Rows
+from train.batches import Rows, released
 from train.feed import Feed
 from train.protocol import Task, check_known, make_task
 from train.stage import Lanes, looped, vectorized
@@ -68,25 +67,14 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     return Inputs(dataset, task, sets)
 
 
-def release(inputs: Inputs) -> Inputs:
-    """The same with a single row of all splits but test, for their shapes.
-
-    For when the others lie on the device: a set is held once.
-    """
-
-    def first(split: msa.Split) -> msa.Split:
-        return msa.take_rows(split, np.arange(1))
-
-    dataset = dataclasses.replace(
-        inputs.dataset, train=first(inputs.dataset.train), valid=first(inputs.dataset.valid)
+def release(inputs: Inputs, keep: Collection[str] = ("test",)) -> Inputs:
+    """The same with a single row of all splits but some; see `train.batches.released`."""
+    sets = released(inputs.sets, keep)
+    splits = {name: sets[name].split for name in inputs.dataset.splits}
+    more = {name: splits.pop(name) for name in inputs.dataset.more}
+    return dataclasses.replace(
+        inputs, dataset=dataclasses.replace(inputs.dataset, more=more, **splits), sets=sets
     )
-    sets = {
-        name: rows
-        if name == "test"
-        else dataclasses.replace(rows, split=first(rows.split), more={})
-        for name, rows in inputs.sets.items()
-    }
-    return dataclasses.replace(inputs, dataset=dataset, sets=sets)
 
 
 def check_source(config: SourceConfig) -> None:

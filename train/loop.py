@@ -34,7 +34,8 @@ def run(
 
     Args:
         pipeline: the stages.
-        data: data set -> arrays on the host; see `Pipeline.advance`.
+        data: data set -> arrays on the host, see `Pipeline.advance`; emptied as they go to the
+            device, so that they are held once.
         seeds: one run each.
         arms: names of the arms, for metrics and messages.
         workdir: where to write; None writes nothing.
@@ -57,7 +58,7 @@ def run(
         done = latest
     if workdir is not None:
         workdir.forget_after(done)
-    data = parallel.replicate(data, layout)
+    data = parallel.hand_over(data, layout)
     on_device = parallel.spread(tracks, layout)
     own_seeds = parallel.spread(np.asarray(seeds, np.int32), layout)
     counts = [

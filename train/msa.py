@@ -116,12 +116,12 @@ def train(
             lanes_for(options.lanes),
         )
         facts = facts_of(config, inputs)
-        feed, *data = place(config.data, inputs, seeds, chosen.batch)
+        feed, data = place(config.data, inputs, seeds, chosen.batch)
         inputs = release(inputs)
         names = list(corrkd.arms(config))
         tracks = run(
             pipeline,
-            data.pop(),  # no second copy on the host while it lies on the device
+            data,
             seeds,
             names,
             workdir,

@@ -191,6 +191,11 @@ def replicate(tree: Any, layout: Layout) -> Any:
     return jax.device_put(tree, NamedSharding(layout.local_mesh, PartitionSpec()))
 
 
+def hand_over(data: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """`replicate` of every set; `data` ends empty, so that the host lets go of what it placed."""
+    return {name: replicate(data.pop(name), layout) for name in list(data)}
+
+
 def collect(tree: Any, layout: Layout) -> Any:
     """The inverse of `spread`: arrays on the devices -> canonical NumPy arrays, on every host."""
 

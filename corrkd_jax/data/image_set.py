@@ -1,9 +1,9 @@
 """Images with their labels, as every reader of image data gives them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -65,6 +65,11 @@ class ImageSet:
             "labels": np.full(len(images), -1, np.int32) if unknown else self.labels[index],
             "row": np.ones(len(images), np.float32),
         }
+
+    def first(self) -> Self:
+        """The same with a copy of its first image alone."""
+        labels = None if self.labels is None else self.labels[:1].copy()
+        return replace(self, images=np.array(self.images[:1]), labels=labels)
 
 
 class Normalization(NamedTuple):

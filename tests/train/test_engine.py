@@ -280,7 +280,7 @@ def test_run_stops_on_a_fault_and_keeps_what_was_saved(sets, tmp_path):
     pipe = toy.pipeline(ONE, epochs=(2, 5), arms=arms)
     workdir = toy.claimed(tmp_path)
     with pytest.raises(InputError) as caught:
-        loop.run(pipe, sets, SEEDS, ("plain", "soft"), workdir, save_every=0.0)
+        loop.run(pipe, dict(sets), SEEDS, ("plain", "soft"), workdir, save_every=0.0)
     message = str(caught.value)
     assert message.startswith("student: epoch 3, step 3: balance is not finite (seed 5, arm soft)")
     assert "\n" not in message
@@ -300,7 +300,7 @@ def test_loop_is_the_engine(sets, noisy, noisy_run, tmp_path):
     for fused in (False, True):
         workdir = toy.claimed(tmp_path / str(fused))
         names = ("plain", "soft")
-        tracks = loop.run(noisy, sets, SEEDS, names, workdir, fused=fused, save_every=0.0)
+        tracks = loop.run(noisy, dict(sets), SEEDS, names, workdir, fused=fused, save_every=0.0)
         assert_same(tracks, noisy_run)
         saved, _ = workdir.restore(noisy.epochs, noisy.empty(sets, SEEDS))
         assert_same(saved, noisy_run)
@@ -375,7 +375,7 @@ def test_streaming_refreshes_from_a_sample_and_sees_weights_from_files(sets):
     sets = {**sets, FROZEN: {"file": {"factor": np.float32(2.0)}}}
     resident = toy.train(pipe, sets, SEEDS)
     feed = Feed({"train": toy.ToyRows(sets["train"])}, SEEDS, threads=1)
-    streamed = loop.run(pipe, sets, SEEDS, ("plain", "soft"), feed=feed)
+    streamed = loop.run(pipe, dict(sets), SEEDS, ("plain", "soft"), feed=feed)
     assert_close(streamed, resident, 1e-6)
 
 

@@ -1,15 +1,10 @@
 """`train.msa` from files to report, and the programs that use what it leaves."""
 
 import csv
-import gc
 import json
 import os
 import pickle
 import shutil
-import tempfile
-import weakref
-from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +13,11 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from configs.msa import PRESETS
-from corrkd_jax.data import masks, planted
+from corrkd_jax.data import masks
 from corrkd_jax.errors import InputError
 from tests.train import tiny
 from train import convert, corrkd, evaluate, export, msa, results
-from train.inputs import load, release
+from train.inputs import load
 from train.stage import looped, vectorized
 
 ARMS = ("Teacher, zero-filled", "MRM + CE", "CorrKD")
@@ -184,28 +179,6 @@ def test_emotions_from_file_to_table(tmp_path, mode, heads):
     assert len(rows) == 20 * len(heads)
     truth = [int(r["true_class"]) for r in rows if r["task"] == heads[-1]]
     assert truth == [i % 4 if mode == "single" else int(i % 4 == 3) for i in range(20)]
-
-
-def test_training_rows_are_let_go():
-    """Shapes and the scaler stay, one row of each split but test."""
-    content = planted.generate(3, train=64, valid=32, test=40, teacher_train=64, frames=4)[0]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "data.pkl"
-        path.write_bytes(pickle.dumps(content))
-        inputs = load(replace(PRESETS["planted"].data, path=str(path)), jnp.float32)
-    rows = {name: weakref.ref(inputs.sets[name].split.features["text"]) for name in inputs.sets}
-    kept = release(inputs)
-    shapes = {m: x.shape[1:] for m, x in inputs.dataset.train.features.items()}
-    del inputs
-    gc.collect()
-    assert {name for name, x in rows.items() if x() is not None} == {"test"}
-    assert {m: x.shape[1:] for m, x in kept.dataset.train.features.items()} == shapes
-    assert [len(kept.sets[name]) for name in ("train", "valid", "test")] == [1, 1, 40]
-    for split in (kept.sets["train"].split, kept.dataset.train, kept.dataset.valid):
-        for x in split.features.values():
-            # a view would hold on to all rows
-            assert (x if x.base is None else x.base).nbytes == x.nbytes
-    assert kept.sets["train"].scaler is not None
 
 
 def test_predictions_are_labelled(predictions, tiny_files):

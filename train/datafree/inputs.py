@@ -1,6 +1,7 @@
 """Settings of a data-free distillation checked, its files read, and what follows from both."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from corrkd_jax.data.digits import read_patches
 from corrkd_jax.data.image_set import ImageSet
 from corrkd_jax.errors import InputError
 from train import cli, parallel, pretrained
+from train.batches import released
 from train.engine import FROZEN
 from train.feed import Feed
 from train.progress import Bar, say
@@ -134,6 +136,13 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
                 f"has {side}"
             )
     return Loaded(train, test, pool, teacher)
+
+
+def release(loaded: Loaded) -> Loaded:
+    """The same with a single image of all sets but test, and without a teacher's weights."""
+    there = {name: x for name in ("train", "pool") if (x := getattr(loaded, name)) is not None}
+    teacher = loaded.teacher and replace(loaded.teacher, variables={})
+    return loaded._replace(**released(there), teacher=teacher)
 
 
 def turns_an_epoch(config: DfkdConfig, loaded: Loaded) -> int:

@@ -293,7 +293,10 @@ def _run_task(
             config, preset, loaded.task, model, strata, rows // chosen.batch, layout.axis_name
         )
         pipeline = Pipeline([stage.stage()], layout, lanes)
+    absent = _absent(config, loaded)
     feed, data = place(config.data, loaded, seeds, chosen.batch)
+    splits = [name for name in loaded.sets if name != "train"]
+    loaded = inputs.release(loaded, splits)
     tracks = run(
         pipeline,
         data,
@@ -308,11 +311,6 @@ def _run_task(
     best = tracks["base"].best
     # statistics over shards are those of training; inference needs no axis
     model = build_model(config, loaded.task)
-    splits = [name for name in loaded.sets if name != "train"]
-    absent = None
-    if config.debias == "mcis":
-        train = jax.tree.map(jnp.asarray, loaded.sets["train"].take())
-        absent = counterfactual.stand_ins(train, config.mcis.standin)
     found = outputs(config, model, best, loaded, splits, absent, lanes)
     coefficients: dict[str, np.ndarray] = {}
     if config.debias == "mcis":
@@ -326,6 +324,14 @@ def _run_task(
     debias_trained.save(workdir, loaded, best, strata, absent, coefficients)
     tests = [name for name in splits if name.startswith("test")]
     return table_of(found, loaded, tests, names, config.seeds, coefficients), pipeline
+
+
+def _absent(config: DebiasConfig, loaded: Inputs) -> Any:
+    """Content-free input, from the training split; None without counterfactuals."""
+    if config.debias != "mcis":
+        return None
+    train = jax.tree.map(jnp.asarray, loaded.sets["train"].take())
+    return counterfactual.stand_ins(train, config.mcis.standin)
 
 
 def outputs(

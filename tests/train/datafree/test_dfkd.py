@@ -181,7 +181,7 @@ def whole(run, tmp_path_factory):
     pipe, data, names, _ = run
     folder = tmp_path_factory.mktemp("whole")
     workdir = toy.claimed(folder)
-    tracks = loop.run(pipe, data, (5,), names, workdir)
+    tracks = loop.run(pipe, dict(data), (5,), names, workdir)
     workdir.close()
     return tracks, (folder / "metrics.jsonl").read_text()
 
@@ -215,10 +215,10 @@ def test_stopped_and_continued(run, whole, tmp_path):
     workdir = toy.claimed(tmp_path, Stops)
     workdir.log_calls = 2
     with pytest.raises(Stopped):
-        loop.run(pipe, data, (5,), names, workdir, save_every=0)
+        loop.run(pipe, dict(data), (5,), names, workdir, save_every=0)
     workdir.close()
     workdir = toy.claimed(tmp_path, resume=True)
-    tracks = loop.run(pipe, data, (5,), names, workdir, resume=True)
+    tracks = loop.run(pipe, dict(data), (5,), names, workdir, resume=True)
     workdir.close()
     jax.tree.map(np.testing.assert_array_equal, tracks, whole[0])
     assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
@@ -295,8 +295,8 @@ def test_how_good_a_teacher_from_a_file_is(loaded, capsys):
 
 def test_results_and_gates(run, whole):
     """Accuracy of the last epoch is the history's; the gates wait for ten seeds."""
-    _, data, names, owner = run
-    results = dfkd.judge(owner.config, owner, data["valid"], whole[0], names)
+    _, _, names, owner = run
+    results = dfkd.judge(owner.config, owner, images(30), whole[0], names)
     history = whole[0]["student"].history["valid"]
     for mode in ("keep", "drop"):
         for number, name in enumerate(names):
