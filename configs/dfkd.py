@@ -156,6 +156,8 @@ class StudentConfig:
     """Gradients longer than this are scaled down to it; 0: none are."""
     schedule: Literal["constant", "cosine", "steps"] = "cosine"
     """Learning rate over the run; steps: a tenth from 40 % on and again from 80 %."""
+    lowest: float = 0.0
+    """Learning rate at the end of the cosine."""
     batch: int = 256
     """Images a step, over all devices."""
     epochs: int = 200
@@ -266,7 +268,7 @@ HOSTS: dict[str, SynthesisConfig] = {
 
 _OPTIMIZERS = {
     "deepinv": StudentConfig(),
-    "fast": StudentConfig(rate=0.2, epochs=220),
+    "fast": StudentConfig(rate=0.2, lowest=2e-4, epochs=220),
     "cmi": StudentConfig(),
     # the benchmark's scripts say 20 and its code replaces that by 1
     **dict.fromkeys(("dafl", "zskt", "dfq", "mosaic"), StudentConfig(temperature=1.0)),
@@ -333,6 +335,7 @@ def _digits(host: str, synthesis: SynthesisConfig, optimizer: StudentConfig) -> 
         optimizer=replace(
             optimizer,
             rate=0.05,
+            lowest=0.0,
             clip=5.0,
             batch=128,
             epochs=10,

@@ -75,15 +75,16 @@ def descend(
     return jax.tree.map_with_path(step, params, direction)
 
 
-def schedule(kind: str, step: Array, total: int) -> Array:
+def schedule(kind: str, step: Array, total: int, lowest: float = 0.0) -> Array:
     """Factor on the learning rate at a step counted from 0.
 
-    `"constant"`; `"cosine"`, to zero; `"steps"`, a tenth from 40 % and a hundredth from 80 % on.
+    `"constant"`; `"cosine"`, to `lowest`; `"steps"`, a tenth from 40 % and a hundredth from 80 %
+    on.
     """
     if kind == "constant":
         return jnp.ones(())
     if kind == "cosine":
-        return 0.5 * (1.0 + jnp.cos(jnp.pi * step / total))
+        return lowest + (1.0 - lowest) * 0.5 * (1.0 + jnp.cos(jnp.pi * step / total))
     if kind == "steps":
         # in whole numbers: four fifths of ten are a little more than eight in float32
         return jnp.where(5 * step < 2 * total, 1.0, jnp.where(5 * step < 4 * total, 0.1, 0.01))

@@ -39,6 +39,17 @@ def test_schedules():
         optimizer.schedule("linear", steps, 10)
 
 
+def test_the_cosine_ends_where_torchs_does():
+    torch = pytest.importorskip("torch")
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, T_max=10, eta_min=0.01)
+    for step in range(11):
+        own = 0.2 * optimizer.schedule("cosine", jnp.float32(step), 10, 0.01 / 0.2)
+        np.testing.assert_allclose(own, theirs.get_last_lr()[0], rtol=1e-5)
+        sgd.step()
+        theirs.step()
+
+
 def test_parts_learn_at_multiples_of_the_rate():
     torch = pytest.importorskip("torch")
     names = (("audio", "w"), ("base", "audio"), ("other", "w"))

@@ -295,7 +295,8 @@ class DistillStage:
         chosen = self.config.optimizer
         wait = self.config.synthesis.warmup * self.steps
         after = max(chosen.epochs * self.steps - wait, 1)
-        factor = optimizer.schedule(chosen.schedule, jnp.maximum(step - wait, 0), after)
+        begun, lowest = jnp.maximum(step - wait, 0), chosen.lowest / chosen.rate
+        factor = optimizer.schedule(chosen.schedule, begun, after, lowest)
         return chosen.rate * factor, step < wait
 
     def _tx(self) -> optax.GradientTransformation:

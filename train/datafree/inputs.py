@@ -45,6 +45,11 @@ def check(preset: str, config: DfkdConfig) -> None:
             "--data.threads": config.data.threads,
         }
     )
+    if not 0 <= chosen.lowest <= chosen.rate:
+        raise InputError(
+            f"--optimizer.lowest {chosen.lowest}: must lie between 0 and --optimizer.rate "
+            f"{chosen.rate}"
+        )
     if config.skew != 1 and config.host not in TARGETED:
         raise InputError(
             f"--skew {config.skew}: {config.host} draws no classes; only {', '.join(TARGETED)} do"

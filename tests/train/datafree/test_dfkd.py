@@ -333,6 +333,17 @@ def test_classes_are_drawn_by_their_shares(run, loaded):
     np.testing.assert_allclose(shares, wanted / wanted.sum(), atol=0.01)
 
 
+def test_the_students_rate(loaded):
+    """It waits for the warm-up, then falls along a cosine to Fast's smallest."""
+    chosen = config("fast")
+    learning = dataclasses.replace(chosen.optimizer, lowest=0.01)
+    owner = owner_of(dataclasses.replace(chosen, optimizer=learning), loaded)
+    # one of three epochs of four steps is the warm-up
+    for step, rate, waits in ((0, 0.05, True), (4, 0.05, False), (8, 0.03, False), (12, 0.01, 0)):
+        found = owner._rate(jnp.int32(step))
+        np.testing.assert_allclose(found, (rate, waits), rtol=1e-6)
+
+
 def refused(*words):
     with pytest.raises(InputError) as error:
         dfkd.main([*map(str, words), "--devices", "1"])
@@ -353,6 +364,7 @@ class TestBadInput:
         assert "--data.pool" in refused("cifar10", "--host", "dfnd", *given, *out)
         assert "--skew" in refused("--host", "dafl", "--skew", 0.1, *out)
         assert "--optimizer.steps 81" in refused("--host", "dafl", "--optimizer.steps", 81, *out)
+        assert "--optimizer.lowest 0.2" in refused("--optimizer.lowest", 0.2, *out)
         assert "alone makes 200" in refused("--synthesis.keep", 100, *out)
         zero = ("--compensation.start", "zero", "--no-ablate")
         assert "W_z would stay zero" in refused(*zero, *out)
