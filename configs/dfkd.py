@@ -48,12 +48,20 @@ class SynthesisConfig:
     """Descents of a call (deepinv, cmi, fast) or generator steps before the student's turn."""
     student_steps: int = 1
     """Student steps on new images after the generator's turn; of the hosts that keep no images."""
+    joint: bool = False
+    """dafl: generator and student take one step together, on the same images, as in DAFL's own
+    code, whose settings are then the defaults; else they take turns, as in zju-vipa's benchmark."""
     calls: int = 0
     """Epochs that begin with a call for a batch of images; 0: all."""
     latent: int = 256
     """Length of a latent."""
     widths: tuple[int, int, int] = (128, 128, 64)
     """Channels of the generator at a quarter, half and the full size of the images."""
+    tanh: bool = False
+    """The generator has biases and ends in tanh and a batch norm, as DAFL's own and DFAD's: what it
+    makes is normalised already (hosts that keep no images); else it ends in a sigmoid."""
+    epsilon: float = 1e-5
+    """Added to the variance in the generator's inner batch norms; DAFL's own code has 0.8."""
     batch: int = 0
     """Images of a call; 0: as many as --optimizer.batch."""
     keep: int = 60_000
@@ -276,11 +284,42 @@ _OPTIMIZERS = {
     "dfnd": StudentConfig(temperature=4.0, decay=5e-4, schedule="steps"),
 }
 
+JOINT = SynthesisConfig(
+    joint=True,
+    rate=0.02,
+    momentum=0.9,
+    latent=1000,
+    tanh=True,
+    epsilon=0.8,
+    log_base=10.0,
+    class_prior=0.05,
+    activation=0.01,
+    balance=5.0,
+)
+"""DAFL's own settings (huawei-noah) for CIFAR-10; `JOINT_WEIGHTS` has those of other data."""
 
-def presets(host: str) -> dict[str, DfkdConfig]:
-    """Named runs of a host, the data sets; an unknown host is refused where options are read."""
+JOINT_WEIGHTS: dict[str, dict[str, float]] = {
+    "cifar100": {"class_prior": 0.5, "activation": 0.1, "balance": 20.0},
+    "mnist": {"class_prior": 1.0, "activation": 0.1, "balance": 5.0},
+}
+
+_JOINT_OPTIMIZER = StudentConfig(
+    decay=5e-4, schedule="steps", batch=1024, epochs=2000, steps=120, temperature=1.0
+)
+
+
+def presets(host: str, joint: bool = False) -> dict[str, DfkdConfig]:
+    """Named runs of a host, the data sets; an unknown host is refused where options are read.
+
+    Args:
+        host: its name.
+        joint: whether DAFL is to have its own step, and with it its own settings.
+    """
     host = host if host in HOSTS else "deepinv"
     synthesis, optimizer = HOSTS[host], _OPTIMIZERS[host]
+    joint &= host == "dafl"
+    if joint:
+        synthesis, optimizer = JOINT, _JOINT_OPTIMIZER
     # a pool is chosen once, so is its dictionary; else the images change with the student
     kdci = KdciConfig(first=0, every=0, ramp=0) if host == "dfnd" else KdciConfig()
     cifar = DfkdConfig(host=host, synthesis=synthesis, optimizer=optimizer, compensation=kdci)
@@ -288,6 +327,10 @@ def presets(host: str) -> dict[str, DfkdConfig]:
     if host == "dfnd":
         hundred = replace(cifar, synthesis=replace(synthesis, accuracy=0.7774))
     large = replace(cifar, student="resnet18")
+    if joint:
+        hundred = replace(cifar, synthesis=replace(synthesis, **JOINT_WEIGHTS["cifar100"]))
+        # the generators of larger images end in a sigmoid
+        large = replace(large, synthesis=replace(hundred.synthesis, tanh=False))
     return {
         "digits": _digits(host, synthesis, optimizer),
         "cifar10": cifar,
@@ -301,6 +344,9 @@ def presets(host: str) -> dict[str, DfkdConfig]:
 def _digits(host: str, synthesis: SynthesisConfig, optimizer: StudentConfig) -> DfkdConfig:
     """8 x 8 digits, a teacher and a student that train in a minute; shares of classes skewed."""
     small = replace(synthesis, latent=32, widths=(32, 32, 32), keep=4_000)
+    if synthesis.joint:
+        # the digits' teacher sees pixels as they are, not those of a batch norm
+        small = replace(small, **JOINT_WEIGHTS["mnist"], tanh=False)
     own = {
         "deepinv": replace(
             small,

@@ -3,6 +3,7 @@
 python -m train.dfkd                                   real digits, skewed substitution data
 python -m train.dfkd cifar10 --host fast --data.root DIR --teacher wrn40_2.pth --student wrn16_1
 python -m train.dfkd digits --host dfnd                another host on the digits
+python -m train.dfkd cifar10 --host dafl --synthesis.joint ...     DAFL's own step and schedule
 """
 
 import dataclasses
@@ -54,8 +55,10 @@ from train.workdir import METRICS, Workdir, fresh_folder
 
 def main(argv: Sequence[str]) -> None:
     """Train teacher (where none is given) and students, evaluate, report."""
+    # defaults depend on the host, and on whether DAFL takes its own step
+    defaults = presets(_host(argv), "--synthesis.joint" in argv)
     preset, config, options = cli.parse(
-        argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], presets(_host(argv))
+        argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], defaults
     )
     check(preset, config)
     parallel.connect(options.coordinator, options.processes, options.process_id)

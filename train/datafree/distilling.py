@@ -14,7 +14,7 @@ from corrkd_jax.models.compensated import Answer
 from train import optimizer, parallel
 from train.datafree import ring
 from train.datafree.arms import Hyper, arms
-from train.datafree.hosts.host import Host, own_latents, total
+from train.datafree.hosts.host import Host, Shown, own_latents, total
 from train.datafree.hosts.networks import Dictionary, Networks, View
 from train.datafree.survey import Examples, build_dictionary, take_survey
 from train.datafree.views import crop_and_flip
@@ -207,7 +207,8 @@ class DistillStage:
             if self.config.optimizer.augment:
                 augment_key = jax.random.fold_in(augment_key, parallel.shard_index(axis_name))
                 images = crop_and_flip(augment_key, images)
-            state, metrics = self._learn(state, self.networks.read(images), teacher)
+            images = self.networks.read(images)
+            state, metrics = self._learn(state, self._shown(images, teacher))
             return state, {**metrics, **self._named(state.losses)}
         return self._turn(state, batch, teacher, key)
 
@@ -217,15 +218,18 @@ class DistillStage:
         chosen, axis_name = self.config.synthesis, self.networks.axis_name
         turn_key, *keys = jax.random.split(key, 1 + chosen.student_steps)
         real = self.networks.read(batch["images"]) if "images" in batch else batch["row"]
-        own, losses = self.host.turn(state.own, self.view(state, teacher), turn_key, real)
+        own, losses, shown = self.host.turn(state.own, self.view(state, teacher), turn_key, real)
         state = state._replace(own=own, losses=losses)
+        if shown is not None:
+            state, metrics = self._learn(state, lax.stop_gradient(shown))
+            return state, {**metrics, **self._named(losses)}
         count = len(batch["row"]) * parallel.shard_count(axis_name)
 
         def learn(state: Distilling, key: Array) -> tuple[Distilling, dict]:
             images = self.host.draw(state.own, own_latents(key, count, self.networks))
             if self.config.host == "mosaic":
                 images = jnp.concatenate([images, real])
-            return self._learn(state, lax.stop_gradient(images), teacher)
+            return self._learn(state, self._shown(lax.stop_gradient(images), teacher))
 
         state, metrics = lax.scan(learn, state, jnp.stack(keys))
         metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
@@ -234,13 +238,15 @@ class DistillStage:
     def _named(self, losses: dict[str, Array]) -> dict[str, Array]:
         return {f"synthesis_{name}": value for name, value in losses.items()}
 
-    def _learn(
-        self, state: Distilling, images: Array, teacher: Tree
-    ) -> tuple[Distilling, dict[str, Array]]:
-        """One step of the student and its compensation on normalised images."""
+    def _shown(self, images: Array, teacher: Tree) -> Shown:
+        """Normalised images with what the teacher says of them."""
+        logits, _ = self.networks.teacher.apply(teacher, images)
+        return Shown(images, lax.stop_gradient(logits))
+
+    def _learn(self, state: Distilling, shown: Shown) -> tuple[Distilling, dict[str, Array]]:
+        """One step of the student and its compensation."""
         networks, chosen = self.networks, self.config.optimizer
-        logits, _ = networks.teacher.apply(teacher, images)
-        logits = lax.stop_gradient(logits)
+        images, logits = shown
         statistics = {k: v for k, v in state.variables.items() if k != "params"}
         confounders, prior, _ = state.dictionary
         strength = self.strength(state)

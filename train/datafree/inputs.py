@@ -39,6 +39,7 @@ def check(preset: str, config: DfkdConfig) -> None:
             "--synthesis.steps": made.steps,
             "--synthesis.student-steps": made.student_steps,
             "--synthesis.keep": made.keep,
+            "--synthesis.epsilon": made.epsilon,
             "--compensation.width": kdci.width,
             "--compensation.images": kdci.images,
             "--skew": config.skew,
@@ -58,6 +59,23 @@ def check(preset: str, config: DfkdConfig) -> None:
         raise InputError(
             f"--optimizer.steps {chosen.steps}: not a multiple of --synthesis.student-steps "
             f"{made.student_steps}"
+        )
+    if made.joint and config.host != "dafl":
+        raise InputError(f"--synthesis.joint: is a step of dafl, not of {config.host}")
+    if made.joint and (made.steps, made.student_steps) != (1, 1):
+        raise InputError(
+            "--synthesis.joint: is one step of both; leave --synthesis.steps and "
+            "--synthesis.student-steps at 1"
+        )
+    if made.joint and made.adversarial:
+        raise InputError(
+            f"--synthesis.adversarial {made.adversarial}: with --synthesis.joint the student "
+            "would learn it too; leave it at 0"
+        )
+    if made.tanh and config.host in POOLED:
+        raise InputError(
+            f"--synthesis.tanh: {config.host} keeps images as bytes, and such a generator makes "
+            "none; add --synthesis.no-tanh"
         )
     if (batch := made.batch or chosen.batch) > made.keep:
         raise InputError(f"--synthesis.keep {made.keep}: a call alone makes {batch} images")

@@ -10,13 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.dfkd import HOSTS, DfkdConfig, KdciConfig, StudentConfig, presets
-from corrkd_jax.data.image_set import ImageSet
+from configs.dfkd import HOSTS, presets
 from corrkd_jax.data.images import read as read_images
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.backbones import named
 from tests.data import image_layouts as layouts
 from tests.train import toy
+from tests.train.datafree import tiny_dfkd
+from tests.train.datafree.tiny_dfkd import (
+    BATCH,
+    CLASSES,
+    KEY,
+    ONE,
+    SIDE,
+    config,
+    images,
+    owner_of,
+    state_and_view,
+)
 from tests.train.test_convert import weights
 from tests.train.test_resume import Stopped, Stops
 from train import dfkd, evaluate, export, loop, parallel, pretrained
@@ -24,69 +35,14 @@ from train.datafree import inputs as dfkd_inputs
 from train.datafree import report as dfkd_report
 from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, TRAINED, arms
 from train.datafree.hosts.host import total
-from train.datafree.inputs import Loaded
 from train.engine import Pipeline
 from train.parallel import Layout
 from train.stage import vectorized
 
-CLASSES, SIDE, BATCH = 3, 8, 16
-ONE = Layout("batch", 1)
-KEY = jax.random.key(0)
-
-
-def config(host, **changes):
-    """A run of seconds."""
-    small = dataclasses.replace(
-        HOSTS[host],
-        steps=3 if host in ("fast", "cmi", "deepinv") else 1,
-        student_steps=2,
-        latent=4,
-        widths=(4, 4, 4),
-        warmup=1 if host == "fast" else 0,
-        reset=1 if host == "fast" else 0,
-        bank=32,
-        bank_draw=16,
-        jitter=min(HOSTS[host].jitter, 1),
-        select=40,
-    )
-    return DfkdConfig(
-        host=host,
-        synthesis=dataclasses.replace(small, **changes),
-        compensation=KdciConfig(prototypes=4, width=5, first=0, every=1, ramp=0, images=64),
-        optimizer=StudentConfig(
-            batch=BATCH, epochs=3, steps=4, temperature=2.0, rate=0.05, clip=5.0
-        ),
-        student="mlp4",
-        seeds=1,
-    )
-
-
-def images(rows, labelled=True):
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (rows, SIDE, SIDE, 1), dtype=np.uint8)
-    labels = (np.arange(rows) % CLASSES).astype(np.int32) if labelled else None
-    return ImageSet(pixels, labels, tuple("abc") if labelled else (), "test images")
-
 
 @pytest.fixture(scope="module")
 def loaded():
-    network = named.build("mlp8", CLASSES, SIDE).network
-    variables = network.init(KEY, jnp.zeros((1, SIDE, SIDE, 1)))
-    variables = jax.tree.map(lambda x: 3 * np.asarray(x), variables)
-    teacher = pretrained.Pretrained("mlp8", CLASSES, SIDE, 1, variables)
-    return Loaded(None, images(30), images(80, labelled=False), teacher)
-
-
-def owner_of(config, loaded, layout=ONE):
-    return dfkd.build("digits", config, loaded, layout)[-1]
-
-
-def state_and_view(owner, loaded):
-    """A state before the first epoch, and what its host may ask."""
-    context = {"teacher": loaded.teacher.variables}
-    hyper = next(iter(arms(owner.config, owner.prototypes).values()))
-    state = owner.init(KEY, {}, hyper, context)
-    return state, owner.view(state, context["teacher"])
+    return tiny_dfkd.loaded()
 
 
 @pytest.mark.parametrize("host", ["deepinv", "fast", "cmi", "dfnd"])
@@ -127,7 +83,7 @@ def test_hosts_that_make_new_images(host, loaded):
     owner = owner_of(config(host), loaded)
     state, view = state_and_view(owner, loaded)
     real = view.networks.read(jnp.asarray(loaded.pool.images[:BATCH]))
-    own, terms = jax.jit(lambda own: owner.host.turn(own, view, KEY, real))(state.own)
+    own, terms, _ = jax.jit(lambda own: owner.host.turn(own, view, KEY, real))(state.own)
     assert set(terms) == set(owner.host.losses)
     assert all(np.isfinite(x) for x in terms.values())
     moved = jax.tree.map(
@@ -151,7 +107,7 @@ def test_shards_of_a_batch_make_what_one_device_makes(host, loaded):
         def made(_, owner=owner):
             state, view = state_and_view(owner, loaded)
             if host == "dfq":
-                own, terms = owner.host.turn(state.own, view, KEY, None)
+                own, terms, _ = owner.host.turn(state.own, view, KEY, None)
                 return owner.host.draw(own, jnp.ones((2, 4))), terms
             _, made, terms = owner.host.call(state.own, view, KEY, {})
             return made.astype(jnp.float32) / 255, terms
@@ -365,6 +321,11 @@ class TestBadInput:
         assert "--skew" in refused("--host", "dafl", "--skew", 0.1, *out)
         assert "--optimizer.steps 81" in refused("--host", "dafl", "--optimizer.steps", 81, *out)
         assert "--optimizer.lowest 0.2" in refused("--optimizer.lowest", 0.2, *out)
+        own = ("--host", "dafl", "--synthesis.joint")
+        assert "joint: is a step of dafl, not of zskt" in refused(*own, "--host", "zskt", *out)
+        assert "steps at 1" in refused(*own, "--synthesis.student-steps", 5, *out)
+        assert "--synthesis.adversarial 1.0" in refused(*own, "--synthesis.adversarial", 1, *out)
+        assert "--synthesis.tanh: fast keeps" in refused("--host", "fast", "--synthesis.tanh", *out)
         assert "alone makes 200" in refused("--synthesis.keep", 100, *out)
         zero = ("--compensation.start", "zero", "--no-ablate")
         assert "W_z would stay zero" in refused(*zero, *out)
@@ -403,9 +364,17 @@ class TestBadInput:
             assert name in message
 
 
-@pytest.mark.parametrize("host", sorted(HOSTS))
-def test_presets_are_consistent(host):
-    for name, preset in presets(host).items():
+def test_dfnd_sees_as_many_images_as_published():
+    """floor(40,000 / taken * 512) passes over those that it takes."""
+    chosen = presets("dfnd")["cifar10"].optimizer
+    assert chosen.epochs * chosen.steps * chosen.batch == 40_000 * 512
+
+
+@pytest.mark.parametrize(
+    ("host", "joint"), [*((host, False) for host in sorted(HOSTS)), ("dafl", True)]
+)
+def test_presets_are_consistent(host, joint):
+    for name, preset in presets(host, joint).items():
         assert preset.host == host
         given = dataclasses.replace(
             preset, data=dataclasses.replace(preset.data, root="x", pool="x"), teacher="x"

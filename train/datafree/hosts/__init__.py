@@ -42,10 +42,16 @@ def build_generator(
     shared = {"channels": channels, "axis_name": axis_name, "dtype": dtype}
     if config.host in ("deepinv", "dfnd"):
         return None, ()
+    if chosen.tanh and side >= 64:
+        raise InputError(
+            f"--synthesis.tanh: the generator of images of {side} pixels ends in a sigmoid; add "
+            "--synthesis.no-tanh"
+        )
     if side >= 128 and side % 16 == 0:
         return DeepGenerator(**shared), (side // 16, side // 16, chosen.latent)
     if side >= 64 and side % 16 == 0:
         return TransposedGenerator(side, **shared), (chosen.latent,)
     if side % 4 == 0:
-        return Generator(side, widths=chosen.widths, **shared), (chosen.latent,)
+        own = {"normalized": chosen.tanh, "bias": chosen.tanh, "epsilon": chosen.epsilon}
+        return Generator(side, widths=chosen.widths, **own, **shared), (chosen.latent,)
     raise InputError(f"--host {config.host}: makes images of sides of 4, 8, 12, ..., not {side}")

@@ -17,6 +17,19 @@ from train.stage import Tree
 Terms = dict[str, Array]
 """Terms of a loss by name, weighted, so that their sum is the loss."""
 
+
+class Shown(NamedTuple):
+    """What a student learns from.
+
+    Attributes:
+        images: normalised.
+        logits: what the teacher says of them.
+    """
+
+    images: Array
+    logits: Array
+
+
 StudentLoss = Callable[[Array, Array, Tree, float, str | None], Terms]
 """`(student logits, teacher logits, extra, temperature, axis_name) -> terms`."""
 
@@ -38,8 +51,9 @@ class Host(NamedTuple):
         call: of hosts whose images are kept: `(own, view, key, data) -> (own, images, losses)`,
             once an epoch: the whole batch as bytes, and the terms at its end.
         turn: of hosts that make new images for every step: `(own, view, key, real) -> (own,
-            losses)`, the generator's steps before the student's; `real` are this shard's of a
-            batch of the pool, normalised, or the batch's rows where there is no pool.
+            losses, shown)`, the generator's steps before the student's; `real` are this shard's
+            of a batch of the pool, normalised, or the batch's rows where there is no pool.
+            `shown` is what the student is to learn from in a single step, None to `draw` for it.
         draw: of the same hosts: `(own, latents) -> images`, normalised.
         loss: of the student.
         extra: `(classes) -> parameters` that `loss` trains beside the student, by Adam.
@@ -48,7 +62,7 @@ class Host(NamedTuple):
 
     init: Callable[[Array, Tree], Tree]
     call: Callable[[Tree, View, Array, Tree], tuple[Tree, Array, Terms]] | None = None
-    turn: Callable[[Tree, View, Array, Array], tuple[Tree, Terms]] | None = None
+    turn: Callable[[Tree, View, Array, Array], tuple[Tree, Terms, Shown | None]] | None = None
     draw: Callable[[Tree, Array], Array] | None = None
     loss: StudentLoss = distillation
     extra: Callable[[int], Tree] = lambda classes: {}

@@ -49,8 +49,8 @@ def host(config: DfkdConfig, networks: Networks, turns: int) -> Host:
         states = (optax.scale_by_adam().init(x["params"]) for x in (generator, judge))
         return Dueling(generator, next(states), judge, next(states), jnp.int32(0))
 
-    def turn(own: Dueling, view: View, key: Array, real: Array) -> tuple[Dueling, Terms]:
-        return _turn(own, view, key, real, critic, turns)
+    def turn(own: Dueling, view: View, key: Array, real: Array) -> tuple[Dueling, Terms, None]:
+        return *_turn(own, view, key, real, critic, turns), None
 
     return Host(
         init,
@@ -88,8 +88,8 @@ def _turn(
     direction, critic_state = tx.update(gradient, own.critic_optimizer)
     judge = {"params": optimizer.descend(params, direction, rate), **updates}
 
-    def terms_of(pixels: Array) -> Terms:
-        images = networks.normalized(pixels)
+    def terms_of(made: Array) -> tuple[Terms, None]:
+        images = networks.from_generator(made)
         logits, _ = view.ask_teacher(images)
         patches, _ = critic.apply(judge, images, train=True, mutable=list(statistics))
         terms = {
@@ -100,9 +100,9 @@ def _turn(
         if chosen.adversarial:
             student = view.ask_student(images).logits
             terms["adversarial"] = synthesis.adversarial_kl(student, logits, axis_name=axis_name)
-        return weighted(view, terms)
+        return weighted(view, terms), None
 
-    generator, state, terms = improved(
+    generator, state, terms, _ = improved(
         view, own.generator, own.generator_optimizer, latents, terms_of, rate
     )
     own = Dueling(generator, state, judge, critic_state, own.turns + 1)

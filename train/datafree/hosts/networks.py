@@ -86,6 +86,10 @@ class Networks:
         """Images in [0, 1] as networks see them."""
         return normalized(images, self.normalization)
 
+    def from_generator(self, made: Array) -> Array:
+        """What the generator makes as networks see it: normalised, unless it comes so."""
+        return made if getattr(self.generator, "normalized", False) else self.normalized(made)
+
     def pixels(self, images: Array) -> Array:
         """The inverse of `normalized`."""
         return images * jnp.asarray(self.normalization.std) + jnp.asarray(self.normalization.mean)

@@ -2,6 +2,8 @@
 
 They differ in the terms of its loss alone, which `configs.dfkd` names, and in how wrong the
 student is measured to be: by divergence, or by DFAD in absolute differences of logits.
+
+DAFL's own code (arXiv:1904.01186) has no turns: `together` is its step.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,16 @@ from jax.typing import ArrayLike
 from configs.dfkd import DfkdConfig
 from corrkd_jax.losses import reduce, synthesis
 from train import optimizer, parallel
-from train.datafree.hosts.host import Host, Terms, distillation, named, own_latents, total, weighted
+from train.datafree.hosts.host import (
+    Host,
+    Shown,
+    Terms,
+    distillation,
+    named,
+    own_latents,
+    total,
+    weighted,
+)
 from train.datafree.hosts.networks import Networks, View
 from train.stage import Tree
 
@@ -39,9 +50,10 @@ def host(config: DfkdConfig, networks: Networks) -> Host:
         return Generating(generator, optax.scale_by_adam().init(generator["params"]))
 
     by_logits = config.host == "dfad"
+    in_turn = partial(turn, adversarial=synthesis.adversarial_l1 if by_logits else None)
     return Host(
         init,
-        turn=partial(turn, adversarial=synthesis.adversarial_l1 if by_logits else None),
+        turn=together if config.synthesis.joint else in_turn,
         draw=lambda own, latents: draw(networks, own.generator, latents),
         loss=absolute if by_logits else distillation,
         losses=named(config, TERMS),
@@ -50,7 +62,7 @@ def host(config: DfkdConfig, networks: Networks) -> Host:
 
 def draw(networks: Networks, generator: Tree, latents: Array) -> Array:
     """Images of latents, normalised; by what the generator's batch norms remember."""
-    return networks.normalized(networks.generator.apply(generator, latents))
+    return networks.from_generator(networks.generator.apply(generator, latents))
 
 
 def turn(
@@ -59,35 +71,54 @@ def turn(
     key: Array,
     real: Array,
     adversarial: Callable[..., Array] | None = None,
-) -> tuple[Generating, Terms]:
+) -> tuple[Generating, Terms, None]:
     """The generator's steps, each on images of its own."""
-    chosen, networks = view.config.synthesis, view.networks
-    axis_name = networks.axis_name
-    adversarial = adversarial or synthesis.adversarial_kl
-    count = view.config.optimizer.batch
 
     def step(own: Generating, key: Array) -> tuple[Generating, Terms]:
-        latents = own_latents(key, count, networks)
+        own, terms, _ = _step(own, view, key, adversarial or synthesis.adversarial_kl)
+        return own, terms
 
-        def terms_of(pixels: Array) -> Terms:
-            images = networks.normalized(pixels)
-            said = view.inspect(images)
-            terms = {
-                "class_prior": synthesis.class_prior(said.logits, axis_name=axis_name),
-                "activation": synthesis.activation(said.features, axis_name=axis_name),
-                "balance": synthesis.balance(said.logits, chosen.log_base, axis_name=axis_name),
-                "bn": view.bn_distance(said.statistics),
-            }
-            if chosen.adversarial:
-                student = view.ask_student(images).logits
-                terms["adversarial"] = adversarial(student, said.logits, axis_name=axis_name)
-            return weighted(view, terms)
+    own, terms = lax.scan(step, own, jax.random.split(key, view.config.synthesis.steps))
+    return own, jax.tree.map(lambda x: x[-1], terms), None
 
-        generator, state, terms = improved(view, own.generator, own.optimizer, latents, terms_of)
-        return Generating(generator, state), terms
 
-    own, terms = lax.scan(step, own, jax.random.split(key, chosen.steps))
-    return own, jax.tree.map(lambda x: x[-1], terms)
+def together(
+    own: Generating, view: View, key: Array, real: Array
+) -> tuple[Generating, Terms, Shown]:
+    """The generator's half of a step that it shares with the student, as in DAFL's own code.
+
+    There both losses are summed over one pass of one batch, and both optimizers step. The student
+    sees the images detached and the generator's loss does not ask the student, so the sum's
+    gradients are those of either loss alone: the student's half may follow, on these very images,
+    of the generator before its step, and on what the teacher said of them.
+    """
+    return _step(own, view, key)
+
+
+def _step(
+    own: Generating, view: View, key: Array, adversarial: Callable[..., Array] | None = None
+) -> tuple[Generating, Terms, Shown]:
+    """One step of the generator, and the images that it was taken on."""
+    chosen, networks = view.config.synthesis, view.networks
+    axis_name = networks.axis_name
+    latents = own_latents(key, view.config.optimizer.batch, networks)
+
+    def terms_of(made: Array) -> tuple[Terms, Shown]:
+        images = networks.from_generator(made)
+        said = view.inspect(images)
+        terms = {
+            "class_prior": synthesis.class_prior(said.logits, axis_name=axis_name),
+            "activation": synthesis.activation(said.features, axis_name=axis_name),
+            "balance": synthesis.balance(said.logits, chosen.log_base, axis_name=axis_name),
+            "bn": view.bn_distance(said.statistics),
+        }
+        if chosen.adversarial and adversarial is not None:
+            student = view.ask_student(images).logits
+            terms["adversarial"] = adversarial(student, said.logits, axis_name=axis_name)
+        return weighted(view, terms), Shown(images, said.logits)
+
+    generator, state, terms, shown = improved(view, own.generator, own.optimizer, latents, terms_of)
+    return Generating(generator, state), terms, shown
 
 
 def improved(
@@ -95,9 +126,9 @@ def improved(
     generator: Tree,
     state: Tree,
     latents: Array,
-    terms_of: Callable[[Array], Terms],
+    terms_of: Callable[[Array], tuple[Terms, Tree]],
     rate: ArrayLike | None = None,
-) -> tuple[Tree, Tree, Terms]:
+) -> tuple[Tree, Tree, Terms, Tree]:
     """One step of Adam of a generator.
 
     Args:
@@ -105,26 +136,30 @@ def improved(
         generator: its variables.
         state: Adam's.
         latents: this shard's.
-        terms_of: pixels in [0, 1] -> weighted terms of the loss.
+        terms_of: what the generator makes -> weighted terms of the loss, and what is to be kept.
         rate: learning rate, None for the configured one.
+
+    Returns:
+        Variables and Adam's state after the step, the terms before it, and what was kept.
     """
     chosen, networks = view.config.synthesis, view.networks
     statistics = {k: v for k, v in generator.items() if k != "params"}
 
-    def objective(params: Tree) -> tuple[Array, tuple[Terms, Tree]]:
-        pixels, updates = networks.generator.apply(
+    def objective(params: Tree) -> tuple[Array, tuple[Terms, Tree, Tree]]:
+        made, updates = networks.generator.apply(
             {"params": params, **statistics}, latents, train=True, mutable=list(statistics)
         )
-        terms = terms_of(pixels)
-        return total(terms), (terms, updates)
+        terms, kept = terms_of(made)
+        return total(terms), (terms, kept, updates)
 
     params = generator["params"]
-    gradient, (terms, updates) = jax.grad(objective, has_aux=True)(params)
+    gradient, (terms, kept, updates) = jax.grad(objective, has_aux=True)(params)
     gradient = parallel.mean(gradient, networks.axis_name)
     tx = optax.scale_by_adam(chosen.momentum, chosen.second_momentum)
     direction, state = tx.update(gradient, state)
     rate = jnp.asarray(chosen.rate if rate is None else rate)
-    return {"params": optimizer.descend(params, direction, rate), **updates}, state, terms
+    new = {"params": optimizer.descend(params, direction, rate), **updates}
+    return new, state, terms, kept
 
 
 def absolute(
