@@ -109,9 +109,9 @@ def _ours(kdci: bool, options: Options):
     tracks = parallel.spread(pipeline.empty(data, [0]), layout)
     own = parallel.spread(np.zeros(1, np.int32), layout)
     data = parallel.replicate(data, layout)
+    start = time.perf_counter()
     # the process's peak has the compiler's own memory in it, which differs from run to run
     planned = pipeline.planned_bytes(tracks, own, data) / 1e6
-    start = time.perf_counter()
     tracks = jax.block_until_ready(pipeline.advance(tracks, own, data, 0, 0))
     facts = {
         "planned_mb": planned,
