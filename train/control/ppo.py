@@ -234,6 +234,7 @@ class PpoStage:
             "lost_worlds": seen["lost"],
             "reward": jnp.mean(seen["reward"]),
             "falls": jnp.mean(seen["fell"]),
+            **{f"reward_{name}": x for name, x in seen["terms"].items()},
         }
         robots = parallel.Own(robots)
         return Training(*carry, state.hyper, robots, running, state.iteration + 1), metrics
@@ -348,6 +349,7 @@ class PpoStage:
         }
         seen = {name: jnp.mean(x, axis=(0, 2)) for name, x in shares.items()}
         seen["lost"] = jnp.mean(jnp.any(outcome.lost, axis=0).astype(jnp.float32))
+        seen["terms"] = jax.tree.map(jnp.mean, outcome.terms)
         return carry, samples, parallel.mean(seen, self.axis_name)
 
     def _normalized(self, advantage: Array) -> Array:

@@ -44,12 +44,14 @@ class Outcome(NamedTuple):
         fell: the robot did, or its physics was lost; the episode is over.
         timeout: the clock ended the episode.
         lost: something in the physics was not finite.
+        terms: of the reward, weighted, as the environment names them; likewise 0.
     """
 
     reward: Array
     fell: Array
     timeout: Array
     lost: Array
+    terms: dict[str, Array]
 
 
 DrawFaults = Callable[[Array], Fault]
@@ -112,7 +114,9 @@ def advance(
         bodies=(states.pipeline_state, over),
         copied=jax.random.uniform(copy_key) < reflection,
     )
-    outcome = Outcome(jnp.where(lost, 0.0, states.reward), fell, timeout, lost)
+    earned = {"reward": states.reward, **states.metrics}
+    earned = {name: jnp.where(lost, 0.0, x) for name, x in earned.items()}
+    outcome = Outcome(earned.pop("reward"), fell, timeout, lost, earned)
     return worlds._replace(states=choose(over, fresh, states)), outcome
 
 

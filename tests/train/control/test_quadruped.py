@@ -174,7 +174,7 @@ class TestStage:
 
 
 def test_penalties_grow_over_the_ramp_and_no_epoch_of_it_is_kept():
-    """A toy whose reward is the factor on its penalties."""
+    """A toy whose reward is the factor on its penalties; its terms are told as well."""
     settings = config(arms=("ours",))
     settings = dataclasses.replace(
         settings, ppo=dataclasses.replace(settings.ppo, penalty_ramp=2, report_every=1)
@@ -183,11 +183,14 @@ def test_penalties_grow_over_the_ramp_and_no_epoch_of_it_is_kept():
 
     def begin(*args):
         state = robot.env.begin(*args)
-        return state.replace(info=state.info | {"penalty": jnp.ones(())})
+        return state.replace(
+            info=state.info | {"penalty": jnp.ones(())}, metrics={"paid": jnp.zeros(())}
+        )
 
     def step(variation, state, action):
         after = robot.step(variation, state, action)
-        return after.replace(reward=state.info["penalty"])
+        terms = {"paid": -3 * state.info["penalty"]}
+        return after.replace(reward=state.info["penalty"], metrics=terms)
 
     env = SimpleNamespace(
         begin=begin,
@@ -204,6 +207,7 @@ def test_penalties_grow_over_the_ramp_and_no_epoch_of_it_is_kept():
     for number in range(4):
         state, metrics = advance(state, batch, jax.random.key(number))
         rewards.append(float(metrics["reward"]))
+        assert metrics["reward_paid"] == -3 * metrics["reward"]
         scores.append(float(stage.summarize(stage.evaluate(state, batch))["score"]))
     assert rewards == [0, 0.5, 1, 1]
     assert scores[0] == -1

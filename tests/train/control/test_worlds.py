@@ -39,6 +39,7 @@ def robot():
         return state.replace(
             pipeline_state=body,
             reward=jnp.ones(()),
+            metrics=state.metrics | {"torques": jnp.where(action[0] < -0.5, jnp.nan, -1.0)},
             done=(action[0] > 0.5).astype(jnp.float32),
             info=state.info | {"step": state.info["step"] + 1, "last_action": action},
         )
@@ -155,6 +156,7 @@ def test_lost_physics_starts_anew_and_is_counted(walking, advance):
     assert outcome.lost.nonzero()[0].tolist() == [1, 2 * GROUP + 1]
     np.testing.assert_array_equal(outcome.fell, outcome.lost)
     np.testing.assert_array_equal(outcome.reward, 1.0 - outcome.lost)
+    np.testing.assert_array_equal(outcome.terms["torques"], outcome.lost - 1.0)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.pipeline_state))
 
 
