@@ -11,8 +11,9 @@ import mujoco
 import numpy as np
 import pytest
 from brax.envs.wrappers import training
+from flax import struct
 
-from envs import faults, mirror
+from envs import faults, mirror, solo8_model
 from envs import solo8_constants as c
 from envs.solo8 import Config, Hardware, Solo8, draw_command, draw_hardware, is_down, randomize
 from tests.envs.simulate import advance, load
@@ -114,6 +115,75 @@ class TestObservation:
         widths = np.repeat([0.05, 0, 0.01, 0.075, 0], [4, 2, 8, 8, 8])
         np.testing.assert_allclose(np.abs(difference).max(0), widths, rtol=0.01, atol=1e-6)
         np.testing.assert_allclose(difference.mean(0), 0, atol=4e-3)
+
+    def test_encoders_have_their_offsets(self, envs, moving):
+        env, state = envs["quat"], envs["quat"].begin(moving, KEY)
+        offset = jnp.arange(8) / 100
+        hardware = state.info["hardware"]._replace(offset=offset)
+        found = env._observe(moving, state.info | {"hardware": hardware}, KEY)
+        expected = state.obs.at[6:14].add(offset)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@struct.dataclass
+class Body:
+    """What the drive reads of MJX's data, and what it sets."""
+
+    qpos: jax.Array
+    qvel: jax.Array
+    sensordata: jax.Array
+
+
+class TestDrive:
+    """The torque that reaches a physics which does nothing."""
+
+    @pytest.fixture
+    def torque(self, moving, monkeypatch):
+        monkeypatch.setattr(faults, "lock", lambda sys, data, *_: (sys, data))
+        monkeypatch.setattr(solo8_model, "touch", lambda sys, data: data.sensordata)
+        still = SimpleNamespace(step=lambda sys, data, torque, debug: data)
+        body = Body(moving.qpos, moving.qvel, jnp.zeros(9))
+        nominal = draw_hardware(KEY, False)
+
+        def call(power_loss=(), locked=(), motor_off=False, last=0.0, **hardware):
+            env = Solo8(Config(noise=0, lock_motor_off=motor_off))
+            env._pipeline = still
+            info = {
+                "hardware": nominal._replace(**hardware),
+                "last_action": jnp.full(8, last),
+                "lock_angle": jnp.zeros(8),
+            }
+            broken = (jnp.isin(jnp.arange(8), jnp.array(x, int)) for x in (power_loss, locked))
+            return np.asarray(env._physics(body, jnp.ones(8), info, *broken)[1])
+
+        return call
+
+    def by_hand(self, moving, action=1.0, kp=1.0, kd=1.0, offset=0.0):
+        error = c.DEFAULT_POSE + 0.25 * action - moving.qpos[7:] - offset
+        return np.clip(3 * kp * error - 0.3 * kd * moving.qvel[6:], -1.5, 1.5)
+
+    def test_nominal(self, torque, moving):
+        np.testing.assert_allclose(torque(), self.by_hand(moving), atol=1e-6)
+
+    def test_spread(self, torque, moving):
+        offset = jnp.linspace(-0.5, 0.5, 8)
+        found = torque(kp=jnp.array(1.1), kd=jnp.array(0.5), offset=offset)
+        expected = self.by_hand(moving, kp=1.1, kd=0.5, offset=offset)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        # a strong motor passes the nominal limit, a weak one does not reach it
+        for strength in (0.85, 1.05):
+            found = torque(strength=jnp.array(strength))
+            np.testing.assert_allclose(found, strength * self.by_hand(moving), atol=1e-6)
+        found = torque(last=-1.0, delayed=jnp.array(True))
+        np.testing.assert_allclose(found, self.by_hand(moving, action=-1), atol=1e-6)
+
+    def test_motors_without_power_and_of_locked_joints(self, torque, moving):
+        nominal = self.by_hand(moving)
+        alive = np.where(np.arange(8) == 2, 0, nominal)
+        np.testing.assert_allclose(torque(power_loss=[2], locked=[5]), alive, atol=1e-6)
+        alive[5] = 0
+        found = torque(power_loss=[2], locked=[5], motor_off=True)
+        np.testing.assert_allclose(found, alive, atol=1e-6)
 
 
 class TestDraws:

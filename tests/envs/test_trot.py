@@ -58,3 +58,16 @@ def test_pulses_push_to_both_sides_one_joint_at_a_time():
     assert set(np.unique(torque)) == {-trot.PULSE, 0, trot.PULSE}
     assert (torque != 0).any(axis=1).sum() > 20
     assert (torque != 0).sum(axis=1).max() == 1
+
+
+def test_a_leg_without_power_is_not_pushed(monkeypatch):
+    """Hung by its torso, each leg moves by itself: without pulses those of the rest differ."""
+    seen = []
+    for torque in (0, trot.PULSE):
+        monkeypatch.setattr(trot, "_pulses", lambda rng, steps, t=torque: np.full((steps, 8), t))
+        broken = np.tile(np.arange(8) < 2, (20, 1))
+        rng = np.random.default_rng(0)
+        seen.append(trot._trot(rng, trot.hung(), POWER_LOSS, broken)[:, POSITION])
+    moved = np.abs(seen[0] - seen[1]).max(axis=0)
+    assert moved[:2].max() < 1e-9
+    assert moved[2:].min() > 0.01

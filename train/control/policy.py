@@ -45,11 +45,11 @@ class Controller:
         self._window = np.concatenate([self._window[1:], latest[None]])
         self.probabilities = self._detect()
         self._decide()
-        element = self.leg if self.kind else 0
-        mirrored = observation[self._w["mirror/observation/index"][element]]
-        action = self._act(mirrored * self._w["mirror/observation/sign"][element])
-        action = action[self._w["mirror/action/index"][element]]
-        return action * self._w["mirror/action/sign"][element]
+        # the mirror's element of the first leg, and so of health, changes nothing
+        mirrored = observation[self._w["mirror/observation/index"][self.leg]]
+        action = self._act(mirrored * self._w["mirror/observation/sign"][self.leg])
+        action = action[self._w["mirror/action/index"][self.leg]]
+        return action * self._w["mirror/action/sign"][self.leg]
 
     def _act(self, x):
         w = self._w

@@ -156,7 +156,6 @@ def walk_solo8(
     for number in range(steps):
         now = broken & (number >= onset)
         dead, locked = now & (kind == faults.POWER_LOSS), now & (kind == faults.LOCKED)
-        angle = np.where(locked, angle, data.qpos[7:])
         action = controller(observe(data, action, options.speed, env.config.obs_mode))
         action = action.clip(-env.config.action_limit, env.config.action_limit)
         target = c.DEFAULT_POSE + c.ACTION_SCALE * action
@@ -166,6 +165,7 @@ def walk_solo8(
             )
             data.ctrl = motor_torque(target - data.qpos[7:], data.qvel[6:], dead)
             mujoco.mj_step(model, data)
+        angle = np.where(locked, angle, data.qpos[7:])
         axes = rotation(data)
         moments.append(
             Moment(

@@ -26,10 +26,19 @@ def controller_of(loaded):
 
 
 @pytest.fixture(scope="module")
-def walk():
+def held():
+    """Angles at which locks were to hold, a row each physics step; `walk` fills it."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def walk(held):
     loaded = untrained(replace(TINY, body=RobotConfig(obs_mode="gravity", noise=0)))
     options = RenderOptions(fault="locked", onset=0.4, leg="HR", joints="KFE")
-    return quadruped_render.walk_solo8(loaded, controller_of(loaded), options, 60)
+    engage = faults.engage
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults, "engage", lambda *x: held.append(x[3].copy()) or engage(*x))
+        return quadruped_render.walk_solo8(loaded, controller_of(loaded), options, 60)
 
 
 @pytest.mark.parametrize("mode", ["quat", "gravity"])
@@ -58,6 +67,12 @@ def test_the_fault_strikes_at_its_onset(walk):
     knee = np.array([moment.qpos[7 + c.JOINTS.index("HR_KFE")] for moment in walk])
     assert np.ptp(knee[19:]) < 5e-3 < np.ptp(knee[:20])
     assert all(moment.probabilities.shape == (8, 3) for moment in walk)
+
+
+def test_a_lock_holds_the_angle_of_its_onset(walk, held):
+    joint = c.JOINTS.index("HR_KFE")
+    angles = np.array(held).reshape(60, c.SUBSTEPS, 8)
+    np.testing.assert_array_equal(angles[20:, :, joint], walk[19].qpos[7 + joint])
 
 
 def test_writes_what_the_detector_believes(walk):

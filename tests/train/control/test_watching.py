@@ -66,6 +66,12 @@ def test_delays():
     assert not len(watched.delays[LOCKED])
 
 
+def test_a_head_that_drove_before_the_fault_is_not_late():
+    early = episodes(LOCKED, 100, 50)
+    watched = measure([[episodes(HEALTHY, 0), episodes(POWER_LOSS, 50, 60), early]], DT)
+    assert watched.delays[LOCKED].tolist() == [0]
+
+
 def test_false_alarms_a_minute():
     """A switch away from health counts once however long it lasts, and none after the fall."""
     well = episodes(HEALTHY, 0, falls=150)
