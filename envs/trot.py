@@ -96,12 +96,12 @@ def _trot(
         action = AMPLITUDE / c.ACTION_SCALE * np.sin(2 * np.pi * turns)
         target = c.DEFAULT_POSE + c.ACTION_SCALE * action
         locked, dead = now & (kind == faults.LOCKED), now & (kind == faults.POWER_LOSS)
-        angle = np.where(locked, angle, data.qpos)
         model.eq_data[:, 0], data.eq_active[:] = angle, locked
         data.qfrc_applied = pulse * ~dead
         for _ in range(c.SUBSTEPS):
             data.ctrl = motor_torque(target - data.qpos, data.qvel, dead)
             mujoco.mj_step(model, data)
+        angle = np.where(locked, angle, data.qpos)
         frames.append(np.concatenate([data.qpos - c.DEFAULT_POSE, data.qvel, action]))
     q, velocity, action = np.split(np.array(frames), 3, axis=1)
     count = len(broken)

@@ -71,3 +71,12 @@ def test_a_leg_without_power_is_not_pushed(monkeypatch):
     moved = np.abs(seen[0] - seen[1]).max(axis=0)
     assert moved[:2].max() < 1e-9
     assert moved[2:].min() > 0.01
+
+
+def test_a_joint_locks_where_it_is(monkeypatch):
+    """Not where it was a control step ago, which is up to a tenth of a radian away."""
+    monkeypatch.setattr(c, "POSITION_NOISE", 0)
+    broken = np.tile(np.arange(8) < 2, (20, 1)) & (np.arange(20) >= 9)[:, None]
+    q = trot._trot(np.random.default_rng(1), trot.hung(), LOCKED, broken)[:, POSITION]
+    assert np.abs(q[9:, :2] - q[8, :2]).max() < 5e-3
+    assert np.abs(q[8, :2] - q[7, :2]).max() > 0.05

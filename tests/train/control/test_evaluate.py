@@ -118,13 +118,12 @@ def test_refuses(options, says):
 
 def test_the_fingerprint_is_of_what_was_judged():
     loaded = untrained(replace(TINY, robot="surrogate", arms=("ours", "mix")))
-    twice = jax.tree.map(
-        lambda x: np.concatenate([x, x + 1]), (loaded.policies, loaded.detector_params)
-    )
-    loaded = loaded._replace(policies=twice[0], detector_params=twice[1])
+    params = loaded.policies, loaded.detector_params
+    policies, detector = jax.tree.map(lambda x: np.concatenate([x, x + 1]), params)
+    loaded = loaded._replace(policies=policies, detector_params=detector)
     both = quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 0)
     assert both == quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 0)
-    other = loaded._replace(detector_params=jax.tree.map(lambda x: -x, twice[1]))
+    other = loaded._replace(detector_params=jax.tree.map(lambda x: -x, detector))
     rest = [
         quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 1),
         quadruped_evaluate.fingerprint(loaded, ("ours",), 0),
