@@ -160,6 +160,49 @@ def test_the_contact_figure_is_of_the_papers_fault(rows, tmp_path, monkeypatch):
     assert {(row.leg, row.joints) for row in seen[1][0]} == {("", ""), ("FR", "KFE")}
 
 
+def test_survival_table_by_policy_condition_and_speed():
+    """Each cell of the table from its own rows, with the interval of their groups."""
+    groups = np.random.default_rng(0).binomial(100, 0.7, (2, 32)) / 100
+    row = scores.summarize(trail(100, {}), 0.02, "x", CELL, "high", "anywhere")
+    rows = [
+        row._replace(groups=groups[0]),
+        row._replace(groups=groups[1], leg="FL"),
+        row._replace(groups=np.ones(32), speed="middle"),
+        row._replace(groups=np.zeros(32), policy="y"),
+        row._replace(groups=np.ones(32), policy="y", speed="middle"),
+    ]
+    # a grid has all conditions
+    rows += [
+        row._replace(kind=kind, groups=np.ones(32), policy=policy, speed=speed)
+        for kind in (HEALTHY, LOCKED)
+        for policy in ("x", "y")
+        for speed in ("high", "middle")
+    ]
+    head, _, *lines = grid_report.survival_table(rows).splitlines()
+    names = [cell.strip() for cell in head.split("|")[4:6]]
+    assert names == ["power loss, high", "power loss, middle"]
+    both = groups.ravel()
+    low, high = (100 * x for x in scores.interval(both))
+    cells = [cell.strip() for cell in lines[0].split("|")[4:6]]
+    assert cells == [f"{100 * both.mean():.1f} ({low:.1f}-{high:.1f})", "100.0 (100.0-100.0)"]
+    assert high - low < 4
+    cells = [cell.strip() for cell in lines[1].split("|")[4:6]]
+    assert cells == ["0.0 (0.0-0.0)", "100.0 (100.0-100.0)"]
+
+
+def test_tracking_table_and_figure(rows, tmp_path, monkeypatch):
+    (text,) = {line.split("|")[3] for line in grid_report.tracking_table(rows).splitlines()[2:]}
+    assert text == " 0.100 -> 0.300 m/s; 0.000 -> 0.000 rad/s "
+    drawn = []
+    monkeypatch.setattr(grid_figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    grid_figures.tracking_figure(tmp_path / "x.png", rows)
+    marks = [line for line in drawn[0].axes[0].lines if line.get_marker() == "o"]
+    faces = [(line.get_markerfacecolor() == "white", *line.get_xdata()) for line in marks]
+    # three cells and two policies; and the legend's empty lines
+    found = sorted((white, round(float(x), 3)) for white, *at in faces for x in at)
+    assert found == [(False, 0.3)] * 6 + [(True, 0.1)] * 6
+
+
 def test_contact_table(rows):
     """The failing leg's foot; in health the mean of the legs that are judged, FR and FL."""
     lines = grid_report.contact_table(rows).splitlines()

@@ -1,8 +1,12 @@
 """What a detector is judged by, from trails made by hand."""
 
+import json
+
 import numpy as np
+import pytest
 
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
+from train.control import detector_report
 from train.control.episodes import Episodes
 from train.control.watching import macro_f1, measure
 
@@ -70,6 +74,14 @@ def test_a_head_that_drove_before_the_fault_is_not_late():
     early = episodes(LOCKED, 100, 50)
     watched = measure([[episodes(HEALTHY, 0), episodes(POWER_LOSS, 50, 60), early]], DT)
     assert watched.delays[LOCKED].tolist() == [0]
+
+
+def test_json_has_no_infinity():
+    found = [episodes(HEALTHY, 0), episodes(POWER_LOSS, 50, 60), episodes(LOCKED, 100)]
+    written = detector_report.to_json(measure([found], DT))
+    json.dumps(written, allow_nan=False)
+    assert written["delays"] == {"power loss": [pytest.approx(10 * DT)], "locked": [None]}
+    assert np.shape(written["joints"]) == (1, 2, 3, 3)
 
 
 def test_false_alarms_a_minute():
