@@ -1,9 +1,9 @@
 """A convolution whose gradient is as fast inside a compiled loop as outside, on CPUs too.
 
 XLA hands a convolution to its fast library only where its axes have the order of the forward pass,
-and brings others into that order only outside of loops (jax-ml/jax#12868). Gradients of a training step that
-is scanned would run in naive loops, some fifty times slower. Here the backward pass is written in
-that order to begin with.
+and brings others into that order only outside of loops (jax-ml/jax#12868). Gradients of a training
+step that is scanned would run in naive loops, some fifty times slower. Here the backward pass is
+written in that order to begin with.
 """
 
 from collections.abc import Sequence
