@@ -214,6 +214,26 @@ def test_penalties_grow_over_the_ramp_and_no_epoch_of_it_is_kept():
     assert min(scores[1:]) > 0
 
 
+def test_a_timeout_is_not_a_fall():
+    """A toy whose clock runs out in every step."""
+    settings = config(arms=("ours",))
+    robot = robots.build(settings)
+
+    def step(variation, state, action):
+        after = robot.step(variation, state, action)
+        info = after.info | {"step": jnp.full_like(after.info["step"], robot.steps)}
+        return after.replace(info=info, done=jnp.zeros(()))
+
+    stage = ppo.PpoStage(settings, robot._replace(step=step), None)
+    batch = {"row": jnp.ones(settings.num_envs)}
+    hyper = jax.tree.map(jnp.asarray, ppo.arms(settings)["ours"])
+    state = jax.jit(lambda key: stage.init(key, batch, hyper, {}))(jax.random.key(0))
+    state, metrics = jax.jit(stage.step)(state, batch, jax.random.key(0))
+    assert metrics["falls"] == 0
+    assert not state.running["fell"].any()
+    np.testing.assert_allclose(state.running["ended"], 1 - ppo.MEMORY, rtol=1e-5)
+
+
 def test_shards_keep_their_own_worlds():
     """Two devices: parameters alike, worlds different, both through the canonical layout."""
     settings = config(arms=("ours",), ppo=config().ppo)
