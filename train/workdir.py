@@ -184,8 +184,7 @@ class Workdir:
             return
         self._untouched = False
         try:
-            with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+            self._append(METRICS, rows)
             if self._events is None:
                 self._events = SummaryWriter(str(self.folder / "tensorboard"))
             for row in rows:
@@ -207,10 +206,13 @@ class Workdir:
         if not parallel.is_main():
             return
         try:
-            with open(self.folder / TIMING, "a", encoding="utf-8") as file:
-                file.write(json.dumps(call) + "\n")
+            self._append(TIMING, [call])
         except OSError as error:
             raise _cannot_write(self.folder / TIMING, error) from error
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
 
     def forget_after(self, epoch: int) -> None:
         """Drop the metrics of global epochs from `epoch` on: they are about to be redone."""

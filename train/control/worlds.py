@@ -114,9 +114,9 @@ def advance(
         bodies=(states.pipeline_state, over),
         copied=jax.random.uniform(copy_key) < reflection,
     )
-    earned = {"reward": states.reward, **states.metrics}
-    earned = {name: jnp.where(lost, 0.0, x) for name, x in earned.items()}
-    outcome = Outcome(earned.pop("reward"), fell, timeout, lost, earned)
+    earned = states.reward, states.metrics
+    reward, terms = jax.tree.map(lambda x: jnp.where(lost, 0.0, x), earned)
+    outcome = Outcome(reward, fell, timeout, lost, terms)
     return worlds._replace(states=choose(over, fresh, states)), outcome
 
 

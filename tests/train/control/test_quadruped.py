@@ -143,6 +143,13 @@ class TestArms:
         assert (own.reflection, bare.reflection) == (1, 0)
 
 
+def begun(stage):
+    """First state of the first arm, and the batch that its steps take."""
+    batch = {"row": jnp.ones(stage.config.num_envs)}
+    hyper = jax.tree.map(jnp.asarray, ppo.arms(stage.config)["ours"])
+    return jax.jit(lambda key: stage.init(key, batch, hyper, {}))(jax.random.key(0)), batch
+
+
 @pytest.fixture(scope="module")
 def stage():
     settings = config(arms=("ours",))
@@ -166,9 +173,7 @@ class TestStage:
         assert np.ptp(found.mean(axis=(0, 2))) > 0.3
 
     def test_no_callback_to_the_host(self, stage):
-        batch = {"row": jnp.ones(16)}
-        hyper = ppo.arms(stage.config)["ours"]
-        state = jax.eval_shape(lambda key: stage.init(key, batch, hyper, {}), jax.random.key(0))
+        state, batch = begun(stage)
         program = str(jax.make_jaxpr(stage.step)(state, batch, jax.random.key(0)))
         assert "callback" not in program
 
@@ -199,9 +204,7 @@ def test_penalties_grow_over_the_ramp_and_no_epoch_of_it_is_kept():
         action_size=robot.env.action_size,
     )
     stage = ppo.PpoStage(settings, robot._replace(env=env, step=step), None)
-    batch = {"row": jnp.ones(settings.num_envs)}
-    hyper = jax.tree.map(jnp.asarray, ppo.arms(settings)["ours"])
-    state = jax.jit(lambda key: stage.init(key, batch, hyper, {}))(jax.random.key(0))
+    state, batch = begun(stage)
     advance = jax.jit(stage.step)
     rewards, scores = [], []
     for number in range(4):
@@ -225,9 +228,7 @@ def test_a_timeout_is_not_a_fall():
         return after.replace(info=info, done=jnp.zeros(()))
 
     stage = ppo.PpoStage(settings, robot._replace(step=step), None)
-    batch = {"row": jnp.ones(settings.num_envs)}
-    hyper = jax.tree.map(jnp.asarray, ppo.arms(settings)["ours"])
-    state = jax.jit(lambda key: stage.init(key, batch, hyper, {}))(jax.random.key(0))
+    state, batch = begun(stage)
     state, metrics = jax.jit(stage.step)(state, batch, jax.random.key(0))
     assert metrics["falls"] == 0
     assert not state.running["fell"].any()
