@@ -23,6 +23,9 @@ MASKED = -1e9
 KEPT = "kept"
 """Name of the results that a checkpointed layer reads rather than computes again."""
 
+_FILLS = np.float32(MASKED), np.float32(0)
+"""What a map has where a score is masked, and where a weight is dropped."""
+
 _NARROW = 8
 """Up to this width, scores are sums of outer products, which fuse into what reads them."""
 
@@ -67,7 +70,7 @@ def attend(
         query: `[batch, heads, queries, size]`.
         key: `[batch, heads, keys, size]`.
         value: like `key`.
-        allowed: bool, broadcastable to `[batch, heads, queries, keys]`, False where a query must
+        allowed: bool, broadcastable to `[batch, heads, keys, queries]`, False where a query must
             not look at a key. A query that may look nowhere looks everywhere alike.
         words: `[2]` uint32 of :func:`key_words`, for a mask over keys, then queries; None: no
             dropout.
@@ -91,13 +94,14 @@ def _attend(
 def _forward(
     query: Array, key: Array, value: Array, allowed: Array, words: Array | None, rate: Array
 ) -> tuple[Array, tuple]:
-    # projections are not to be computed again for every entry of the map
-    across, key_, value_ = lax.optimization_barrier((_turned(query), key, value))
-    scores = _scores(across, key_, allowed)
+    across, key_, value_, allowed_, words_, rate_, masked, zero = _laid_out(
+        query, key, value, allowed, words, rate
+    )
+    scores = _scores(across, key_, allowed_, masked)
     peak = jnp.max(scores, axis=-2, keepdims=True)
     weights = jnp.exp(scores - peak)
     total = jnp.sum(weights, axis=-2, keepdims=True)
-    kept = _dropped(weights, words, rate).astype(value.dtype)
+    kept = _dropped(weights, words_, rate_, zero).astype(value.dtype)
     mixed = _turned(_down(value_, kept) / total.astype(value.dtype))
     # all of the softmax that the backward pass needs; the map itself it computes again
     mixed, peak, total = (checkpoint_name(x, KEPT) for x in (mixed, peak, total))
@@ -109,15 +113,16 @@ def _backward(residuals: tuple, gradient: Array) -> tuple:
     dtype = value.dtype
     per_query = gradient.astype(jnp.float32) / _turned(total)
     # softmax's own derivative: what the denominator does to every weight of a query alike
-    shared = _along(per_query, mixed.astype(jnp.float32))[..., None, :]
-    query, key, value = _settled(query), _settled(key), _settled(value)
-    query, key, value, across, per_query, shared = lax.optimization_barrier(
-        (query, key, value, _turned(query), per_query, shared)
+    shared = _along(per_query, mixed.astype(jnp.float32))[..., None]
+    pulled = _across(jnp.concatenate([per_query, shared], axis=-1))
+    across, key_, value_, allowed_, words_, rate_, masked, zero = _laid_out(
+        query, key, value, allowed, words, rate
     )
-    weights = jnp.exp(_scores(across, key, allowed) - peak)
-    kept = _dropped(weights, words, rate)
-    scores = kept * _outer(value.astype(jnp.float32), _turned(per_query)) - weights * shared
-    scores = jnp.where(_turned(allowed), scores / math.sqrt(query.shape[-1]), 0.0)
+    weights = jnp.exp(_scores(across, key_, allowed_, masked) - peak)
+    kept = _dropped(weights, words_, rate_, zero)
+    scores = kept * _outer(value_.astype(jnp.float32), pulled[..., :-1, :])
+    scores = scores - weights * pulled[..., -1:, :]
+    scores = jnp.where(allowed_, scores / math.sqrt(query.shape[-1]), zero)
     kept, scores = lax.optimization_barrier((kept.astype(dtype), scores.astype(dtype)))
     to_query = _turned(_down(key, scores))
     to_key = scores @ query
@@ -140,24 +145,31 @@ def _turned(x: Array) -> Array:
     return x.swapaxes(-1, -2)
 
 
-def _settled(x: Array) -> Array:
-    """The same numbers, as a product that no fusion looks behind.
+def _laid_out(query: Array, *others: Array | None) -> tuple:
+    """What a map is computed from, the query turned, and `_FILLS`.
 
-    In the backward pass nothing else stands between the map and the projections, and a CPU would
-    compute these again, bias and all, for every entry of the map; a barrier does not keep it.
+    Projections are not to be computed again for every entry of the map, and what is the same in
+    every layer of a scan is not to be spread over a map of its own before it.
+    """
+    return lax.optimization_barrier((_across(query), *others, *_FILLS))
+
+
+def _across(x: Array) -> Array:
+    """`[..., queries, size]` -> `[..., size, queries]`, laid out so in memory.
+
+    As a product on a CPU, because no fusion looks behind one; a transposition, or whatever else
+    comes before the map, would be done again for every entry of it, through a barrier too.
     """
     if jax.default_backend() != "cpu":
-        return x
-    return jnp.matmul(x, jnp.eye(x.shape[-1], dtype=x.dtype), precision=lax.Precision.HIGHEST)
+        return _turned(x)
+    eye = jnp.eye(x.shape[-1], dtype=x.dtype)
+    return jnp.einsum("ij,...nj->...in", eye, x, precision=lax.Precision.HIGHEST)
 
 
-def _scores(query: Array, key: Array, allowed: Array) -> Array:
-    """Scaled products `[..., keys, queries]` in float32.
-
-    The query comes as `[..., size, queries]`, the mask as `[..., queries, keys]`.
-    """
-    scores = _outer(key, query).astype(jnp.float32) / math.sqrt(key.shape[-1])
-    return jnp.where(_turned(allowed), scores, MASKED)
+def _scores(across: Array, key: Array, allowed: Array, masked: Array) -> Array:
+    """Scaled products `[..., keys, queries]` in float32, of queries `[..., size, queries]`."""
+    scores = _outer(key, across).astype(jnp.float32) / math.sqrt(key.shape[-1])
+    return jnp.where(allowed, scores, masked)
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -185,8 +197,8 @@ def _down(a: Array, weights: Array) -> Array:
     return lax.optimization_barrier(lax.optimization_barrier(_turned(a)) @ weights)
 
 
-def _dropped(weights: Array, words: Array | None, rate: Array) -> Array:
+def _dropped(weights: Array, words: Array | None, rate: Array, zero: Array) -> Array:
     if words is None:
         return weights
     keep = _hashed_mask(words, rate, weights.shape)
-    return jnp.where(keep, weights / (1.0 - rate), 0.0)
+    return jnp.where(keep, weights / (1.0 - rate), zero)

@@ -23,6 +23,7 @@ from corrkd_jax.models.torch_weights import (
 from corrkd_jax.models.transformer import (
     CheckpointedLayer,
     Dropout,
+    EncoderLayer,
     TemporalConv,
     scan_layers,
     sinusoidal_positions,
@@ -105,10 +106,11 @@ class MulT(BaseModel):
             )
         )
 
-        def streams(layers: int, attended: Sequence[str]) -> Streams:
+        def streams(layers: int, attended: Sequence[str], summary: bool = False) -> Streams:
             return Streams(
                 tuple(rates[name] for name in attended),
                 layers,
+                summary,
                 self.heads,
                 self.embed_dropout,
                 self.relu_dropout,
@@ -123,7 +125,7 @@ class MulT(BaseModel):
         }
         self.drop_text = Dropout(self.text_dropout)
         self.cross = streams(self.layers, [source for _, source in STREAMS])
-        self.memory = streams(max(self.layers, 3), MODALITIES)
+        self.memory = streams(max(self.layers, 3), MODALITIES, summary=True)
         self.hidden_1 = nn.Dense(6 * self.width)
         self.hidden_2 = nn.Dense(6 * self.width)
         self.drop_out = Dropout(self.out_dropout)
@@ -144,11 +146,7 @@ class MulT(BaseModel):
             (jnp.concatenate(pair, axis=-1), frames[name][1])
             for name, pair in zip(MODALITIES, pairs, strict=True)
         ]
-        remembered = self.memory(joined, train)
-        parts = {
-            name: last_valid(x, frames[name][1])
-            for name, x in zip(MODALITIES, remembered, strict=True)
-        }
+        parts = dict(zip(MODALITIES, self.memory(joined, train), strict=True))
         joint = jnp.concatenate([parts[name] for name in MODALITIES], axis=-1)
         hidden = self.drop_out(nn.relu(self.hidden_1(joint)), train)
         return Fused(joint + self.hidden_2(hidden), parts)
@@ -158,9 +156,15 @@ class MulT(BaseModel):
 
 
 class Stream(nn.Module):
-    """One transformer: positions, pre-norm layers, a last LayerNorm. Fields as in `MulT`."""
+    """One transformer: positions, pre-norm layers, a last LayerNorm. Fields as in `MulT`.
+
+    Attributes:
+        summary: give the last valid frame alone. The last layer then asks for no other frame, which
+            is most of its work.
+    """
 
     layers: int
+    summary: bool
     heads: int
     attention_dropout: float | Array
     embed_dropout: float
@@ -184,23 +188,26 @@ class Stream(nn.Module):
             train: dropout on.
             x: gives the queries.
             valid: `[batch, time]` bool.
-            source: `[batch, keys, width]`; None: `x`.
+            source: `[batch, keys, width]`; None: `x`. A summary is of `x` itself.
             source_valid: `[batch, keys]` bool.
+
+        Returns:
+            Like `x`; of a summary `[batch, width]` float32, zeros without a valid frame.
         """
         allowed = causal_mask(valid, valid if source_valid is None else source_valid)
         x = self._embed(x, valid, train, "drop_embed")
         if source is not None:
             source = self._embed(source, source_valid, train, "drop_source")
-        layer = CheckpointedLayer(
-            self.heads,
-            self.attention_dropout,
-            self.relu_dropout,
-            self.residual_dropout,
-            self.dtype,
-            name="layers",
-        )
-        x = scan_layers(layer, self.layers, x, allowed, train, source)
-        return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+        rates = self.attention_dropout, self.relu_dropout, self.residual_dropout
+        layer = CheckpointedLayer(self.heads, *rates, self.dtype, name="layers")
+        x = scan_layers(layer, self.layers - self.summary, x, allowed, train, source)
+        norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")
+        if not self.summary:
+            return norm(x)
+        layer = EncoderLayer(self.heads, *rates, self.dtype, name="last")
+        query = last_valid(x, valid)[:, None].astype(self.dtype)
+        y = norm(layer(query, valid, train, x)[:, 0]).astype(jnp.float32)
+        return jnp.where(jnp.any(valid, axis=-1)[:, None], y, 0)
 
     def _embed(self, x: Array, valid: Array, train: bool, name: str) -> Array:
         time, width = x.shape[-2:]
@@ -220,6 +227,7 @@ class Streams(nn.Module):
 
     attention_dropout: tuple[float, ...]
     layers: int
+    summary: bool
     heads: int
     embed_dropout: float
     relu_dropout: float
@@ -269,6 +277,7 @@ class Streams(nn.Module):
     def _stream(self, rate: float | Array) -> Stream:
         return Stream(
             self.layers,
+            self.summary,
             self.heads,
             rate,
             *self._rates(),
@@ -306,13 +315,13 @@ def causal_mask(valid: Array, source_valid: Array) -> Array:
         source_valid: `[batch, keys]` bool.
 
     Returns:
-        `[batch, time, keys]` bool: valid frames that are later, counted in valid frames of each
+        `[batch, keys, time]` bool: valid frames that are later, counted in valid frames of each
         sequence, by no more than the numbers of these differ.
     """
     order, source_order = jnp.cumsum(valid, axis=-1), jnp.cumsum(source_valid, axis=-1)
     slack = jnp.abs(order[:, -1:] - source_order[:, -1:])
-    near = source_order[:, None, :] - order[:, :, None] <= slack[..., None]
-    return near & source_valid[:, None, :]
+    near = source_order[:, :, None] - order[:, None, :] <= slack[..., None]
+    return near & source_valid[:, :, None]
 
 
 def last_valid(x: Array, valid: Array) -> Array:
@@ -370,9 +379,10 @@ def mmsa_table(layers: int = 4) -> list[Layer]:
         # a format's number, and a placeholder that a model with positions has
         table.append(Layer(source, "", ignored("version", "embed_positions._float_tensor")))
         table.append(Layer(f"{source}.layer_norm", f"{target}/norm", layer_norm, (i,)))
-        for depth_index in range(depth):
-            theirs, at = f"{source}.layers.{depth_index}", (i, depth_index)
-            ours = f"{target}/layers"
+        for number in range(depth):
+            theirs, ours, at = f"{source}.layers.{number}", f"{target}/layers", (i, number)
+            if target.startswith("memory") and number == depth - 1:
+                ours, at = f"{target}/last", (i,)
             table += [
                 Layer(
                     f"{theirs}.self_attn", f"{ours}/attention/query_key_value", query_key_value, at

@@ -11,7 +11,7 @@ from corrkd_jax.models.attention import attend, keep_mask, key_words
 def plain(query, key, value, allowed, dropout_key, rate):
     """The formula, for automatic differentiation."""
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])
-    weights = jax.nn.softmax(jnp.where(allowed, scores, -1e9), axis=-1)
+    weights = jax.nn.softmax(jnp.where(allowed.swapaxes(-1, -2), scores, -1e9), axis=-1)
     if rate:
         keep = keep_mask(dropout_key, rate, weights.swapaxes(-1, -2).shape).swapaxes(-1, -2)
         weights = jnp.where(keep, weights / (1 - rate), 0)
@@ -27,10 +27,10 @@ def arrays(size, queries=5, keys=7, heads=2, batch=3):
 def masks(kind, batch=3, queries=5, keys=7):
     random = np.random.default_rng(1)
     if kind == "keys":
-        mask = random.random((batch, 1, 1, keys)) < 0.6
-        mask[..., 0] = True
+        mask = random.random((batch, 1, keys, 1)) < 0.6
+        mask[:, :, 0] = True
     elif kind == "causal":
-        mask = np.tril(np.ones((1, 1, queries, keys), bool), 2)
+        mask = np.triu(np.ones((1, 1, keys, queries), bool), -2)
     else:
         mask = np.ones((1, 1, 1, 1), bool)
     return jnp.asarray(mask)
@@ -65,7 +65,7 @@ def test_no_words_no_dropout():
 def test_masked_keys_get_no_gradient_and_may_hold_anything():
     *inputs, direction = arrays(4)
     allowed = masks("keys")
-    hidden = ~allowed[:, 0, 0]
+    hidden = ~allowed[:, 0, :, 0]
     _, pull = jax.vjp(lambda *x: attend(*x, allowed), *inputs)
     _, to_key, to_value = pull(direction)
     for gradient in (to_key, to_value):

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from corrkd_jax.models import torch_weights
-from corrkd_jax.models.mult import MulT, Streams, causal_mask, last_valid, mmsa_table, whole_windows
+from corrkd_jax.models.mult import (
+    MulT,
+    Stream,
+    Streams,
+    causal_mask,
+    last_valid,
+    mmsa_table,
+    whole_windows,
+)
 from tests.models import mmsa
 from tests.models.fusion import (
     Doubled,
@@ -61,21 +69,21 @@ class TestWholeWindows:
 class TestCausalMask:
     def test_never_looks_ahead_in_sequences_of_one_length(self):
         valid = np.ones((2, 5), bool)
-        lower = np.tril(np.ones((5, 5), bool))
-        np.testing.assert_array_equal(causal_mask(valid, valid), [lower, lower])
+        upper = np.triu(np.ones((5, 5), bool))
+        np.testing.assert_array_equal(causal_mask(valid, valid), [upper, upper])
 
     @pytest.mark.parametrize(("time", "keys"), [(3, 5), (5, 3)])
     def test_looks_ahead_by_the_difference_of_the_lengths(self, time, keys):
         mask = causal_mask(np.ones((1, time), bool), np.ones((1, keys), bool))
-        np.testing.assert_array_equal(~mask[0], np.triu(np.ones((time, keys)), 1 + 2))
+        np.testing.assert_array_equal(~mask[0], np.tril(np.ones((keys, time)), -1 - 2))
 
     def test_counts_valid_frames(self):
         valid = np.array([[0, 1, 1, 0]], bool)
         source = np.array([[0, 0, 1, 1, 1, 0]], bool)
         expected = causal_mask(np.ones((1, 2), bool), np.ones((1, 3), bool))
         mask = np.asarray(causal_mask(valid, source))
-        np.testing.assert_array_equal(mask[:, valid[0]][:, :, source[0]], expected)
-        assert not mask[:, :, ~source[0]].any()
+        np.testing.assert_array_equal(mask[:, source[0]][:, :, valid[0]], expected)
+        assert not mask[:, ~source[0]].any()
 
 
 def test_last_valid_frame():
@@ -131,9 +139,49 @@ class TestStart:
     def test_streams_and_layers_differ(self):
         batch = sample(WIDTHS, time=TIME)
         init = jax.jit(lambda key: MODEL.init(key, *batch)["params"]["memory"]["streams"])
-        kernels = init(jax.random.key(0))["layers"]["expand"]["kernel"].reshape(9, -1)
+        layers = init(jax.random.key(0))
+        kernels = [layers[name]["expand"]["kernel"] for name in ("layers", "last")]
+        kernels = jnp.concatenate([x.reshape(-1, 8 * 2 * 8 * 8) for x in kernels])
         distances = np.abs(kernels[:, None] - kernels[None]).max(axis=-1)
         assert distances[~np.eye(9, dtype=bool)].min() > 0.1
+
+
+class TestSummary:
+    """Only the last valid frame is asked for in the last layer."""
+
+    def setup_method(self):
+        common = (2, 0.0, 0.0, 0.0, 0.0, True, jnp.float32)
+        self.summary, self.whole = Stream(3, True, *common), Stream(3, False, *common)
+        random = np.random.default_rng(0)
+        self.x = jnp.asarray(random.standard_normal((3, 5, 8)), jnp.float32)
+        self.valid = jnp.array([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
+        params = self.summary.init(jax.random.key(0), False, self.x, self.valid)["params"]
+        self.params = jax.tree.map(lambda x: x + 0.1 * random.standard_normal(x.shape), params)
+
+    def run_summary(self, params):
+        return self.summary.apply({"params": params}, False, self.x, self.valid)
+
+    def run_whole(self, params):
+        params = dict(params)
+        last = params.pop("last")
+        params["layers"] = jax.tree.map(
+            lambda x, y: jnp.concatenate([x, y[None]]), params["layers"], last
+        )
+        whole = self.whole.apply({"params": params}, False, self.x, self.valid)
+        return last_valid(whole, self.valid)
+
+    def test_is_that_frame_of_the_whole(self):
+        got = self.run_summary(self.params)
+        np.testing.assert_allclose(got, self.run_whole(self.params), rtol=1e-5, atol=1e-5)
+        assert not got[2].any()
+
+    def test_has_its_gradient(self):
+        direction = np.random.default_rng(1).standard_normal((3, 8))
+        got, want = (
+            jax.grad(lambda p, run=run: jnp.sum(run(p) * direction))(self.params)
+            for run in (self.run_summary, self.run_whole)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)
 
 
 class TestPadding:
@@ -178,7 +226,7 @@ class TestStreams:
         assert self.bodies(False, full(audio=9)) == 3 + 2
 
     def test_each_has_its_own_rate(self):
-        streams = Streams((0.0, 0.5, 0.0), 1, 2, 0.0, 0.0, 0.0, True, jnp.float32)
+        streams = Streams((0.0, 0.5, 0.0), 1, False, 2, 0.0, 0.0, 0.0, True, jnp.float32)
         random = np.random.default_rng(0)
         x = jnp.asarray(random.standard_normal((3, BATCH, 7, 8)), jnp.float32)
         arrays = [(one, jnp.ones(one.shape[:2], bool)) for one in x]
