@@ -20,6 +20,7 @@ from jax import Array, lax
 from configs.quadruped import QuadrupedConfig
 from corrkd_jax.errors import InputError
 from corrkd_jax.losses import policy as losses
+from corrkd_jax.losses import reduce
 from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
 from envs.faults import HEALTHY, Fault
@@ -335,9 +336,8 @@ class PpoStage:
             settings.discount,
             settings.decay,
         )
-        samples = Samples(
-            observation, head, action, mean, log_prob, value, self._normalized(advantage), target
-        )
+        advantage = self._normalized(advantage, _counted(head))
+        samples = Samples(observation, head, action, mean, log_prob, value, advantage, target)
         # [time, groups, worlds] -> [groups, samples]
         samples = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(4, -1, *x.shape[3:]), samples
@@ -352,13 +352,17 @@ class PpoStage:
         seen["terms"] = jax.tree.map(jnp.mean, outcome.terms)
         return carry, samples, parallel.mean(seen, self.axis_name)
 
-    def _normalized(self, advantage: Array) -> Array:
-        """Advantages `[time, groups, worlds]` of mean 0 and deviation 1, over all shards."""
-        axes = (0, 2) if self.config.ppo.normalize == "group" else None
-        keep = axes is not None
-        mean = parallel.mean(jnp.mean(advantage, axis=axes, keepdims=keep), self.axis_name)
-        square = jnp.mean((advantage - mean) ** 2, axis=axes, keepdims=keep)
-        return (advantage - mean) / (jnp.sqrt(parallel.mean(square, self.axis_name)) + 1e-8)
+    def _normalized(self, advantage: Array, counted: Array | None) -> Array:
+        """Advantages `[time, groups, worlds]`; mean 0, deviation 1 over those that count."""
+
+        def whole(advantage: Array, counted: Array | None) -> Array:
+            mean = reduce(advantage, counted, axis_name=self.axis_name)
+            square = reduce((advantage - mean) ** 2, counted, axis_name=self.axis_name)
+            return (advantage - mean) / (jnp.sqrt(square) + 1e-8)
+
+        if self.config.ppo.normalize == "group":
+            whole = jax.vmap(whole, in_axes=1, out_axes=1)
+        return whole(advantage, counted)
 
     def _stratified(self, key: Array, count: int) -> Array:
         """Sample numbers `[minibatches, groups, count / minibatches]`, each once in its group."""
@@ -376,8 +380,9 @@ class PpoStage:
         old_std: Array,
     ) -> tuple[tuple, dict[str, Array]]:
         """One step of Adam on one minibatch; the learning rate follows the divergence first."""
-        settings, shared = self.config.ppo, {"axis_name": self.axis_name}
+        settings = self.config.ppo
         heads = hyper.heads if minibatch.head is None else minibatch.head
+        shared = {"weights": _counted(minibatch.head), "axis_name": self.axis_name}
 
         def objective(tree: Tree) -> tuple[Array, tuple]:
             mean, std, value = self.policy.apply(
@@ -391,7 +396,7 @@ class PpoStage:
             critic = losses.clipped_value_loss(
                 value, minibatch.value, minibatch.target, settings.clip, **shared
             )
-            kl = jnp.mean(losses.gaussian_kl(minibatch.mean, old_std, mean, std))
+            kl = reduce(losses.gaussian_kl(minibatch.mean, old_std, mean, std), **shared)
             total = surrogate + settings.value_weight * critic - settings.entropy_weight * entropy
             terms = {"surrogate": surrogate, "critic": critic, "entropy": entropy, "total": total}
             return total, (terms, kl)
@@ -409,6 +414,14 @@ class PpoStage:
 
     def _std(self, params: Tree) -> Array:
         return jnp.maximum(params["std"], self.policy.least_std)
+
+
+def _counted(heads: Array | None) -> Array | None:
+    """Which control steps of a tuning count: of the heads that it moves; all if None.
+
+    With the others, which cannot move, the divergence would seem a fraction of what it is.
+    """
+    return None if heads is None else heads != HEALTHY
 
 
 def _of_fault_heads(path: tuple, gradient: Array) -> Array:

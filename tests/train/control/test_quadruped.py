@@ -15,7 +15,7 @@ from corrkd_jax.errors import InputError
 from envs import surrogate
 from tests.train import toy
 from train import loop, parallel, quadruped
-from train.control import episodes, judging, ppo, reflection, robots, throughput, worlds
+from train.control import detection, episodes, judging, ppo, reflection, robots, throughput, worlds
 from train.control import report as quadruped_report
 from train.engine import Pipeline
 from train.stage import looped
@@ -166,11 +166,24 @@ class TestStage:
 
     def test_advantages_are_normalised_over_all_groups(self, stage):
         raw = jax.random.normal(jax.random.key(0), (4, 4, 4)) * 3 + jnp.arange(4.0)[:, None]
-        found = stage._normalized(raw)
+        found = stage._normalized(raw, None)
         assert abs(found.mean()) < 1e-6
         assert found.std() == pytest.approx(1, abs=1e-5)
         # groups keep what sets them apart
         assert np.ptp(found.mean(axis=(0, 2))) > 0.3
+
+    @pytest.mark.parametrize("normalize", ["pooled", "group"])
+    def test_of_some_that_count_only_these_are_normalised(self, normalize):
+        settings = config(ppo=dataclasses.replace(config().ppo, normalize=normalize))
+        stage = ppo.PpoStage(settings, robots.build(settings), None)
+        raw = jax.random.normal(jax.random.key(0), (6, 4, 4))
+        counted = jax.random.bernoulli(jax.random.key(1), 0.5, raw.shape)
+        found = np.asarray(stage._normalized(jnp.where(counted, raw, 1e3), counted))
+        parts = [slice(None)] if normalize == "pooled" else range(4)
+        for part in parts:
+            own = found[:, part][np.asarray(counted[:, part])]
+            assert abs(own.mean()) < 1e-5
+            assert own.std() == pytest.approx(1, abs=1e-4)
 
     def test_no_callback_to_the_host(self, stage):
         state, batch = begun(stage)
@@ -278,6 +291,33 @@ def test_only_fault_heads_are_tuned():
     for x in actor["head_0"].values():
         assert not x[0].any()
         assert (x[1:] == 1).all()
+
+
+def test_steps_of_the_healthy_head_do_not_thin_out_a_tuning():
+    """Divergence, losses and gradients are those of the control steps that fault heads drove."""
+    settings = config(arms=("ours",))
+    robot = robots.build(settings)
+    plain = ppo.PpoStage(settings, robot, None)
+    tuning = dataclasses.replace(plain, detector=detection.build_detector(settings, robot))
+    state, _ = begun(plain)
+    heads = jnp.where(jnp.arange(24) % 4, 0, 1).reshape(4, 6)
+    keys = jax.random.split(jax.random.key(3), 4)
+    observation = jax.random.normal(keys[0], (4, 6, robot.env.observation_size))
+    mean = jax.random.normal(keys[1], (4, 6, robot.env.action_size))
+    numbers = jax.random.normal(keys[2], (4, 4, 6))
+    samples = ppo.Samples(observation, heads, mean + 0.1, mean, *numbers)
+    # another three steps of the healthy head for each of a fault's, and these alone
+    few = jax.tree.map(lambda x: x.reshape(24, *x.shape[2:])[::4][None], samples)
+    std = plain._std(state.params)
+
+    def update(batch):
+        return tuning._update(state.params, state.optimizer, state.rate, state.hyper, batch, std)
+
+    (params, *_), terms = update(samples)
+    (alone, *_), of_few = update(few)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), params, alone)
+    for name, value in terms.items():
+        assert value == pytest.approx(float(of_few[name]), rel=1e-4), name
 
 
 def test_oracle_drives_by_the_flag():
