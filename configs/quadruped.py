@@ -42,6 +42,9 @@ class FaultConfig:
     """Probability that hip and knee fail together; otherwise one does, either equally."""
     onset: tuple[int, int] = (0, 0)
     """First and last control step of an episode at which a fault strikes in training."""
+    takeover: tuple[int, int] = (0, 0)
+    """Fewest and most control steps that the healthy head drives on after the onset in training, as
+    it does until a detector has seen the fault; 0 0: a fault's head drives all of its episodes."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,10 @@ arXiv:2402.08996 as its released code has it. Arms differ in traced numbers alon
 group uses, what is broken, reflection), so an ablation is one program. A row of the stage's data
 stands for one world's part in one iteration; what it holds is not read.
 
+No detector sees a fault in the step in which it strikes. `--faults.takeover` lets the healthy head
+drive on for a drawn number of steps, which count for nothing in the update, so that a fault head
+learns to take over a robot that has begun to fall.
+
 With a detector the stage tunes the fault heads of the first arm as they are deployed: the detector
 chooses the head of every robot at every step, late as it is, and front and healthy head stay.
 """
@@ -61,7 +65,8 @@ class Training(NamedTuple):
         optimizer: Adam's state.
         rate: learning rate now.
         hyper: of the arm.
-        worlds: the robots of this shard, and what their switches remember, None without one.
+        worlds: the robots of this shard, and what decides who drives each: what its detector
+            remembers, or how long the healthy head drives on `[worlds]`; else None.
         running: `[4]` means by group of what judges an epoch.
         iteration: how many there were.
     """
@@ -78,11 +83,15 @@ class Training(NamedTuple):
 class Samples(NamedTuple):
     """Control steps as an update sees them; leading axes `[groups, samples]` or more.
 
-    The head is None where each group has its own.
+    Attributes:
+        head: that drove; None where each group has its own throughout.
+        counted: whether an update may learn from the step; None for all. With steps of a head that
+            is not to move the divergence would seem a fraction of what it is.
     """
 
     observation: Array
     head: Array | None
+    counted: Array | None
     action: Array
     mean: Array
     log_prob: Array
@@ -181,19 +190,18 @@ class PpoStage:
     def init(self, key: Array, batch: Tree, hyper: Hyper | None, context: Context) -> Training:
         """Fresh robots, and fresh parameters unless those of the first arm are tuned."""
         params_key, worlds_key = jax.random.split(key)
-        count, memory = batch["row"].shape[0], None
+        # each shard has robots of its own
+        worlds_key = jax.random.fold_in(worlds_key, parallel.shard_index(self.axis_name))
+        count = batch["row"].shape[0]
         if self.detector is None:
             blank = jnp.zeros((4, 1, self.robot.env.observation_size))
             params = self.policy.init(params_key, blank, hyper.heads)["params"]
         else:
             params = jax.tree.map(lambda x: x[0], context[POLICIES])
-            memory = detection.blank(self.robot, count)
             # faults strike in the middle of an episode, which is what reflection stands for
             own = jnp.array(GROUPS)
             hyper = Hyper(own, own, jnp.float32(0), jnp.float32(self.config.ppo.rate))
-        # each shard has robots of its own
-        worlds_key = jax.random.fold_in(worlds_key, parallel.shard_index(self.axis_name))
-        draw = self._draw(hyper, count)
+        draw, memory = self._draw(hyper, count), self._blank(worlds_key, count)
         running = ("reward", "fell", "ended")
         return Training(
             params,
@@ -264,6 +272,36 @@ class PpoStage:
         """Iterations whose penalties are below their weights."""
         return 0 if self.detector is not None else self.config.ppo.penalty_ramp
 
+    @property
+    def _late(self) -> bool:
+        """Whether the healthy head drives faulty robots until their own takes over."""
+        return self.detector is None and self.config.faults.takeover[1] > 0
+
+    def _blank(self, key: Array, count: int) -> Any:
+        """What decides who drives, at the start of an episode; see `Training.worlds`."""
+        if self.detector is not None:
+            return detection.blank(self.robot, count)
+        if not self._late:
+            return None
+        first, last = self.config.faults.takeover
+        return jax.random.randint(jax.random.fold_in(key, 1), (count,), first, last + 1)
+
+    def _look(
+        self, hyper: Hyper, batch: Tree, robots: Worlds, memory: Any
+    ) -> tuple[Any, Array, Array | None]:
+        """What is remembered, the head of each group or robot, and which steps are to count."""
+        if self.detector is not None:
+            switch = detection.learned(self.robot, self.detector, batch["detector"])
+            memory, heads, _ = switch.choose(memory, robots.states)
+            heads = grouped(heads)
+            return memory, heads, heads != HEALTHY
+        if not self._late:
+            return memory, hyper.heads, None
+        info, own = robots.states.info, hyper.heads[:, None]
+        waits = grouped(info["step"] < info["fault"].onset + memory)
+        heads = jnp.where(waits, hyper.heads[0], own)
+        return memory, heads, heads == own
+
     def _draw(self, hyper: Hyper, count: int) -> worlds.DrawFaults:
         """Faults of new episodes, by group."""
         first, last = self.config.faults.onset
@@ -284,26 +322,17 @@ class PpoStage:
     ) -> tuple[tuple, Samples, dict[str, Array]]:
         """Some control steps of all robots, with advantages; what the groups went through."""
         settings, policy = self.config.ppo, self.policy
-        variables, detector = {"params": state.params}, self.detector
+        variables = {"params": state.params}
         count = state.worlds.tree[0].states.obs.shape[0]
         draw = self._draw(state.hyper, count)
-        if detector is not None:
-            switch = detection.learned(self.robot, detector, batch["detector"])
 
-        def grouped(x: Array) -> Array:
-            return x.reshape(4, count // 4, *x.shape[1:])
-
-        def look(robots: Worlds, memory: Any) -> tuple[Any, Array]:
-            """Memories, and the head of each group or robot."""
-            if detector is None:
-                return memory, state.hyper.heads
-            memory, heads, _ = switch.choose(memory, robots.states)
-            return memory, grouped(heads)
+        def look(carry: tuple) -> tuple[Any, Array, Array | None]:
+            return self._look(state.hyper, batch, *carry)
 
         def move(carry: tuple, key: Array) -> tuple[tuple, tuple]:
-            robots, memory = carry
+            robots, _ = carry
             action_key, world_key = jax.random.split(key)
-            memory, heads = look(robots, memory)
+            memory, heads, counted = look(carry)
             observation = grouped(robots.states.obs)
             mean, std, value = policy.apply(variables, observation, heads)
             action = mean + std * jax.random.normal(action_key, mean.shape)
@@ -313,17 +342,18 @@ class PpoStage:
             robots, outcome = worlds.advance(
                 self.robot, robots, flat, draw, world_key, state.hyper.reflection
             )
-            if detector is not None:
+            if memory is not None:
                 over = outcome.fell | outcome.timeout
-                memory = worlds.choose(over, detection.blank(self.robot, count), memory)
+                memory = worlds.choose(over, self._blank(world_key, count), memory)
             log_prob = losses.gaussian_log_prob(action, mean, std)
             outcome = jax.tree.map(grouped, outcome)
-            head = None if detector is None else heads
-            return (robots, memory), (observation, head, action, mean, log_prob, value, outcome)
+            heads = None if counted is None else heads
+            chosen = heads, counted, action, mean, log_prob, value
+            return (robots, memory), (observation, *chosen, outcome)
 
         carry, trail = lax.scan(move, state.worlds.tree, jax.random.split(key, settings.unroll))
-        observation, head, action, mean, log_prob, value, outcome = trail
-        _, heads = look(*carry)
+        *_, value, outcome = trail
+        _, heads, _ = look(carry)
         last = grouped(carry[0].states.obs)
         last_value = policy.apply(variables, last, heads, method="value")
         ended = outcome.fell | outcome.timeout
@@ -336,8 +366,8 @@ class PpoStage:
             settings.discount,
             settings.decay,
         )
-        advantage = self._normalized(advantage, _counted(head))
-        samples = Samples(observation, head, action, mean, log_prob, value, advantage, target)
+        samples = Samples(*trail[:-1], advantage, target)
+        samples = samples._replace(advantage=self._normalized(advantage, samples.counted))
         # [time, groups, worlds] -> [groups, samples]
         samples = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(4, -1, *x.shape[3:]), samples
@@ -382,7 +412,7 @@ class PpoStage:
         """One step of Adam on one minibatch; the learning rate follows the divergence first."""
         settings = self.config.ppo
         heads = hyper.heads if minibatch.head is None else minibatch.head
-        shared = {"weights": _counted(minibatch.head), "axis_name": self.axis_name}
+        shared = {"weights": minibatch.counted, "axis_name": self.axis_name}
 
         def objective(tree: Tree) -> tuple[Array, tuple]:
             mean, std, value = self.policy.apply(
@@ -416,12 +446,9 @@ class PpoStage:
         return jnp.maximum(params["std"], self.policy.least_std)
 
 
-def _counted(heads: Array | None) -> Array | None:
-    """Which control steps of a tuning count: of the heads that it moves; all if None.
-
-    With the others, which cannot move, the divergence would seem a fraction of what it is.
-    """
-    return None if heads is None else heads != HEALTHY
+def grouped(x: Array) -> Array:
+    """Worlds as groups, `[worlds, ...]` -> `[4, worlds / 4, ...]`."""
+    return x.reshape(4, x.shape[0] // 4, *x.shape[1:])
 
 
 def _of_fault_heads(path: tuple, gradient: Array) -> Array:

@@ -54,11 +54,11 @@ def build(config: QuadrupedConfig) -> Robot:
     """The robot of a configuration.
 
     Raises:
-        InputError: an unknown leg, or an onset beyond the episode.
+        InputError: an unknown leg, or an onset or takeover beyond the episode.
     """
     if config.robot == "surrogate":
         env = surrogate.Surrogate()
-        check_onset(config.faults.onset, surrogate.EPISODE_STEPS)
+        check_faults(config, surrogate.EPISODE_STEPS)
         return Robot(
             "surrogate",
             env,
@@ -75,7 +75,7 @@ def build(config: QuadrupedConfig) -> Robot:
         raise InputError(f"--faults.legs {unknown[0]}: choose from {', '.join(c.LEGS)}")
     if not where.legs:
         raise InputError(f"--faults.legs: name at least one of {', '.join(c.LEGS)}")
-    check_onset(where.onset, c.EPISODE_STEPS)
+    check_faults(config, c.EPISODE_STEPS)
     env = solo8.Solo8(
         solo8.Config(
             robot=chosen.model,
@@ -128,17 +128,19 @@ def stepper(env: solo8.Solo8) -> Callable[[Any, State, Array], State]:
     return step
 
 
-def check_onset(onset: tuple[int, int], steps: int) -> None:
-    """Refuse a fault that would strike before an episode, or never.
+def check_faults(config: QuadrupedConfig, steps: int) -> None:
+    """Refuse faults that would strike before an episode, or never.
 
     Raises:
-        InputError: says what would do.
+        InputError: names the option and says what would do.
     """
-    first, last = onset
-    if not 0 <= first <= last < steps:
-        raise InputError(
-            f"--faults.onset {first} {last}: an episode has control steps 0 to {steps - 1}"
-        )
+    for name in ("onset", "takeover"):
+        first, last = getattr(config.faults, name)
+        if not 0 <= first <= last < steps:
+            raise InputError(
+                f"--faults.{name} {first} {last}: first and last of an episode's control steps, "
+                f"0 to {steps - 1}"
+            )
 
 
 def features(robot: Robot, observations: Array) -> Array:

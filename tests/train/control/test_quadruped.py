@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.quadruped import PRESETS, QuadrupedConfig
+from configs.quadruped import PRESETS, FaultConfig, QuadrupedConfig
 from corrkd_jax.errors import InputError
 from envs import surrogate
 from tests.train import toy
@@ -305,7 +305,7 @@ def test_steps_of_the_healthy_head_do_not_thin_out_a_tuning():
     observation = jax.random.normal(keys[0], (4, 6, robot.env.observation_size))
     mean = jax.random.normal(keys[1], (4, 6, robot.env.action_size))
     numbers = jax.random.normal(keys[2], (4, 4, 6))
-    samples = ppo.Samples(observation, heads, mean + 0.1, mean, *numbers)
+    samples = ppo.Samples(observation, heads, heads != 0, mean + 0.1, mean, *numbers)
     # another three steps of the healthy head for each of a fault's, and these alone
     few = jax.tree.map(lambda x: x.reshape(24, *x.shape[2:])[::4][None], samples)
     std = plain._std(state.params)
@@ -318,6 +318,59 @@ def test_steps_of_the_healthy_head_do_not_thin_out_a_tuning():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), params, alone)
     for name, value in terms.items():
         assert value == pytest.approx(float(of_few[name]), rel=1e-4), name
+
+
+class TestTakeover:
+    """Faulty robots that the healthy head drives for 2 to 5 steps more."""
+
+    @pytest.fixture(scope="class")
+    def late(self):
+        settings = config(arms=("ours",), faults=FaultConfig(takeover=(2, 5)))
+        return ppo.PpoStage(settings, robots.build(settings), None)
+
+    def test_the_healthy_head_drives_until_then(self, late):
+        state, batch = begun(late)
+        robots, waits = state.worlds.tree
+        assert waits.shape == (16,)
+        many = np.asarray(late._blank(jax.random.key(0), 1000))
+        np.testing.assert_array_equal(np.unique(many), [2, 3, 4, 5])
+        waits = jnp.arange(16) % 4 + 2
+        for step in range(8):
+            info = robots.states.info | {"step": jnp.full(16, step)}
+            now = robots._replace(states=robots.states.replace(info=info))
+            _, heads, counted = late._look(state.hyper, batch, now, waits)
+            own = np.array([0, 0, 1, 2])[:, None]
+            due = (step >= np.asarray(waits)).reshape(4, 4)
+            np.testing.assert_array_equal(heads, np.where(due, own, 0))
+            # healthy robots always count
+            np.testing.assert_array_equal(counted, due | (own == 0))
+
+    def test_one_network_learns_from_all_of_it(self, late):
+        state, batch = begun(late)
+        mix = state.hyper._replace(heads=jnp.zeros(4, int))
+        assert late._look(mix, batch, *state.worlds.tree)[2].all()
+
+    def test_a_new_episode_waits_anew(self, late):
+        """And one that goes on does not; here the clock of the first half runs out."""
+        robot = late.robot
+
+        def step(variation, state, action):
+            after = robot.step(variation, state, action)
+            clock = jnp.where(state.info["fault"].onset == 1, robot.steps, after.info["step"])
+            return after.replace(info=after.info | {"step": clock}, done=jnp.zeros(()))
+
+        stage = dataclasses.replace(late, robot=robot._replace(step=step))
+        state, batch = begun(stage)
+        worlds, _ = state.worlds.tree
+        onset = jnp.repeat(jnp.array([1, 0]), 8)
+        fault = worlds.states.info["fault"]._replace(onset=onset)
+        info = worlds.states.info | {"fault": fault, "step": jnp.zeros(16, jnp.int32)}
+        worlds = worlds._replace(states=worlds.states.replace(info=info))
+        state = state._replace(worlds=parallel.Own((worlds, jnp.full(16, 99))))
+        state, _ = jax.jit(stage.step)(state, batch, jax.random.key(0))
+        _, waits = state.worlds.tree
+        assert (waits[:8] <= 5).all()
+        assert (waits[8:] == 99).all()
 
 
 def test_oracle_drives_by_the_flag():
@@ -339,7 +392,8 @@ def test_oracle_drives_by_the_flag():
         (("--arms", "best"), "--arms best: choose from ours, no-reflection, mix, normal"),
         (("--ppo.penalty-ramp", "5"), "--ppo.penalty-ramp: surrogate's reward has no negative"),
         (("--reflection", "2"), "--reflection 2.0: is a probability"),
-        (("--faults.onset", "0", "400"), "--faults.onset 0 400: an episode has control steps 0 to"),
+        (("--faults.onset", "0", "400"), "--faults.onset 0 400: first and last of an episode's"),
+        (("--faults.takeover", "8", "4"), "--faults.takeover 8 4: first and last of an episode's"),
         (("--seeds", "0"), "--seeds 0: must be positive"),
         (("--first-seed", "3000000000"), "--first-seed 3000000000: seeds must lie between 0"),
         (("--detector.updates", "-1"), "--detector.updates -1: must not be negative"),
