@@ -17,17 +17,22 @@ CASES = [
     (9, 8, 4, 2, 1),
     (11, 11, 7, 2, 3),
     (5, 5, 5, 1, 0),
+    # padding of a window of two as `conv_of_doubled` has it, and more of it than a window
+    (6, 5, 2, 1, ((1, 0), (0, 1))),
+    (4, 6, 2, 1, ((3, 0), (0, 2))),
 ]
 
 
+@pytest.mark.parametrize("channels", [2, 16])
 @pytest.mark.parametrize(("height", "width", "window", "stride", "padding"), CASES)
-def test_equals_xla(height, width, window, stride, padding):
+def test_equals_xla(height, width, window, stride, padding, channels):
     random = np.random.default_rng(0)
-    images = jnp.asarray(random.normal(size=(3, height, width, 2)), jnp.float32)
-    kernel = jnp.asarray(random.normal(size=(window, window, 2, 4)), jnp.float32)
+    images = jnp.asarray(random.normal(size=(3, height, width, channels)), jnp.float32)
+    kernel = random.normal(size=(window, window, channels, 17)) / window
+    kernel = jnp.asarray(kernel, jnp.float32)
+    sides = padding if isinstance(padding, tuple) else [(padding, padding)] * 2
 
     def loss(function, images, kernel):
-        sides = [(padding, padding)] * 2
         made = function(images, kernel, (stride, stride), sides, dimension_numbers=ORDER)
         return jnp.sum(jnp.sin(made))
 

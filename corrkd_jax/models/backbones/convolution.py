@@ -93,6 +93,8 @@ def conv_of_doubled(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution(images: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
+    if strides == (1, 1):
+        return _unstrided(images, kernel, padding)
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_ORDER)
 
 
@@ -113,18 +115,70 @@ def _backward(
         )
     ]
     # what remains of an axis decides on its far end: sizes of the results are known
-    of_images = lax.conv_general_dilated(
-        gradient,
-        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
-        (1, 1),
-        [(k - 1 - low, size - spread + low) for size, k, spread, low in sides],
-        lhs_dilation=strides,
-        dimension_numbers=_ORDER,
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    pads = tuple((k - 1 - low, size - spread + low) for size, k, spread, low in sides)
+    if strides == (1, 1):
+        of_images = _unstrided(gradient, turned, pads)
+        of_kernel = _by_shifts(images, gradient, kernel.shape[:2], padding)
+    else:
+        of_images = lax.conv_general_dilated(
+            gradient, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_ORDER
+        )
+        of_kernel = _by_windows(images, gradient, strides, sides)
+    return of_images.astype(images.dtype), of_kernel.astype(kernel.dtype)
+
+
+_convolution.defvjp(_forward, _backward)
+
+
+def _unstrided(images: Array, kernel: Array, padding: Padding) -> Array:
+    """A convolution of stride 1 by XLA's faster kernels.
+
+    jaxlib 0.10 has two kinds on CPUs. YNNPACK's, which it prefers, run at half the rate of Eigen's
+    with up to 64 channels, and are not given a convolution whose result is larger than its images.
+    So one row more than that is asked for, and left out. Below 16 channels Eigen's are the slower.
+    """
+    (low, high), across = padding
+    rows = images.shape[1] + low + high - kernel.shape[0] + 1
+    more = max(images.shape[1] + 1 - rows, 0) if min(kernel.shape[2:]) >= 16 else 0
+    found = lax.conv_general_dilated(
+        images, kernel, (1, 1), ((low, high + more), across), dimension_numbers=_ORDER
     )
+    return found[:, :rows]
+
+
+def _by_shifts(images: Array, gradient: Array, window: tuple[int, int], padding: Padding) -> Array:
+    """Gradient of the kernel of a convolution of stride 1, as one product of matrices.
+
+    Tap (i, j) sums image times gradient with the image moved by (i, j). Images moved across by all
+    j stand beside each other, and so do gradients moved down by all i: the product of the two has
+    every pair, with 2 x 3 copies for a window of 3 x 3 in place of the nine of its patches.
+    """
+    (height, width), (low, left) = window, (side[0] for side in padding)
+    rows, columns = images.shape[1], gradient.shape[2]
+    right = max(left + images.shape[2], columns + width - 1) - left - images.shape[2]
+    padded = jnp.pad(images, ((0, 0), (0, 0), (left, right), (0, 0)))
+    across = jnp.concatenate([padded[:, :, j : j + columns] for j in range(width)], axis=-1)
+    # row y of the images meets row y + low - i of the gradient
+    above, below = max(height - 1 - low, 0), max(rows + low - gradient.shape[1], 0)
+    padded = jnp.pad(gradient, ((0, 0), (above, below), (0, 0), (0, 0)))
+    starts = [above + low - i for i in range(height)]
+    down = jnp.concatenate([padded[:, start : start + rows] for start in starts], axis=-1)
+    # of matrices: over three axes XLA would turn a copy
+    across, down = (x.reshape(-1, x.shape[-1]) for x in (across, down))
+    found = lax.dot_general(across, down, (((0,), (0,)), ((), ())))
+    taps = found.reshape(width, images.shape[-1], height, gradient.shape[-1])
+    return taps.transpose(2, 0, 1, 3)
+
+
+def _by_windows(
+    images: Array, gradient: Array, strides: tuple[int, int], sides: list[tuple[int, ...]]
+) -> Array:
+    """Gradient of the kernel of any convolution: images by windows as large as the gradient."""
     ends = [k + spread - 1 - size - low for size, k, spread, low in sides]
     # pixels at the far end that no window reached
     rows, columns = (size + min(end, 0) for (size, *_), end in zip(sides, ends, strict=True))
-    of_kernel = lax.conv_general_dilated(
+    found = lax.conv_general_dilated(
         images[:, :rows, :columns].transpose(3, 1, 2, 0),
         gradient.transpose(1, 2, 0, 3),
         (1, 1),
@@ -132,7 +186,4 @@ def _backward(
         rhs_dilation=strides,
         dimension_numbers=_ORDER,
     )
-    return of_images.astype(images.dtype), of_kernel.transpose(1, 2, 0, 3).astype(kernel.dtype)
-
-
-_convolution.defvjp(_forward, _backward)
+    return found.transpose(1, 2, 0, 3)
