@@ -45,9 +45,15 @@ class Episodes(NamedTuple):
     trail: dict[str, Tree]
 
 
-def condition(states: State) -> Array:
-    """Worst condition of any joint in the coming step, `[robots]`; what an oracle knows."""
-    return jnp.max(jax.vmap(faults.condition)(states.info["fault"], states.info["step"]), axis=-1)
+def condition(states: State, late: Array | int = 0) -> Array:
+    """Worst condition of any joint in the coming step, `[robots]`; what an oracle knows.
+
+    Args:
+        states: `[robots]`.
+        late: by how many control steps its knowledge is out of date.
+    """
+    seen = states.info["step"] - late
+    return jnp.max(jax.vmap(faults.condition)(states.info["fault"], seen), axis=-1)
 
 
 def shown(states: State) -> Array:

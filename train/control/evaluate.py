@@ -59,6 +59,8 @@ class EvaluateOptions:
     """Arms of the run; empty: all."""
     added_mass: bool = True
     """Draw each robot's torso mass as in training (-0.2 to +1 kg); the toy has none."""
+    late: tuple[int, ...] = ()
+    """Also an oracle that switches so many control steps after the onset, as a detector must."""
     strict: bool = True
     """Also the strict onsets."""
     out: str = ""
@@ -122,6 +124,7 @@ def check(options: EvaluateOptions) -> None:
         if not given:
             raise InputError(f"--{name}: name at least one of {', '.join(known)}")
     cli.require_not_negative({"--num-envs": options.num_envs})
+    cli.require_not_negative({"--late": min(options.late, default=0)})
 
 
 class Judged(NamedTuple):
@@ -162,7 +165,7 @@ def judge(
         def one(course: grid.Course, key: Array) -> dict[str, Array]:
             return grid.run(loaded, robot, params, detector, course, key, options.num_envs)
 
-        mapped = grid.Course(0, 0, 0, 0, switch=None)
+        mapped = grid.Course(0, 0, 0, 0, switch=None, late=None)
         return jax.vmap(one, in_axes=(mapped, 0))(courses, keys)
 
     cells = grid.cells(robot, options.legs, options.joints)
@@ -172,7 +175,12 @@ def judge(
         for speed in options.speeds
         for onset in ("anywhere", "strict")[: 1 + options.strict]
     ]
-    policies = [(arm, switch) for arm in arms for switch in switches(loaded, arm)]
+    policies = [
+        (arm, switch, late)
+        for arm in arms
+        for switch in switches(loaded, arm)
+        for late in (0, *(options.late if switch == "oracle" else ()))
+    ]
     # equal calls, or each size would be compiled
     width = min(len(places), max(1, at_once // options.num_envs))
     rows: list[scores.Row] = []
@@ -184,19 +192,20 @@ def judge(
     compiled, seconds = None, 0.0
     with Bar(len(policies) * len(places), unit="cells") as bar:
         bar.update(0, "compiling")
-        for arm, switch in policies:
-            params, name = judging.pick(loaded.policies[arm], number), row_name(arm, switch)
+        for arm, switch, late in policies:
+            params = judging.pick(loaded.policies[arm], number)
+            name = row_name(arm, switch) + (f", {late} steps late" if late else "")
             for first in range(0, len(places), width):
                 some = places[first : first + width]
                 padded = some + some[:1] * (width - len(some))
-                courses = [grid.course(cell, switch, speed, onset, robot.env.dt)
+                courses = [grid.course(cell, switch, speed, onset, robot.env.dt, late)
                            for _, cell, speed, onset in padded]  # fmt: skip
                 # every policy meets the same robots
                 keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
                     jax.random.key(TEST_KEY), np.array([at for at, *_ in padded])
                 )
                 stacked = jax.tree.map(lambda *x: np.stack(x), *courses)
-                courses = stacked._replace(switch=courses[0].switch)
+                courses = stacked._replace(switch=courses[0].switch, late=courses[0].late)
                 if compiled is None:
                     compiled = follow.lower(params, courses, keys).compile()
                     bar.update(0, "compiling")

@@ -50,6 +50,7 @@ class Course(NamedTuple):
         speed: `[2]`, bounds of the command.
         switch: index of `SWITCHES`. Of courses run together it should be one, not mapped: where
             nobody asks the detector, it does not run.
+        late: control steps from the onset to the oracle's switch.
     """
 
     power_loss: Any
@@ -57,6 +58,7 @@ class Course(NamedTuple):
     onset: Any
     speed: Any
     switch: Any
+    late: Any
 
 
 def cells(robot: Robot, legs: Sequence[str], parts: Sequence[str]) -> list[Cell]:
@@ -78,7 +80,7 @@ def cells(robot: Robot, legs: Sequence[str], parts: Sequence[str]) -> list[Cell]
     return found
 
 
-def course(cell: Cell, switch: str, speed: str, onset: str, dt: float) -> Course:
+def course(cell: Cell, switch: str, speed: str, onset: str, dt: float, late: int = 0) -> Course:
     """What robots meet in a cell; names are those of `SWITCHES`, `SPEEDS` and `ONSETS`."""
     return Course(
         cell.power_loss,
@@ -86,6 +88,7 @@ def course(cell: Cell, switch: str, speed: str, onset: str, dt: float) -> Course
         np.round(np.array(ONSETS[onset]) / dt).astype(np.int32),
         np.array(SPEEDS[speed], np.float32),
         np.int32(SWITCHES.index(switch)),
+        np.int32(late),
     )
 
 
@@ -166,7 +169,7 @@ def run(
 
     def move(carry: tuple, _: None) -> tuple[tuple, dict[str, Array]]:
         states, alive, memory = carry
-        heads, legs = episodes.condition(states), jnp.full(count, leg)
+        heads, legs = episodes.condition(states, course.late), jnp.full(count, leg)
         now = {"alive": alive, "onset": onset, "step": states.info["step"], **sensed(states)}
         now["true"] = episodes.shown(states).astype(jnp.int8)
         if detector is not None:

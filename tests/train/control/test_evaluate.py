@@ -36,14 +36,14 @@ def evaluated(tmp_path_factory):
             "measure",
             lambda found, dt: watched.extend(*found) or measure(found, dt),
         )
-        evaluate.main([str(folder), "--num-envs", "8", "--speeds", "high"])
+        evaluate.main([str(folder), "--num-envs", "8", "--speeds", "high", "--late", "5"])
     return folder, json.loads((folder / "evaluation.json").read_text()), watched
 
 
 def test_every_policy_in_every_cell(evaluated):
     _, found, _ = evaluated
     cells = {(r["policy"], r["kind"], r["onset"]) for r in found["rows"]}
-    policies = (ORACLE, LEARNED, BLIND, "Mix (one network)")
+    policies = (ORACLE, f"{ORACLE}, 5 steps late", LEARNED, BLIND, "Mix (one network)")
     assert cells == {
         (policy, kind, onset)
         for policy in policies
@@ -64,10 +64,10 @@ def test_every_policy_in_every_cell(evaluated):
     # the run wrote no times down
     (rate,) = found["throughput"]
     assert rate["what"] == "evaluation"
-    assert rate["steps"] == 4 * 6 * 8 * 400
+    assert rate["steps"] == 5 * 6 * 8 * 400
     # two calls for each policy
-    assert rate["seconds"] == 8
-    assert rate["control_steps_a_second"] == rate["steps"] / 8
+    assert rate["seconds"] == 10
+    assert rate["control_steps_a_second"] == rate["steps"] / 10
 
 
 def test_the_detector_is_judged_where_faults_may_strike_anywhere(evaluated):
@@ -87,8 +87,8 @@ def test_a_switch_changes_nothing_in_health(evaluated):
         for r in found["rows"]
         if r["kind"] == HEALTHY and r["onset"] == "strict" and r["policy"] != LEARNED
     ]
-    assert len(speeds) == 3
-    assert speeds[0] == speeds[1] == speeds[2]
+    assert len(speeds) == 4
+    assert all(other == speeds[0] for other in speeds)
 
 
 def test_writes_tables_and_figures(evaluated):
@@ -109,6 +109,7 @@ def test_writes_tables_and_figures(evaluated):
         (EvaluateOptions(joints=("hip",)), "--joints hip: choose from HFE"),
         (EvaluateOptions(speeds=()), "--speeds: name at least one"),
         (EvaluateOptions(num_envs=-1), "--num-envs -1: must not be negative"),
+        (EvaluateOptions(late=(2, -1)), "--late -1: must not be negative"),
     ],
 )
 def test_refuses(options, says):

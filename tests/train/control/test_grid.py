@@ -95,14 +95,14 @@ def follow(toy):
     cell = grid.cells(toy.robot, (), ())[POWER_LOSS]
     params = jax.tree.map(lambda x: x[0], toy.policies["ours"])
 
-    def call(switch, fall=STEPS):
+    def call(switch, fall=STEPS, late=0):
         def step(variation, state, action):
             body = state.pipeline_state._replace(tilt=jnp.zeros(()))
             after = toy.robot.step(variation, state.replace(pipeline_state=body), action)
             return after.replace(done=(state.info["step"] == fall).astype(jnp.float32))
 
         robot = toy.robot._replace(step=step)
-        course = grid.course(cell, switch, "high", "strict", DT)
+        course = grid.course(cell, switch, "high", "strict", DT, late)
         key = jax.random.key(0)
         found = jax.jit(lambda: grid.run(toy, robot, params, {}, course, key, COUNT))()
         return jax.tree.map(np.asarray, found)
@@ -139,6 +139,13 @@ def test_each_switch_chooses_the_head(oracle, follow):
     # three sure verdicts
     expected = np.where(np.arange(STEPS) < 2, HEALTHY, LOCKED)
     np.testing.assert_array_equal(learned["head"], np.tile(expected[:, None], (1, COUNT)))
+
+
+def test_an_oracle_may_be_late(oracle, follow):
+    found = follow("oracle", late=3)
+    np.testing.assert_array_equal(found["onset"], oracle["onset"])
+    struck = found["step"] >= found["onset"] + 3
+    np.testing.assert_array_equal(found["head"], np.where(struck, POWER_LOSS, HEALTHY))
 
 
 def test_heads_drive(oracle, follow):
