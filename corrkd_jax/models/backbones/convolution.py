@@ -134,9 +134,10 @@ _convolution.defvjp(_forward, _backward)
 def _unstrided(images: Array, kernel: Array, padding: Padding) -> Array:
     """A convolution of stride 1 by XLA's faster kernels.
 
-    jaxlib 0.10 has two kinds on CPUs. YNNPACK's, which it prefers, run at half the rate of Eigen's
-    with up to 64 channels, and are not given a convolution whose result is larger than its images.
-    So one row more than that is asked for, and left out. Below 16 channels Eigen's are the slower.
+    jaxlib 0.10 has two kinds on CPUs. YNNPACK's, which it prefers, ran at half the rate of Eigen's
+    with 16 to 64 channels (an Intel Xeon, docs/dfkd.md), and are not given a convolution whose
+    result is larger than its images. So one row more than that is asked for, and left out. With
+    fewer channels Eigen's are the slower.
     """
     (low, high), across = padding
     rows = images.shape[1] + low + high - kernel.shape[0] + 1
