@@ -123,8 +123,8 @@ def check(options: EvaluateOptions) -> None:
             raise InputError(f"--{name} {unknown[0]}: choose from {', '.join(known)}")
         if not given:
             raise InputError(f"--{name}: name at least one of {', '.join(known)}")
-    cli.require_not_negative({"--num-envs": options.num_envs})
-    cli.require_not_negative({"--late": min(options.late, default=0)})
+    least = {"--num-envs": options.num_envs, "--late": min(options.late, default=0)}
+    cli.require_not_negative(least)
 
 
 class Judged(NamedTuple):
@@ -179,7 +179,7 @@ def judge(
         (arm, switch, late)
         for arm in arms
         for switch in switches(loaded, arm)
-        for late in (0, *(options.late if switch == "oracle" else ()))
+        for late in dict.fromkeys((0, *(options.late if switch == "oracle" else ())))
     ]
     # equal calls, or each size would be compiled
     width = min(len(places), max(1, at_once // options.num_envs))

@@ -39,6 +39,9 @@ POLICIES, TUNED = "policies", "tuned"
 """Names of the stage without and with a detector."""
 MEMORY = 0.9
 """Of the running means by which an epoch is judged, an iteration."""
+_TAKEOVER = 1000
+"""Folded into a key that the worlds use as well; small numbers would give the keys that `split`
+gives them."""
 
 
 class Hyper(NamedTuple):
@@ -284,7 +287,7 @@ class PpoStage:
         if not self._late:
             return None
         first, last = self.config.faults.takeover
-        return jax.random.randint(jax.random.fold_in(key, 1), (count,), first, last + 1)
+        return jax.random.randint(jax.random.fold_in(key, _TAKEOVER), (count,), first, last + 1)
 
     def _look(
         self, hyper: Hyper, batch: Tree, robots: Worlds, memory: Any

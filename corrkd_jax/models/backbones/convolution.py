@@ -93,9 +93,7 @@ def conv_of_doubled(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution(images: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
-    if strides == (1, 1):
-        return _unstrided(images, kernel, padding)
-    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_ORDER)
+    return _convolved(images, kernel, strides, padding)
 
 
 def _forward(
@@ -117,13 +115,10 @@ def _backward(
     # what remains of an axis decides on its far end: sizes of the results are known
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     pads = tuple((k - 1 - low, size - spread + low) for size, k, spread, low in sides)
+    of_images = _convolved(gradient, turned, (1, 1), pads, dilation=strides)
     if strides == (1, 1):
-        of_images = _unstrided(gradient, turned, pads)
         of_kernel = _by_shifts(images, gradient, kernel.shape[:2], padding)
     else:
-        of_images = lax.conv_general_dilated(
-            gradient, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_ORDER
-        )
         of_kernel = _by_windows(images, gradient, strides, sides)
     return of_images.astype(images.dtype), of_kernel.astype(kernel.dtype)
 
@@ -131,21 +126,35 @@ def _backward(
 _convolution.defvjp(_forward, _backward)
 
 
-def _unstrided(images: Array, kernel: Array, padding: Padding) -> Array:
-    """A convolution of stride 1 by XLA's faster kernels.
+def _convolved(
+    images: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int] = (1, 1),
+) -> Array:
+    """A convolution of images, which may be dilated, by XLA's faster kernels.
 
-    jaxlib 0.10 has two kinds on CPUs. YNNPACK's, which it prefers, ran at half the rate of Eigen's
-    with 16 to 64 channels (an Intel Xeon, docs/dfkd.md), and are not given a convolution whose
-    result is larger than its images. So one row more than that is asked for, and left out. With
-    fewer channels Eigen's are the slower.
+    jaxlib 0.10 has two kinds on CPUs. YNNPACK's, which it prefers at stride 1, ran at about half
+    the rate of Eigen's with 32 and 64 channels (an Intel Xeon, docs/dfkd.md), and are not given a
+    convolution whose result is larger than its images. So one row more than that is asked for, and
+    left out. With fewer than 16 channels Eigen's are the slower.
     """
     (low, high), across = padding
-    rows = images.shape[1] + low + high - kernel.shape[0] + 1
-    more = max(images.shape[1] + 1 - rows, 0) if min(kernel.shape[2:]) >= 16 else 0
+    more = 0
+    if strides == dilation == (1, 1) and min(kernel.shape[2:]) >= 16:
+        # the result has `shrinks` rows fewer than the images
+        shrinks = kernel.shape[0] - 1 - low - high
+        more = max(shrinks + 1, 0)
     found = lax.conv_general_dilated(
-        images, kernel, (1, 1), ((low, high + more), across), dimension_numbers=_ORDER
+        images,
+        kernel,
+        strides,
+        ((low, high + more), across),
+        lhs_dilation=dilation,
+        dimension_numbers=_ORDER,
     )
-    return found[:, :rows]
+    return found[:, : found.shape[1] - more]
 
 
 def _by_shifts(images: Array, gradient: Array, window: tuple[int, int], padding: Padding) -> Array:
@@ -175,7 +184,7 @@ def _by_shifts(images: Array, gradient: Array, window: tuple[int, int], padding:
 def _by_windows(
     images: Array, gradient: Array, strides: tuple[int, int], sides: list[tuple[int, ...]]
 ) -> Array:
-    """Gradient of the kernel of any convolution: images by windows as large as the gradient."""
+    """Gradient of the kernel at any stride: images by windows as large as the gradient."""
     ends = [k + spread - 1 - size - low for size, k, spread, low in sides]
     # pixels at the far end that no window reached
     rows, columns = (size + min(end, 0) for (size, *_), end in zip(sides, ends, strict=True))

@@ -36,7 +36,7 @@ def evaluated(tmp_path_factory):
             "measure",
             lambda found, dt: watched.extend(*found) or measure(found, dt),
         )
-        evaluate.main([str(folder), "--num-envs", "8", "--speeds", "high", "--late", "5"])
+        evaluate.main([str(folder), "--num-envs", "8", "--speeds", "high", "--late", "5", "0", "5"])
     return folder, json.loads((folder / "evaluation.json").read_text()), watched
 
 

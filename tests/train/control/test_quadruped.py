@@ -334,6 +334,9 @@ class TestTakeover:
         assert waits.shape == (16,)
         many = np.asarray(late._blank(jax.random.key(0), 1000))
         np.testing.assert_array_equal(np.unique(many), [2, 3, 4, 5])
+        for other in jax.random.split(jax.random.key(0), 4):
+            # nothing else that is drawn in a step goes with it
+            assert (many != jax.random.randint(other, (1000,), 2, 6)).any()
         waits = jnp.arange(16) % 4 + 2
         for step in range(8):
             info = robots.states.info | {"step": jnp.full(16, step)}
