@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from envs.switching import Rule
+
 
 @dataclass(frozen=True)
 class RobotConfig:
@@ -135,6 +137,7 @@ class QuadrupedConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
+    switch: Rule = field(default_factory=Rule)
     arms: tuple[str, ...] = ("ours",)
     """Of ours, no-reflection, mix, normal; each a training of its own in the same program."""
     reflection: float = 1.0
@@ -157,6 +160,9 @@ PRESETS: dict[str, QuadrupedConfig] = {
         arms=("ours", "no-reflection", "mix"),
         seeds=3,
     ),
-    "solo8": QuadrupedConfig(detector=DetectorConfig(tune_iterations=100), judged=0),
+    # it bears half a second of a fault's head that nothing called for, but no late one
+    "solo8": QuadrupedConfig(
+        detector=DetectorConfig(tune_iterations=100), switch=Rule(strike=1), judged=0
+    ),
 }
 """Named runs; what they leave out is the paper's."""

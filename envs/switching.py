@@ -2,9 +2,10 @@
 
 Pure functions of one robot, for `vmap` and `scan`; nothing about a fault is static, so nothing is
 compiled again. The rule is ours, since the paper (arXiv:2402.08996) gives none: a fault must be
-seen with confidence for 3 control steps before another head takes over, health for 25.
+seen with confidence for some control steps before another head takes over, health for longer.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -14,10 +15,18 @@ from envs.faults import HEALTHY
 
 WINDOW = 25
 """Control steps that a detector sees: 0.5 s."""
-CONFIDENCE = 0.8
-"""Probability below which a verdict counts for nothing."""
-STRIKE_STEPS, RECOVERY_STEPS = 3, 25
-"""Consecutive confident verdicts before the head changes, to a fault's and to the healthy one."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a detector's verdicts change the head that drives."""
+
+    confidence: float = 0.8
+    """Probability up to which a verdict counts for nothing."""
+    strike: int = 3
+    """Consecutive confident verdicts before a fault's head takes over."""
+    recovery: int = 25
+    """Consecutive confident verdicts before the healthy head takes over again."""
 
 
 class Memory(NamedTuple):
@@ -77,20 +86,23 @@ def verdict(probabilities: Array) -> tuple[Array, Array, Array]:
     return kind, leg, likelihood[kind]
 
 
-def decide(memory: Memory, probabilities: Array) -> Memory:
+def decide(memory: Memory, probabilities: Array, rule: Rule) -> Memory:
     """Believe in another kind or leg once it has been seen for long enough.
 
     Args:
         memory: of the robot.
         probabilities: `[joints, 3]` of this control step.
+        rule: what is long enough.
     """
     kind, leg, probability = verdict(probabilities)
-    confident = probability > CONFIDENCE
+    confident = probability > rule.confidence
     same = (kind == memory.next_kind) & (leg == memory.next_leg)
     # the count need not outgrow what is asked of it
-    streak = jnp.minimum(jnp.where(same, memory.streak, 0) + 1, RECOVERY_STEPS)
+    streak = jnp.minimum(
+        jnp.where(same, memory.streak, 0) + 1, jnp.maximum(rule.strike, rule.recovery)
+    )
     streak = jnp.where(confident, streak, 0)
-    switch = streak >= jnp.where(kind == HEALTHY, RECOVERY_STEPS, STRIKE_STEPS)
+    switch = streak >= jnp.where(kind == HEALTHY, rule.recovery, rule.strike)
     return memory._replace(
         kind=jnp.where(switch, kind, memory.kind),
         leg=jnp.where(switch, leg, memory.leg),

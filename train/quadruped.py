@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from configs.quadruped import PRESETS, QuadrupedConfig
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
+from envs.switching import Rule
 from train import cli, parallel
 from train.control import detection, ppo, robots, throughput
 from train.control import report as quadruped_report
@@ -112,9 +114,20 @@ def check(config: QuadrupedConfig) -> None:
         raise InputError(f"--reflection {config.reflection}: is a probability")
     if config.detector.tune_iterations and not config.detector.updates:
         raise InputError("--detector.tune-iterations: needs a detector (--detector.updates)")
+    check_switch(config.switch)
     if not config.arms:
         raise InputError("--arms: name at least one")
     ppo.arms(config)
+
+
+def check_switch(rule: Rule) -> None:
+    """Refuse a switch that could never change the head.
+
+    Raises:
+        InputError: names the option and what would do.
+    """
+    cli.require_shares({"--switch.confidence": rule.confidence})
+    cli.require_positive({"--switch.strike": rule.strike, "--switch.recovery": rule.recovery})
 
 
 def train(
@@ -207,17 +220,39 @@ class Loaded(NamedTuple):
     detector_params: Any
 
 
-def load(folder: Path, expected: str = "") -> Loaded:
+@dataclass(frozen=True)
+class OwnRule:
+    """Switch by another rule than the run's."""
+
+    confidence: float = -1.0
+    """Probability up to which a verdict counts for nothing; -1: the run's."""
+    strike: int = 0
+    """Consecutive confident verdicts before a fault's head takes over; 0: the run's."""
+    recovery: int = 0
+    """Consecutive confident verdicts before the healthy head takes over again; 0: the run's."""
+
+
+def load(folder: Path, expected: str = "", own: OwnRule | None = None) -> Loaded:
     """Bring back a finished run.
 
     Args:
         folder: of the run.
         expected: name of the robot that it must have trained; empty for any.
+        own: what to change of its switch.
 
     Raises:
-        InputError: no such run, an unfinished one, one of another version, program or robot.
+        InputError: no such run, an unfinished one, one of another version, program or robot; or a
+            switch that could never change the head.
     """
     _, config = restore_config(folder, "quadruped", QuadrupedConfig, "train.quadruped")
+    if own is not None:
+        rule = Rule(
+            config.switch.confidence if own.confidence == -1 else own.confidence,
+            own.strike or config.switch.strike,
+            own.recovery or config.switch.recovery,
+        )
+        check_switch(rule)
+        config = dataclasses.replace(config, switch=rule)
     if expected and config.robot != expected:
         raise InputError(
             f"{folder / CONFIG}: robot is {config.robot!r}; this needs a run of {expected!r}"

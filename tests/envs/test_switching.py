@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from envs import switching
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
+from envs.switching import Rule
 
 
 def probabilities(kind=HEALTHY, joint=0, certainty=0.9):
@@ -24,7 +27,7 @@ def run():
         traces.append(1)
 
         def step(memory, probabilities):
-            memory = switching.decide(memory, probabilities)
+            memory = switching.decide(memory, probabilities, Rule())
             return memory, (memory.kind, memory.leg)
 
         return jax.lax.scan(step, memory, steps)
@@ -73,6 +76,23 @@ def test_health_takes_twenty_five_and_every_joint(run):
     assert kinds == [LOCKED] * 40
 
 
+@pytest.mark.parametrize(
+    ("rule", "kinds"),
+    [
+        (Rule(0.8, 1, 2), [POWER_LOSS, POWER_LOSS, POWER_LOSS, HEALTHY]),
+        # more patience with faults than with health
+        (Rule(0.8, 2, 1), [HEALTHY, POWER_LOSS, HEALTHY, HEALTHY]),
+        (Rule(0.95, 1, 1), [HEALTHY, HEALTHY, HEALTHY, HEALTHY]),
+    ],
+)
+def test_the_rule_is_the_callers(rule, kinds):
+    memory, found = switching.start(2), []
+    for kind in (POWER_LOSS, POWER_LOSS, HEALTHY, HEALTHY):
+        memory = switching.decide(memory, probabilities(kind), rule)
+        found.append(int(memory.kind))
+    assert found == kinds
+
+
 def test_one_fault_may_follow_another(run):
     _, kinds, _ = run([probabilities(LOCKED)] * 3 + [probabilities(POWER_LOSS)] * 3)
     assert kinds[2:] == [LOCKED] * 3 + [POWER_LOSS] * 35
@@ -89,7 +109,7 @@ def test_many_robots_are_one_robot_each(run):
     steps = jnp.stack([probabilities(kind, joint=2 * kind) for kind in kinds])
     memory = jax.vmap(lambda _: switching.start(2))(jnp.arange(3))
     for _ in range(3):
-        memory = jax.vmap(switching.decide)(memory, steps)
+        memory = jax.vmap(partial(switching.decide, rule=Rule()))(memory, steps)
     assert memory.kind.tolist() == list(kinds)
     assert memory.leg.tolist() == [0, 1, 2]
 

@@ -7,6 +7,7 @@ third by the healthy head whatever happens, a third by the detector under traini
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from corrkd_jax.models.detector import CLASSES, FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
 from envs import switching
 from envs.faults import Fault
+from envs.switching import Rule
 from train import optimizer, parallel
 from train.control import episodes, worlds
 from train.control.robots import CONDITIONS, Robot, features
@@ -69,13 +71,18 @@ def blank(robot: Robot, count: int) -> switching.Memory:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), one)
 
 
-def learned(robot: Robot, detector: FaultDetector, params: Tree) -> episodes.Switch:
+def decide(memory: switching.Memory, probabilities: Array, rule: Rule) -> switching.Memory:
+    """What `[robots]` believe after a detector's probabilities `[robots, joints, 3]`."""
+    return jax.vmap(partial(switching.decide, rule=rule))(memory, probabilities)
+
+
+def learned(robot: Robot, detector: FaultDetector, params: Tree, rule: Rule) -> episodes.Switch:
     """The switch as it is deployed; also shows the condition that each joint seems to be in."""
 
     def choose(memory: switching.Memory, states: State) -> tuple[switching.Memory, Array, dict]:
         memory = remember(robot, memory, states)
         logits = detector.apply({"params": params}, memory.window)
-        memory = jax.vmap(switching.decide)(memory, jax.nn.softmax(logits))
+        memory = decide(memory, jax.nn.softmax(logits), rule)
         verdict = jnp.argmax(logits, axis=-1).astype(jnp.int8)
         true = episodes.shown(states).astype(jnp.int8)
         return memory, memory.kind, {"verdict": verdict, "true": true}
@@ -204,7 +211,7 @@ class DetectorStage:
         robots, memory = state.robots.tree
         count = memory.kind.shape[0]
         draw, driver = self._draw(count), jnp.arange(count) % 3
-        switch = learned(self.robot, self.detector, state.params)
+        switch = learned(self.robot, self.detector, state.params, self.config.switch)
 
         def move(carry: tuple[Worlds, switching.Memory], key: Array) -> tuple[tuple, tuple]:
             robots, memory = carry

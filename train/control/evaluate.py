@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from train.control.report import row_name
 from train.control.robots import CONDITIONS
 from train.control.watching import Watched, measure
 from train.progress import Bar, say
-from train.quadruped import Loaded
+from train.quadruped import Loaded, OwnRule
 from train.trained import seed_number
 from train.workdir import make_folder
 
@@ -59,10 +59,13 @@ class EvaluateOptions:
     """Arms of the run; empty: all."""
     added_mass: bool = True
     """Draw each robot's torso mass as in training (-0.2 to +1 kg); the toy has none."""
+    noise: float = 0.0
+    """Factor on the sensor noise, 1 as in training; the toy keeps its own."""
     late: tuple[int, ...] = ()
     """Also an oracle that switches so many control steps after the onset, as a detector must."""
     strict: bool = True
     """Also the strict onsets."""
+    switch: OwnRule = field(default_factory=OwnRule)
     out: str = ""
     """Folder for the results; empty: the run's."""
 
@@ -73,7 +76,7 @@ def main(folder: Path, argv: Sequence[str]) -> None:
         EvaluateOptions, args=argv, prog="python -m train.evaluate RUN", description=__doc__
     )
     check(options)
-    loaded = quadruped.load(folder)
+    loaded = quadruped.load(folder, own=options.switch)
     arms = options.arms or tuple(loaded.policies)
     if unknown := [arm for arm in arms if arm not in loaded.policies]:
         raise InputError(f"--arms {unknown[0]}: the run has {', '.join(loaded.policies)}")
@@ -81,13 +84,15 @@ def main(folder: Path, argv: Sequence[str]) -> None:
     out = Path(options.out) if options.out else folder
     make_folder(out)
     device = jax.devices()[0]
-    small = device.platform == "cpu" and loaded.config.robot == "solo8"
+    solo8 = loaded.config.robot == "solo8"
+    small = device.platform == "cpu" and solo8
     if not options.num_envs:
         options = dataclasses.replace(options, num_envs=ROBOTS_ON_CPU if small else ROBOTS)
     judged = judge(loaded, arms, number, options, at_once=AT_ONCE_ON_CPU if small else AT_ONCE)
     where = f"1 x {device.device_kind}"
     rates = throughput.of_training(folder, loaded.config)
     rates.append(throughput.Rate("evaluation", judged.steps, judged.seconds, where))
+    rule = loaded.config.switch
     facts = {
         "run": folder.name,
         "robot": loaded.config.robot,
@@ -97,12 +102,13 @@ def main(folder: Path, argv: Sequence[str]) -> None:
         "device": device.device_kind,
         "jax": jax.__version__,
         "robots_a_cell": options.num_envs,
+        "switch": f"after {rule.strike} verdicts above {rule.confidence:g}, back after "
+        f"{rule.recovery}",
         "torso": "{:+g} to {:+g} kg".format(*TORSO_MASS)
-        if loaded.config.robot == "solo8" and options.added_mass
+        if solo8 and options.added_mass
         else "nominal",
-        "survival": "no torso corner pressed by more than 1 N"
-        if loaded.config.robot == "solo8"
-        else "tilt below 1",
+        "sensor noise": f"{options.noise:g} x the released code's" if solo8 else "the toy's",
+        "survival": "no torso corner pressed by more than 1 N" if solo8 else "tilt below 1",
     }
     joints = robots.joint_names(loaded.config.robot)
     grid_report.write(out, facts, judged.rows, judged.watched, rates, joints)
@@ -124,7 +130,7 @@ def check(options: EvaluateOptions) -> None:
         if not given:
             raise InputError(f"--{name}: name at least one of {', '.join(known)}")
     least = {"--num-envs": options.num_envs, "--late": min(options.late, default=0)}
-    cli.require_not_negative(least)
+    cli.require_not_negative(least | {"--noise": options.noise})
 
 
 class Judged(NamedTuple):
@@ -155,7 +161,7 @@ def judge(
         options: which cells, and how many robots in each.
         at_once: robots simulated in one call.
     """
-    robot = grid.quiet(loaded.robot, options.added_mass)
+    robot = grid.quiet(loaded.robot, options.added_mass, options.noise)
     detector = None
     if loaded.detector_params is not None:
         detector = judging.pick(loaded.detector_params, number)

@@ -8,7 +8,7 @@ the same control step for many robots (for `jax.export.deserialize`; CPU, CUDA a
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from train.control import canonical, detection, judging, ppo
 from train.control import policy as robot_policy
 from train.control.robots import CONDITIONS
 from train.progress import say
-from train.quadruped import Loaded
+from train.quadruped import Loaded, OwnRule
 from train.trained import seed_number
 from train.workdir import make_folder, write_text
 
@@ -40,6 +40,7 @@ class ExportOptions:
     """Arm of the run; empty: the tuned one, or else the first."""
     seed: int = 0
     """Seed; 0: the first of the run."""
+    switch: OwnRule = field(default_factory=OwnRule)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run(folder: Path, out: Path, options: ExportOptions) -> None:
     """Write the controller of a finished run."""
-    loaded = quadruped.load(folder)
+    loaded = quadruped.load(folder, own=options.switch)
     params, detector = pick(loaded, options.arm, options.seed)
     make_folder(out)
     description = facts(loaded) | {"run": folder.name}
@@ -93,9 +94,9 @@ def facts(loaded: Loaded) -> dict[str, Any]:
         "layers": len(config.network.hidden) + 1,
         "kernel": loaded.detector.kernel,
         "window": switching.WINDOW,
-        "confidence": switching.CONFIDENCE,
-        "strike_steps": switching.STRIKE_STEPS,
-        "recovery_steps": switching.RECOVERY_STEPS,
+        "confidence": config.switch.confidence,
+        "strike_steps": config.switch.strike,
+        "recovery_steps": config.switch.recovery,
         "dt": robot.env.dt,
         "observation": observation_order(loaded),
     }
@@ -153,7 +154,7 @@ def build(loaded: Loaded, params: Any, detector: Any) -> export.Exported:
         memory = jax.vmap(switching.remember)(switching.Memory(**memory), latest)
         logits = loaded.detector.apply({"params": detector}, memory.window)
         probabilities = jax.nn.softmax(logits)
-        memory = jax.vmap(switching.decide)(memory, probabilities)
+        memory = detection.decide(memory, probabilities, loaded.config.switch)
         actions = canonical.drive(
             loaded.policy, params, tables, observations, memory.kind, memory.leg
         )

@@ -92,19 +92,20 @@ def course(cell: Cell, switch: str, speed: str, onset: str, dt: float, late: int
     )
 
 
-def quiet(robot: Robot, added_mass: bool = True) -> Robot:
+def quiet(robot: Robot, added_mass: bool = True, noise: float = 0.0) -> Robot:
     """The robot without sensor noise, pushes and spread, on the nominal floor; the toy as it is.
 
     Args:
         robot: that was trained.
         added_mass: draw the torso's mass for every robot as in training, as the released code
             does when it evaluates (arXiv:2402.08996).
+        noise: factor on the sensor noise, if there is to be some.
     """
     if robot.name == "surrogate":
         return robot
     env = copy.copy(robot.env)
     env.config = dataclasses.replace(
-        env.config, noise=0.0, push_velocity=0.0, hardware_spread=False
+        env.config, noise=noise, push_velocity=0.0, hardware_spread=False
     )
 
     def vary(keys: Array) -> dict[str, Array]:
@@ -161,7 +162,7 @@ def run(
     def watch(memory: switching.Memory, states: State) -> tuple[switching.Memory, Array]:
         memory = detection.remember(robot, memory, states)
         logits = loaded.detector.apply({"params": detector}, memory.window)
-        memory = jax.vmap(switching.decide)(memory, jax.nn.softmax(logits))
+        memory = detection.decide(memory, jax.nn.softmax(logits), loaded.config.switch)
         return memory, jnp.argmax(logits, axis=-1).astype(jnp.int8)
 
     def look_away(memory: switching.Memory, states: State) -> tuple[switching.Memory, Array]:

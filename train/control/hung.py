@@ -100,7 +100,7 @@ def watch(detector: FaultDetector, params: Any, recording: trot.Recording) -> Ep
         def step(memory: switching.Memory, now: Array) -> tuple[switching.Memory, tuple]:
             memory = switching.remember(memory, now)
             logits = detector.apply({"params": params}, memory.window)
-            memory = switching.decide(memory, jax.nn.softmax(logits))
+            memory = switching.decide(memory, jax.nn.softmax(logits), switching.Rule())
             return memory, (jnp.argmax(logits, axis=-1), memory.kind)
 
         return lax.scan(step, switching.start(features.shape[-1]), features)[1]

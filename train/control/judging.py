@@ -35,7 +35,7 @@ def judge(config: QuadrupedConfig, robot: Robot, best: dict[str, Any]) -> Result
 
     @jax.jit
     def switched(params: Any, own: Any, kind: Any, key: Any) -> episodes.Episodes:
-        switch = detection.learned(robot, detector, own)
+        switch = detection.learned(robot, detector, own, config.switch)
         return episodes.run(robot, policy, params, switch, kind, key, config.judged)
 
     def each(run: Any) -> list[list[Any]]:

@@ -294,7 +294,9 @@ class PpoStage:
     ) -> tuple[Any, Array, Array | None]:
         """What is remembered, the head of each group or robot, and which steps are to count."""
         if self.detector is not None:
-            switch = detection.learned(self.robot, self.detector, batch["detector"])
+            switch = detection.learned(
+                self.robot, self.detector, batch["detector"], self.config.switch
+            )
             memory, heads, _ = switch.choose(memory, robots.states)
             heads = grouped(heads)
             return memory, heads, heads != HEALTHY

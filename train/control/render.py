@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from train.control.pictures import Moment, film
 from train.control.policy import Controller
 from train.control.robots import CONDITIONS
 from train.progress import say
-from train.quadruped import Loaded
+from train.quadruped import Loaded, OwnRule
 
 KINDS = {"none": faults.HEALTHY, "power-loss": faults.POWER_LOSS, "locked": faults.LOCKED}
 EVERY = 2
@@ -61,6 +61,7 @@ class RenderOptions:
     """Arm of the run; empty: the tuned one, or else the first."""
     seed: int = 0
     """Seed of the run; 0: the first."""
+    switch: OwnRule = field(default_factory=OwnRule)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     options = tyro.cli(RenderOptions, args=rest, prog=usage, description=__doc__)
     out = Path(names[1])
     check(out, options)
-    loaded = quadruped.load(Path(names[0]))
+    loaded = quadruped.load(Path(names[0]), own=options.switch)
     params, detector = quadruped_export.pick(loaded, options.arm, options.seed)
     controller = in_memory(loaded, params, detector)
     steps = round(options.seconds / loaded.robot.env.dt)

@@ -26,7 +26,7 @@ def evaluated(tmp_path_factory):
     measure = quadruped_evaluate.measure
     (folder / "config.json").write_text(json.dumps({"program": "quadruped"}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quadruped, "load", lambda folder: loaded)
+        patch.setattr(quadruped, "load", lambda folder, own: loaded)
         # four of a policy's six cells in a call, so that the second is padded
         patch.setattr(quadruped_evaluate, "AT_ONCE", 32)
         # every call takes a second
@@ -109,6 +109,7 @@ def test_writes_tables_and_figures(evaluated):
         (EvaluateOptions(joints=("hip",)), "--joints hip: choose from HFE"),
         (EvaluateOptions(speeds=()), "--speeds: name at least one"),
         (EvaluateOptions(num_envs=-1), "--num-envs -1: must not be negative"),
+        (EvaluateOptions(noise=-1.0), "--noise -1.0: must not be negative"),
         (EvaluateOptions(late=(2, -1)), "--late -1: must not be negative"),
     ],
 )

@@ -36,7 +36,7 @@ def exported(request, tmp_path_factory):
         loaded = loaded._replace(detector=detector, detector_params=watching)
     out = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quadruped_export.quadruped, "load", lambda folder: loaded)
+        patch.setattr(quadruped_export.quadruped, "load", lambda folder, own: loaded)
         quadruped_export.run(out, out / "there", quadruped_export.ExportOptions())
     rng = np.random.default_rng(1)
     # what lasts decides what is detected: four robots whose signals have other means

@@ -42,6 +42,8 @@ def test_the_quiet_robot(solo8):
     np.testing.assert_allclose((added.min(), added.max()), (-0.2, 1.0), atol=0.02)
     assert not np.delete(added, 1, axis=1).any()
     assert grid.quiet(solo8, added_mass=False).vary(None) == {}
+    noisy = grid.quiet(solo8, noise=0.5).env.config
+    assert (noisy.noise, noisy.push_velocity) == (0.5, 0)
 
 
 def test_masses_reach_the_physics(solo8, monkeypatch):

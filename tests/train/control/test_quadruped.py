@@ -110,6 +110,13 @@ def test_load(finished):
     for head in ("head_0", "head_1"):
         kernels = (tree["actor"][head]["kernel"][0] for tree in (before, after))
         np.testing.assert_array_equal(*kernels)
+    # another switch, or parts of one
+    own = quadruped.load(finished, own=quadruped.OwnRule(strike=1)).config.switch
+    assert own == dataclasses.replace(run.config.switch, strike=1)
+    own = quadruped.load(finished, own=quadruped.OwnRule(confidence=0, recovery=9)).config.switch
+    assert own == dataclasses.replace(run.config.switch, confidence=0, recovery=9)
+    with pytest.raises(InputError, match=r"--switch.strike -1: must be positive"):
+        quadruped.load(finished, own=quadruped.OwnRule(strike=-1))
     with pytest.raises(InputError, match=r"robot is 'surrogate'; this needs a run of 'solo8'"):
         quadruped.load(finished, "solo8")
 
@@ -397,6 +404,8 @@ def test_oracle_drives_by_the_flag():
         (("--reflection", "2"), "--reflection 2.0: is a probability"),
         (("--faults.onset", "0", "400"), "--faults.onset 0 400: first and last of an episode's"),
         (("--faults.takeover", "8", "4"), "--faults.takeover 8 4: first and last of an episode's"),
+        (("--switch.confidence", "1"), "--switch.confidence 1.0: must be at least 0 and below 1"),
+        (("--switch.strike", "0"), "--switch.strike 0: must be positive"),
         (("--seeds", "0"), "--seeds 0: must be positive"),
         (("--first-seed", "3000000000"), "--first-seed 3000000000: seeds must lie between 0"),
         (("--detector.updates", "-1"), "--detector.updates -1: must not be negative"),
