@@ -311,7 +311,8 @@ class PpoStage:
         """Faults of new episodes, by group."""
         first, last = self.config.faults.onset
         if self.detector is not None:
-            first, last = 0, self.robot.steps - 2
+            # early, so that many are struck; what a detector was trained on
+            first, last = detection.ONSETS
 
         def draw(key: Array) -> Fault:
             fault_key, onset_key = jax.random.split(key)

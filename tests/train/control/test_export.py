@@ -16,6 +16,7 @@ import pytest
 from configs.quadruped import FaultConfig
 from corrkd_jax.errors import InputError
 from envs import mirror
+from envs.switching import Rule
 from tests.train.control.tiny_quadruped import TINY, untrained
 from train.control import canonical, detection
 from train.control import export as quadruped_export
@@ -26,7 +27,7 @@ STEPS = 40
 
 @pytest.fixture(scope="module", params=["surrogate", "solo8"])
 def exported(request, tmp_path_factory):
-    loaded = untrained(replace(TINY, robot=request.param))
+    loaded = untrained(replace(TINY, robot=request.param, switch=Rule(0.7, 2, 4)))
     if request.param == "surrogate":
         # a kernel that does not divide the window
         detector = loaded.detector.clone(kernel=4)

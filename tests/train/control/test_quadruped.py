@@ -300,6 +300,18 @@ def test_only_fault_heads_are_tuned():
         assert (x[1:] == 1).all()
 
 
+def test_a_tuning_strikes_as_the_detector_learned_it():
+    """Early, which is often; not from the first step on, as the training before it."""
+    settings = config(arms=("ours",))
+    robot = robots.build(settings)
+    plain = ppo.PpoStage(settings, robot, None)
+    tuning = dataclasses.replace(plain, detector=detection.build_detector(settings, robot))
+    keys = jax.random.split(jax.random.key(0), 100)
+    for stage, expected in ((plain, (0, 0)), (tuning, detection.ONSETS)):
+        onset = jax.vmap(stage._draw(ppo.arms(settings)["ours"], 16))(keys).onset
+        assert (onset.min(), onset.max()) == expected
+
+
 def test_steps_of_the_healthy_head_do_not_thin_out_a_tuning():
     """Divergence, losses and gradients are those of the control steps that fault heads drove."""
     settings = config(arms=("ours",))
