@@ -8,7 +8,7 @@ a second after the onset on, median delay at most 0.2 s, at most one false alarm
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -17,6 +17,7 @@ import tyro
 
 from corrkd_jax.models.detector import FaultDetector
 from envs.solo8_constants import JOINTS
+from envs.switching import Rule
 from train.control import detector_report, hung
 from train.control.watching import macro_f1
 
@@ -39,6 +40,7 @@ class Options:
     """Width of the detector."""
     seed: int = 0
     """Of everything."""
+    switch: Rule = field(default_factory=Rule)
     out: str = "runs/detector"
     """Folder for CSV and figure."""
 
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> None:
     params = hung.fit(detector, train, jax.random.key(options.seed), options.updates, options.batch)
     jax.block_until_ready(params)
     trained = time.monotonic()
-    watched, late = hung.judge(detector, params, test)
+    watched, late = hung.judge(detector, params, test, options.switch)
     print(*detector_report.tables(watched), sep="\n\n")
     each = macro_f1(late)
     delay = np.median(np.concatenate(list(watched.delays.values())))

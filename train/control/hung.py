@@ -14,6 +14,7 @@ from corrkd_jax.models.detector import CLASSES, FaultDetector
 from envs import switching, trot
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
 from envs.solo8_constants import CONTROL_DT
+from envs.switching import Rule
 from train.control.episodes import Episodes
 from train.control.watching import SETTLED, Watched, measure
 
@@ -93,14 +94,14 @@ def fit(
     return run(key)["params"]
 
 
-def watch(detector: FaultDetector, params: Any, recording: trot.Recording) -> Episodes:
+def watch(detector: FaultDetector, params: Any, recording: trot.Recording, rule: Rule) -> Episodes:
     """What the detector and the switch say all along, as `train.control.watching` reads it."""
 
     def one(features: Array) -> tuple[Array, Array]:
         def step(memory: switching.Memory, now: Array) -> tuple[switching.Memory, tuple]:
             memory = switching.remember(memory, now)
             logits = detector.apply({"params": params}, memory.window)
-            memory = switching.decide(memory, jax.nn.softmax(logits), switching.Rule())
+            memory = switching.decide(memory, jax.nn.softmax(logits), rule)
             return memory, (jnp.argmax(logits, axis=-1), memory.kind)
 
         return lax.scan(step, switching.start(features.shape[-1]), features)[1]
@@ -120,7 +121,7 @@ def watch(detector: FaultDetector, params: Any, recording: trot.Recording) -> Ep
 
 
 def judge(
-    detector: FaultDetector, params: Any, recordings: Sequence[trot.Recording]
+    detector: FaultDetector, params: Any, recordings: Sequence[trot.Recording], rule: Rule
 ) -> tuple[Watched, np.ndarray]:
     """Confusion, delays and false alarms on the robots of each condition.
 
@@ -128,7 +129,7 @@ def judge(
         Everything by the common measure, and for each joint the counts `[joints, 3, 3]`, true
         condition by verdict, of robots whose fault is half a second old.
     """
-    found = [watch(detector, params, each) for each in recordings]
+    found = [watch(detector, params, each, rule) for each in recordings]
     late = np.zeros((detector.joints, CLASSES, CLASSES), int)
     for trail in (episodes.trail for episodes in found[HEALTHY + 1 :]):
         old = trail["step"] - trail["onset"] > round(SETTLED / CONTROL_DT)

@@ -10,6 +10,7 @@ import pytest
 from corrkd_jax.models.detector import FaultDetector
 from envs.faults import LOCKED, POWER_LOSS
 from envs.solo8_constants import JOINTS
+from envs.switching import Rule
 from train.control import detector_report, hung
 from train.control.watching import macro_f1
 
@@ -19,7 +20,7 @@ def judged():
     train, test = hung.recordings(np.random.default_rng(0), robots=300, judged=30, minutes=4)
     detector = FaultDetector(len(JOINTS), hidden=32)
     params = hung.fit(detector, train, jax.random.key(0), updates=1500, batch=256)
-    return hung.judge(detector, params, test)
+    return hung.judge(detector, params, test, Rule())
 
 
 def test_knows_each_joints_condition_half_a_second_after_the_onset(judged):

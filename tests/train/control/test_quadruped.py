@@ -339,13 +339,14 @@ def test_steps_of_the_healthy_head_do_not_thin_out_a_tuning():
         assert value == pytest.approx(float(of_few[name]), rel=1e-4), name
 
 
+@pytest.fixture(scope="module")
+def late():
+    settings = config(arms=("ours",), faults=FaultConfig(takeover=(2, 5)))
+    return ppo.PpoStage(settings, robots.build(settings), None)
+
+
 class TestTakeover:
     """Faulty robots that the healthy head drives for 2 to 5 steps more."""
-
-    @pytest.fixture(scope="class")
-    def late(self):
-        settings = config(arms=("ours",), faults=FaultConfig(takeover=(2, 5)))
-        return ppo.PpoStage(settings, robots.build(settings), None)
 
     def test_the_healthy_head_drives_until_then(self, late):
         state, batch = begun(late)
