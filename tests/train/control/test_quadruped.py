@@ -16,7 +16,6 @@ from envs import surrogate
 from tests.train import toy
 from train import loop, parallel, quadruped
 from train.control import detection, episodes, judging, ppo, reflection, robots, throughput, worlds
-from train.control import report as quadruped_report
 from train.engine import Pipeline
 from train.stage import looped
 
@@ -440,16 +439,6 @@ def test_a_ramp_must_end(tmp_path):
     options = ("--ppo.iterations", "9", "--ppo.penalty-ramp", "9")
     with pytest.raises(InputError, match=r"--ppo.penalty-ramp 9: must end before the training"):
         quadruped.main(["solo8", *options, "--workdir", str(tmp_path / "run")])
-
-
-def test_margins_can_miss():
-    """The verdicts follow the numbers."""
-    row = quadruped_report.Row(np.full((3, 3), 0.5), np.zeros((3, 3)))
-    names = ("ours, oracle switch", "ours, learned switch", "ours, healthy head only")
-    results = SimpleNamespace(rows=dict.fromkeys(names, row))
-    text = quadruped_report.margins(results)
-    assert text.count("MISSED") == 3
-    assert text.count("holds") == 3
 
 
 def test_defaults_are_the_papers():

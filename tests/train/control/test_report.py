@@ -1,0 +1,114 @@
+"""Verdicts of the toy's report, from numbers made by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from train.control import report
+from train.control.reflection import Gate
+from train.control.report import BLIND, LEARNED, ORACLE, Row, row_name
+
+OTHER = row_name("no-reflection", "oracle")
+GOOD = {
+    ORACLE: (1.0, 0.97, 0.99),
+    LEARNED: (0.99, 0.94, 0.95),
+    BLIND: (1.0, 0.1, 1.0),
+    OTHER: (1.0, 0.95, 0.98),
+}
+
+REQUIRED = {
+    "survival, health": 0.98,
+    "survival, power loss, oracle switch": 0.95,
+    "fall, power loss, healthy head only": 0.75,
+    "learned minus oracle switch, health": -0.05,
+    "learned minus oracle switch, power loss": -0.05,
+    "learned minus oracle switch, locked": -0.05,
+    "with minus without reflection, power loss": -0.02,
+    "with minus without reflection, locked": -0.02,
+}
+
+
+def verdicts(text):
+    """Claim -> what was measured, the worst seed, and the verdict."""
+    rows = [[x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    return {name: (float(mean), float(worst), end) for name, mean, worst, _, end in rows}
+
+
+def margins(seeds=2, **changed):
+    """With the same survival in every seed, but for rows given by seed and condition."""
+    rows = {name: np.tile(values, (seeds, 1)) for name, values in GOOD.items()} | changed
+    rows = {name: Row(x, np.zeros_like(x)) for name, x in rows.items()}
+    return verdicts(report.margins(SimpleNamespace(rows=rows)))
+
+
+def test_all_of_them_may_hold():
+    found = margins()
+    assert {name: mean for name, (mean, _, _) in found.items()} == pytest.approx(
+        {
+            "survival, health": 1.0,
+            "survival, power loss, oracle switch": 0.97,
+            "fall, power loss, healthy head only": 0.9,
+            "learned minus oracle switch, health": -0.01,
+            "learned minus oracle switch, power loss": -0.03,
+            "learned minus oracle switch, locked": -0.04,
+            "with minus without reflection, power loss": 0.02,
+            "with minus without reflection, locked": 0.01,
+        }
+    )
+    assert {end for *_, end in found.values()} == {"holds"}
+
+
+@pytest.mark.parametrize(
+    ("row", "missing", "claim"),
+    [
+        (ORACLE, (0.96, 0.97, 0.99), "survival, health"),
+        (ORACLE, (1.0, 0.935, 0.99), "survival, power loss, oracle switch"),
+        (BLIND, (1.0, 0.26, 1.0), "fall, power loss, healthy head only"),
+        (LEARNED, (0.94, 0.94, 0.95), "learned minus oracle switch, health"),
+        (LEARNED, (0.99, 0.91, 0.95), "learned minus oracle switch, power loss"),
+        (LEARNED, (0.99, 0.94, 0.93), "learned minus oracle switch, locked"),
+        (OTHER, (1.0, 1.0, 0.98), "with minus without reflection, power loss"),
+        (OTHER, (1.0, 0.96, 1.02), "with minus without reflection, locked"),
+    ],
+)
+def test_each_may_be_missed_and_the_mean_of_the_seeds_decides(row, missing, claim):
+    found = margins(**{row: np.tile(missing, (2, 1))})
+    assert {name for name, (*_, end) in found.items() if end == "MISSED"} == {claim}
+    # one good seed of three does not save it, and is not the worst
+    each = np.array([missing, missing, GOOD[row]])
+    mean, worst, end = margins(3, **{row: each})[claim]
+    assert mean > worst
+    alone = margins(3, **{row: np.array([missing, GOOD[row], GOOD[row]])})[claim]
+    assert alone[1] == worst
+    assert end == ("MISSED" if mean < REQUIRED[claim] else "holds")
+
+
+def test_what_was_not_run_is_not_claimed():
+    row = Row(np.ones((2, 3)), np.ones((2, 3)))
+    text = report.margins(SimpleNamespace(rows={ORACLE: row, BLIND: row}))
+    assert set(verdicts(text)) == {name for name in REQUIRED if "minus" not in name}
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "difference", "holds"),
+    [
+        (1.0, [(0.5, 0.4), (0.02, 0.03)], (0.01, -0.04), True),
+        # of two seeds one is enough to miss, in speed or in tilt
+        (1.0, [(0.5, 0.4), (0.005, 0.03)], (0.01, 0.01), False),
+        (1.0, [(0.5, 0.005), (0.2, 0.03)], (0.01, 0.01), False),
+        (1.0, [(0.5, 0.4), (0.2, 0.3)], (0.01, -0.06), False),
+        # without reflection speeds must differ; tilts need not
+        (0.0, [(0.0, 0.4), (0.005, 0.3)], (-0.6, -0.6), True),
+        (0.0, [(0.0, 0.0), (0.02, 0.0)], (-0.6, -0.6), False),
+    ],
+)
+def test_gates(rho, p, difference, holds):
+    each = [Gate(own, (off, 0.0)) for own, off in zip(p, difference, strict=True)]
+    (row,) = report.gate_table({rho: each}).splitlines()[2:]
+    cells = [x.strip() for x in row.split("|")[1:-1]]
+    assert cells[-1] == ("holds" if holds else "MISSED")
+    least = np.min(p, axis=0)
+    assert [float(x) for x in cells[1:3]] == pytest.approx(least.tolist())
+    # the farthest, with its sign
+    assert float(cells[3]) == max(difference, key=abs)
