@@ -9,7 +9,8 @@ drive on for a drawn number of steps, which count for nothing in the update, so 
 learns to take over a robot that has begun to fall.
 
 With a detector the stage tunes the fault heads of the first arm as they are deployed: the detector
-chooses the head of every robot at every step, late as it is, and front and healthy head stay.
+chooses the head of every robot at every step, late as it is, and front and healthy head stay. They
+drive without exploring, as the detector knows them.
 """
 
 from dataclasses import dataclass
@@ -341,7 +342,9 @@ class PpoStage:
             memory, heads, counted = look(carry)
             observation = grouped(robots.states.obs)
             mean, std, value = policy.apply(variables, observation, heads)
-            action = mean + std * jax.random.normal(action_key, mean.shape)
+            noise = std * jax.random.normal(action_key, mean.shape)
+            # a healthy head that does not learn has nothing to explore: it walks as deployed
+            action = mean + (noise if self.detector is None else noise * counted[..., None])
             flat = action.reshape(count, -1)
             if self._ramp:
                 robots = worlds.eased(robots, jnp.minimum(state.iteration / self._ramp, 1))

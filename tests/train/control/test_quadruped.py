@@ -311,6 +311,28 @@ def test_a_tuning_strikes_as_the_detector_learned_it():
         assert (onset.min(), onset.max()) == expected
 
 
+def test_only_the_heads_that_are_tuned_explore(monkeypatch):
+    settings = config(arms=("ours",))
+    robot = robots.build(settings)
+    plain = ppo.PpoStage(settings, robot, None)
+    tuning = dataclasses.replace(plain, detector=detection.build_detector(settings, robot))
+    # robots 0 and 2 of each group under the healthy head
+    heads = jnp.tile(jnp.array([0, 1, 0, 2]), (4, 1))
+    monkeypatch.setattr(
+        ppo.PpoStage, "_look", lambda self, hyper, batch, robots, memory: (memory, heads, heads > 0)
+    )
+    state, batch = begun(plain)
+    memory = detection.blank(robot, 16)
+    state = state._replace(worlds=parallel.Own((state.worlds.tree[0], memory)))
+    for stage, still in ((tuning, [True, False, True, False]), (plain, [False] * 4)):
+        monkeypatch.setattr(ppo.PpoStage, "_blank", lambda *_: memory)
+        _, samples, _ = stage._rollout(state, batch, jax.random.key(0))
+        moved = np.asarray(samples.action - samples.mean).reshape(4, 4, 4, 4)
+        # [groups, steps, robots, actions]
+        at_rest = (moved == 0).all(axis=(0, 1, 3))
+        np.testing.assert_array_equal(at_rest, still)
+
+
 def test_steps_of_the_healthy_head_do_not_thin_out_a_tuning():
     """Divergence, losses and gradients are those of the control steps that fault heads drove."""
     settings = config(arms=("ours",))
