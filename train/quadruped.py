@@ -1,9 +1,10 @@
 """`python -m train.quadruped`: policies for a robot whose joints may fail, and what detects it.
 
-python -m train.quadruped                              the surrogate, three seeds, all arms
-python -m train.quadruped solo8 --workdir runs/solo8   the real robot in MJX
-python -m train.quadruped export RUN OUT               policy, detector and switch for a robot
-python -m train.quadruped render RUN OUT.gif           a fault striking in the middle of a gait
+python -m train.quadruped                           the surrogate, three seeds, all arms
+python -m train.quadruped solo8 --workdir RUN       the real robot in MJX, for an accelerator
+python -m train.quadruped solo8_cpu --workdir RUN   the same with few robots, an hour on two cores
+python -m train.quadruped export RUN OUT            policy, detector and switch for a robot
+python -m train.quadruped render RUN OUT.gif        a fault striking in the middle of a gait
 """
 
 import dataclasses

@@ -463,6 +463,11 @@ def test_a_ramp_must_end(tmp_path):
         quadruped.main(["solo8", *options, "--workdir", str(tmp_path / "run")])
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_run(name):
+    quadruped.check(PRESETS[name])
+
+
 def test_defaults_are_the_papers():
     solo8 = QuadrupedConfig()
     assert (solo8.num_envs, solo8.ppo.unroll, solo8.ppo.iterations) == (4096, 24, 1000)
