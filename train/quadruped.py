@@ -2,7 +2,7 @@
 
 python -m train.quadruped                           the surrogate, three seeds, all arms
 python -m train.quadruped solo8 --workdir RUN       the real robot in MJX, for an accelerator
-python -m train.quadruped solo8_cpu --workdir RUN   the same with few robots, an hour on two cores
+python -m train.quadruped solo8_cpu --workdir RUN   the same with few robots, for two cores
 python -m train.quadruped export RUN OUT            policy, detector and switch for a robot
 python -m train.quadruped render RUN OUT.gif        a fault striking in the middle of a gait
 """
