@@ -10,8 +10,9 @@ from jax import Array
 from configs.quadruped import QuadrupedConfig
 from corrkd_jax.models.policies import MultiTaskPolicy
 from envs import mirror
+from envs import solo8_constants as c
 from envs.faults import HEALTHY
-from train.control import episodes
+from train.control import episodes, robots
 from train.control.robots import Robot
 
 TRAINED = ("FL",)
@@ -25,9 +26,21 @@ class Mirrors(NamedTuple):
     action: mirror.Table
 
 
+def mirrored(config: QuadrupedConfig) -> bool:
+    """Whether a run trains the front left leg alone, which then serves all four."""
+    return config.robot == "solo8" and config.faults.legs == TRAINED
+
+
+def any_leg(config: QuadrupedConfig, robot: Robot) -> Robot:
+    """The robot with faults in any leg that its policy serves, as a detector must know them."""
+    if not mirrored(config):
+        return robot
+    return robot._replace(fault=robots.fault_of(c.LEGS, config.faults.both))
+
+
 def mirrors(config: QuadrupedConfig, robot: Robot) -> Mirrors:
-    """Of a run: the mirror group if it trained the front left leg alone, else no mirroring."""
-    if config.robot == "solo8" and config.faults.legs == TRAINED:
+    """Of a run: the mirror group if one leg serves all, else no mirroring."""
+    if mirrored(config):
         return Mirrors(mirror.OBSERVATION[config.body.obs_mode], mirror.JOINTS)
 
     def nothing(size: int) -> mirror.Table:

@@ -5,7 +5,8 @@ gaits are told apart by the gait alone, since each head has its own; what counts
 has struck while the healthy head still drives. So a third of the robots is driven by an oracle, a
 third by the healthy head whatever happens, a third by the detector under training, as deployed.
 What the latter two show is rare, a few control steps from the onset to the fall, so they are struck
-early and do not live on for long; the oracle's robots are watched for whole episodes.
+early and do not live on for long; the oracle's robots are watched for whole episodes. Where one
+trained leg serves all four by mirroring, any of them fails here: the healthy gait has no symmetry.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from envs import switching
 from envs.faults import Fault
 from envs.switching import Rule
 from train import optimizer, parallel
-from train.control import episodes, worlds
+from train.control import canonical, episodes, worlds
 from train.control.robots import CONDITIONS, Robot, features
 from train.control.worlds import Worlds
 from train.stage import Context, Stage, Tree
@@ -205,7 +206,7 @@ class DetectorStage:
 
     def _draw(self, count: int) -> worlds.DrawFaults:
         """Each condition equally often: anywhere in the oracle's episodes, early in the others."""
-        rare = _drivers(count) != ORACLE
+        robot, rare = canonical.any_leg(self.config, self.robot), _drivers(count) != ORACLE
         first = jnp.where(rare, ONSETS[0], 0)
         last = jnp.where(rare, ONSETS[1], self.robot.steps - 2)
 
@@ -214,7 +215,7 @@ class DetectorStage:
             conditions = jax.random.randint(keys[0], (count,), 0, len(CONDITIONS))
             onset = jax.random.randint(keys[1], (count,), first, last + 1)
             fault_keys = jax.random.split(keys[2], count)
-            return jax.vmap(self.robot.fault)(fault_keys, conditions, onset)
+            return jax.vmap(robot.fault)(fault_keys, conditions, onset)
 
         return draw
 
@@ -233,6 +234,7 @@ class DetectorStage:
         count = memory.kind.shape[0]
         draw, driver = self._draw(count), _drivers(count)
         switch = learned(self.robot, self.detector, state.params, self.config.switch)
+        tables = canonical.mirrors(self.config, self.robot)
 
         def move(carry: tuple[Worlds, switching.Memory], key: Array) -> tuple[tuple, tuple]:
             robots, memory = carry
@@ -241,7 +243,8 @@ class DetectorStage:
             heads = jnp.where(
                 driver == ORACLE, episodes.condition(states), own * (driver == DETECTOR)
             )
-            actions = episodes.drive(self.policy, policy, states.obs, heads)
+            legs = jnp.where(driver == ORACLE, _failing(self.robot, states), memory.leg)
+            actions = canonical.drive(self.policy, policy, tables, states.obs, heads, legs)
             robots = robots._replace(states=self._hurried(states))
             robots, outcome = worlds.advance(self.robot, robots, actions, draw, key)
             over = outcome.fell | outcome.timeout
@@ -257,3 +260,10 @@ class DetectorStage:
 def _drivers(count: int) -> Array:
     """Who drives each robot `[count]`: the oracle, the healthy head, the detector in turn."""
     return jnp.arange(count) % 3
+
+
+def _failing(robot: Robot, states: State) -> Array:
+    """The leg `[robots]` that has failed or will."""
+    fault = states.info["fault"]
+    joint = jnp.argmax(fault.power_loss | fault.locked, axis=-1)
+    return joint // (robot.joints // 4)

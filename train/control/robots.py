@@ -96,10 +96,6 @@ def build(config: QuadrupedConfig) -> Robot:
         qvel = jnp.concatenate([base, jnp.zeros(8)])
         return template.replace(qvel=qvel, qd=qvel)
 
-    def fault(key: Array, condition: Array, onset: Array) -> faults.Fault:
-        mixture = faults.Mixture(jax.nn.one_hot(condition, 3), where.legs, where.both)
-        return faults.sample(key, mixture)._replace(onset=jnp.asarray(onset, jnp.int32))
-
     def vary(keys: Array) -> dict[str, Array]:
         if not chosen.randomize:
             return {}
@@ -107,7 +103,23 @@ def build(config: QuadrupedConfig) -> Robot:
         return {name: getattr(varied, name) for name in _VARIED if getattr(axes, name) == 0}
 
     # the quaternion's w says nothing that the rest of it does not
+    fault = fault_of(where.legs, where.both)
     return Robot("solo8", env, spawn, fault, vary, stepper(env), 8, c.EPISODE_STEPS, 29)
+
+
+def fault_of(legs: tuple[str, ...], both: float) -> Callable[[Array, Array, Array], faults.Fault]:
+    """`Robot.fault` of SOLO8.
+
+    Args:
+        legs: that may fail, equally often.
+        both: probability that hip and knee fail together.
+    """
+
+    def fault(key: Array, condition: Array, onset: Array) -> faults.Fault:
+        mixture = faults.Mixture(jax.nn.one_hot(condition, 3), legs, both)
+        return faults.sample(key, mixture)._replace(onset=jnp.asarray(onset, jnp.int32))
+
+    return fault
 
 
 def joint_names(name: str) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from configs.quadruped import PRESETS, DetectorConfig
+from configs.quadruped import PRESETS, DetectorConfig, FaultConfig, QuadrupedConfig
 from envs.faults import LOCKED, POWER_LOSS
 from envs.switching import Rule
-from train.control import detection, episodes, ppo, robots
+from train.control import canonical, detection, episodes, ppo, robots
 from train.control.detection import BLIND, DETECTOR, ONSETS, ORACLE, WATCHED, DetectorStage
 
 COUNT = 48
@@ -62,6 +62,42 @@ def test_faults_strike_early_but_in_the_oracles_episodes(stage):
     assert stage.robot.steps - 20 < late.max() <= stage.robot.steps - 2
     struck = [np.asarray(x).any(axis=-1) for x in (drawn.power_loss, drawn.locked)]
     assert [x.mean() for x in struck] == pytest.approx([1 / 3, 1 / 3], abs=0.02)
+
+
+def test_heads_drive_for_the_leg_that_failed_or_seems_to_have(stage, batch, started, monkeypatch):
+    monkeypatch.setattr(canonical, "drive", lambda *args: jnp.tile(args[-1][:, None] / 4, 4))
+    struck = fault(jnp.full(COUNT, POWER_LOSS), 50)
+    struck = struck._replace(power_loss=jnp.roll(struck.power_loss, 2, axis=-1))
+    state = with_info(started, step=jnp.full(COUNT, 60), fault=struck)
+    worlds, memory = state.robots.tree
+    # a detector in doubt, which leaves what was believed before
+    params = jax.tree.map(jnp.zeros_like, started.params)
+    own = detection.parallel.Own((worlds, memory._replace(leg=jnp.full(COUNT, 3))))
+    (worlds, _), _ = stage._rollout(
+        state._replace(params=params, robots=own), batch["policy"], jax.random.key(3)
+    )
+    legs = np.round(4 * np.asarray(worlds.states.obs[:, 3:7]))
+    assert (legs[of(ORACLE)] == 2).all()
+    assert (legs[of(DETECTOR)] == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("trained", "failing"), [(("FL",), {0, 1, 2, 3}), (("FR", "HL"), {1, 2}), (("HR",), {3})]
+)
+def test_any_leg_that_the_policy_serves_may_fail(trained, failing):
+    """One trained leg serves all four by mirroring; a detector sees the healthy gait as it is."""
+    settings = replace(QuadrupedConfig(), num_envs=COUNT, faults=FaultConfig(legs=trained))
+    robot = robots.build(settings)
+    stage = DetectorStage(settings, robot, ppo.build_policy(settings, robot), None)
+    drawn = jax.vmap(stage._draw(COUNT))(jax.random.split(jax.random.key(2), 20))
+    broken = np.asarray(drawn.power_loss | drawn.locked).reshape(-1, 4, 2)
+    assert set(broken.any(axis=-1).argmax(axis=-1)[broken.any(axis=(1, 2))]) == failing
+    # both joints, as the policy was trained
+    assert (broken.all(axis=-1) == broken.any(axis=-1)).all()
+    # the policy's own training has but its legs
+    own = jax.vmap(robot.fault, (0, None, None))(jax.random.split(jax.random.key(3), 99), 1, 0)
+    legs = {("FL", "FR", "HL", "HR")[leg] for leg in own.power_loss.argmax(axis=-1) // 2}
+    assert legs == set(trained)
 
 
 def fault(conditions, onset):
