@@ -151,8 +151,8 @@ class QuadrupedConfig:
     """Seeds are this, this + 1, ..."""
 
 
-# it bears half a second of a fault's head that nothing called for, but no late one
-_SOLO8 = QuadrupedConfig(switch=Rule(strike=1), judged=0)
+# it bears no late switch, and running no wrong one: one verdict, but a sure one
+_SOLO8 = QuadrupedConfig(switch=Rule(confidence=0.95, strike=1), judged=0)
 
 PRESETS: dict[str, QuadrupedConfig] = {
     "surrogate": QuadrupedConfig(
