@@ -114,6 +114,15 @@ def condition(fault: Fault, step: Array) -> Array:
     return jnp.where(locked, LOCKED, jnp.where(power_loss, POWER_LOSS, HEALTHY))
 
 
+def leg(fault: Fault) -> Array:
+    """The leg, int, that has failed or will, by its first joint; 0 if none does.
+
+    Any number of joints will do whose legs stand one after the other.
+    """
+    broken = fault.power_loss | fault.locked
+    return jnp.argmax(broken, axis=-1) // (broken.shape[-1] // 4)
+
+
 def lock(
     model: Model, data: Data, locked: Array, angle: Array, play: tuple[float, float]
 ) -> tuple[Model, Data]:

@@ -98,9 +98,8 @@ def decide(memory: Memory, probabilities: Array, rule: Rule) -> Memory:
     confident = probability > rule.confidence
     same = (kind == memory.next_kind) & (leg == memory.next_leg)
     # the count need not outgrow what is asked of it
-    streak = jnp.minimum(
-        jnp.where(same, memory.streak, 0) + 1, jnp.maximum(rule.strike, rule.recovery)
-    )
+    enough = max(rule.strike, rule.recovery)
+    streak = jnp.minimum(jnp.where(same, memory.streak, 0) + 1, enough)
     streak = jnp.where(confident, streak, 0)
     switch = streak >= jnp.where(kind == HEALTHY, rule.recovery, rule.strike)
     return memory._replace(

@@ -223,14 +223,14 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class OwnRule:
-    """Switch by another rule than the run's."""
+    """Switch by another rule than the run's; what is None stays as it was."""
 
-    confidence: float = -1.0
-    """Probability up to which a verdict counts for nothing; -1: the run's."""
-    strike: int = 0
-    """Consecutive confident verdicts before a fault's head takes over; 0: the run's."""
-    recovery: int = 0
-    """Consecutive confident verdicts before the healthy head takes over again; 0: the run's."""
+    confidence: float | None = None
+    """Probability up to which a verdict counts for nothing."""
+    strike: int | None = None
+    """Consecutive confident verdicts before a fault's head takes over."""
+    recovery: int | None = None
+    """Consecutive confident verdicts before the healthy head takes over again."""
 
 
 def load(folder: Path, expected: str = "", own: OwnRule | None = None) -> Loaded:
@@ -247,11 +247,8 @@ def load(folder: Path, expected: str = "", own: OwnRule | None = None) -> Loaded
     """
     _, config = restore_config(folder, "quadruped", QuadrupedConfig, "train.quadruped")
     if own is not None:
-        rule = Rule(
-            config.switch.confidence if own.confidence == -1 else own.confidence,
-            own.strike or config.switch.strike,
-            own.recovery or config.switch.recovery,
-        )
+        given = {name: x for name, x in dataclasses.asdict(own).items() if x is not None}
+        rule = dataclasses.replace(config.switch, **given)
         check_switch(rule)
         config = dataclasses.replace(config, switch=rule)
     if expected and config.robot != expected:

@@ -23,7 +23,7 @@ from configs.quadruped import QuadrupedConfig
 from corrkd_jax import losses
 from corrkd_jax.models.detector import CLASSES, FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
-from envs import switching
+from envs import faults, switching
 from envs.faults import Fault
 from envs.switching import Rule
 from train import optimizer, parallel
@@ -243,7 +243,7 @@ class DetectorStage:
             heads = jnp.where(
                 driver == ORACLE, episodes.condition(states), own * (driver == DETECTOR)
             )
-            legs = jnp.where(driver == ORACLE, _failing(self.robot, states), memory.leg)
+            legs = jnp.where(driver == ORACLE, faults.leg(states.info["fault"]), memory.leg)
             actions = canonical.drive(self.policy, policy, tables, states.obs, heads, legs)
             robots = robots._replace(states=self._hurried(states))
             robots, outcome = worlds.advance(self.robot, robots, actions, draw, key)
@@ -260,10 +260,3 @@ class DetectorStage:
 def _drivers(count: int) -> Array:
     """Who drives each robot `[count]`: the oracle, the healthy head, the detector in turn."""
     return jnp.arange(count) % 3
-
-
-def _failing(robot: Robot, states: State) -> Array:
-    """The leg `[robots]` that has failed or will."""
-    fault = states.info["fault"]
-    joint = jnp.argmax(fault.power_loss | fault.locked, axis=-1)
-    return joint // (robot.joints // 4)

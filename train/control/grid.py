@@ -156,21 +156,18 @@ def run(
         info=states.info | {"step": jnp.zeros(count, jnp.int32), "command": command}
     )
     tables = canonical.mirrors(loaded.config, robot)
-    per_leg = robot.joints // 4
-    leg = jnp.argmax(course.power_loss | course.locked) // per_leg
+    switch = detection.learned(robot, loaded.detector, detector, loaded.config.switch)
 
     def watch(memory: switching.Memory, states: State) -> tuple[switching.Memory, Array]:
-        memory = detection.remember(robot, memory, states)
-        logits = loaded.detector.apply({"params": detector}, memory.window)
-        memory = detection.decide(memory, jax.nn.softmax(logits), loaded.config.switch)
-        return memory, jnp.argmax(logits, axis=-1).astype(jnp.int8)
+        memory, _, seen = switch.choose(memory, states)
+        return memory, seen["verdict"]
 
     def look_away(memory: switching.Memory, states: State) -> tuple[switching.Memory, Array]:
         return memory, jnp.zeros((count, robot.joints), jnp.int8)
 
     def move(carry: tuple, _: None) -> tuple[tuple, dict[str, Array]]:
         states, alive, memory = carry
-        heads, legs = episodes.condition(states, course.late), jnp.full(count, leg)
+        heads, legs = episodes.condition(states, course.late), faults.leg(fault)
         now = {"alive": alive, "onset": onset, "step": states.info["step"], **sensed(states)}
         now["true"] = episodes.shown(states).astype(jnp.int8)
         if detector is not None:
@@ -186,7 +183,7 @@ def run(
         now |= {"stood": alive, "reward": jnp.where(alive, states.reward, 0)}
         return (states, alive, memory), now
 
-    carry = (states, jnp.ones(count, bool), detection.blank(robot, count))
+    carry = (states, jnp.ones(count, bool), switch.start(states))
     return lax.scan(move, carry, length=robot.steps)[1]
 
 
