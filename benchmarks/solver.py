@@ -1,6 +1,7 @@
-"""`python -m benchmarks.solver`: what SOLO8's constraint solver costs in MJX, and how exact it is.
+"""`python -m benchmarks.solver`: what SOLO8's constraint solver costs, and how exact it is.
 
-Each row is a number of Newton iterations and of steps of their line searches. The error is that
+Each row is a solver, MJX's or `envs.solo8_solver`, a number of Newton iterations and of places that
+their line searches look at. The error is that
 of one physics step, from states of robots that walk, limp, fall and have locked joints, against a
 solver that has converged: its size over that of the change of velocity. Time is that of a physics
 step of all robots, the least of all rounds, beside Brax's ant as its environment has it.
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,26 +22,35 @@ from brax.envs.ant import Ant
 from jax import Array, lax
 from mujoco import mjx
 
-from envs import faults
+from envs import faults, solo8_solver
 from envs import solo8_constants as c
 from envs.solo8 import Config, Solo8, motor_torque
 
 CONVERGED = (12, 20)
 NO_PLAY = (0.0, 0.0)
+STEPS = {"mjx": mjx.step, "own": solo8_solver.step}
 
 
 @dataclass(frozen=True)
 class Options:
     """What to measure."""
 
-    num_envs: int = 64
+    num_envs: int = 512
     """Robots at once: half healthy, a quarter without power, a quarter locked."""
     steps: int = 240
     """Physics steps."""
     rounds: int = 12
     """Times that every row has its turn."""
-    pairs: tuple[tuple[int, int], ...] = ((4, 5), (4, 3), (4, 2), (2, 3), (1, 3))
-    """Iterations and line search steps of each row."""
+    rows: tuple[tuple[str, int, int], ...] = (
+        ("mjx", 4, 3),
+        ("own", 6, 2),
+        ("own", 5, 2),
+        ("own", 5, 1),
+        ("own", 4, 2),
+        ("own", 3, 2),
+        ("own", 1, 2),
+    )
+    """Solver, iterations and places of each row."""
 
 
 class Gait:
@@ -57,7 +68,7 @@ class Gait:
         self.dead = jnp.asarray((kind == 2)[:, None] & front_left)
         self.locked = jnp.asarray((kind == 3)[:, None] & front_left)
 
-    def step(self, sys: Any, data: Any, t: Array) -> Any:
+    def step(self, solver: str, sys: Any, data: Any, t: Array) -> Any:
         """One physics step of all robots."""
         swing = self.size * jnp.sin(2 * np.pi * 2.5 * c.PHYSICS_DT * t + self.phase)
         error = c.DEFAULT_POSE + swing - data.qpos[:, 7:]
@@ -65,7 +76,7 @@ class Gait:
 
         def one(data: Any, torque: Array, locked: Array) -> Any:
             held = faults.lock(sys, data, locked, jnp.asarray(c.DEFAULT_POSE), NO_PLAY)
-            return mjx.step(held[0], held[1].replace(ctrl=torque))
+            return STEPS[solver](held[0], held[1].replace(ctrl=torque))
 
         return jax.vmap(one)(data, torque, self.locked)
 
@@ -112,7 +123,7 @@ def main(argv: list[str]) -> None:
     @jax.jit
     def history(data: Any) -> tuple[Any, Array]:
         def move(data: Any, t: Array) -> tuple[Any, Any]:
-            after = gait.step(exact, data, t)
+            after = gait.step("mjx", exact, data, t)
             return after, (data, after.qvel)
 
         return lax.scan(move, data, times)[1]
@@ -125,30 +136,31 @@ def main(argv: list[str]) -> None:
     clocks["ant"] = timed(
         lambda d, t: jax.vmap(lambda d: mjx.step(ant, d))(d), at_rest, options.steps
     )
-    for pair in options.pairs:
-        print(f"compiling {pair[0]} iterations, {pair[1]} searches", file=sys.stderr, flush=True)
-        sys_ = solo8(*pair)
-        clocks[pair] = timed(lambda d, t, sys_=sys_: gait.step(sys_, d, t), first, options.steps)
+    for row in options.rows:
+        print("compiling {}, {} iterations, {} places".format(*row), file=sys.stderr, flush=True)
+        step = partial(gait.step, row[0], solo8(*row[1:]))
+        clocks[row] = timed(step, first, options.steps)
 
         @jax.jit
-        def again(states: Any, sys_: Any = sys_) -> Array:
-            return lax.map(lambda x: gait.step(sys_, *x).qvel, (states, times))
+        def again(states: Any, step: Any = step) -> Array:
+            return lax.map(lambda x: step(*x).qvel, (states, times))
 
         size = np.linalg.norm(np.asarray(again(states)) - np.asarray(right), axis=-1) / change
-        errors[pair] = np.sqrt(np.mean(size**2)), np.quantile(size, 0.99)
+        errors[row] = np.sqrt(np.mean(size**2)), np.quantile(size, 0.99)
     taken = {name: [] for name in clocks}
     for _ in range(options.rounds):
         for name, clock in clocks.items():
             taken[name].append(clock())
     least = {name: min(each) for name, each in taken.items()}
     print(f"{jax.devices()[0].device_kind}, {count} robots; least of {options.rounds} rounds\n")
-    print("| iterations | searches | ms a step | speed against ant | error, rms | error, 99 % |")
-    print("|---" * 6 + "|")
-    print(f"| ant | | {1e3 * least['ant']:.3f} | 1 | | |")
-    for pair, (rms, tail) in errors.items():
+    names = "solver", "iterations", "places", "ms a step", "speed against ant", "error, rms", "99 %"
+    print(f"| {' | '.join(names)} |")
+    print("|---" * len(names) + "|")
+    print(f"| ant's, of MJX | | | {1e3 * least['ant']:.3f} | 1 | | |")
+    for row, (rms, tail) in errors.items():
         print(
-            f"| {pair[0]} | {pair[1]} | {1e3 * least[pair]:.3f} "
-            f"| {least['ant'] / least[pair]:.2f} | {rms:.3f} | {tail:.3f} |"
+            f"| {row[0]} | {row[1]} | {row[2]} | {1e3 * least[row]:.3f} "
+            f"| {least['ant'] / least[row]:.2f} | {rms:.4f} | {tail:.4f} |"
         )
 
 

@@ -30,7 +30,7 @@ class RobotConfig:
     few robots that lie on their knees spoil the learning of all (docs/quadruped.md)."""
     lock_play: tuple[float, float] = (0.0, 0.0)
     """rad that a locked joint may move below and above its angle."""
-    solver_iterations: int = 4
+    solver_iterations: int = 5
     """Of the constraint solver, in each physics step."""
 
 

@@ -12,18 +12,18 @@ import jax
 import jax.numpy as jnp
 import mujoco
 from brax import math
-from brax.base import System
+from brax.base import Motion, System, Transform
 from brax.envs.base import PipelineEnv, State
 from brax.io import mjcf as brax_mjcf
 from jax import Array
 
-from envs import faults, solo8_model
+from envs import faults, solo8_model, solo8_solver
 from envs import solo8_constants as c
 from envs.faults import ANY_LEG, Mixture
 from envs.solo8_rewards import REWARDS, Signals, total, weighted
 
-LINE_SEARCHES = 3
-"""Steps of a line search in MJX; more change nothing, fewer do (`python -m benchmarks.solver`)."""
+LINE_SEARCHES = 2
+"""Places that a line search looks at; more change nothing (`python -m benchmarks.solver`)."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Config:
         lock_play: rad that a locked joint may move below and above its angle.
         lock_motor_off: a locked joint's motor does not push.
         hardware_spread: draw gains, strength, joint offsets and delay at reset.
-        solver_iterations: of the constraint solver, in each physics step. One is 1.9 times as fast
-            on a CPU (`python -m benchmarks.solver`), but errs by two fifths of a step's change, a
-            locked joint gives twice as much, and a robot whose knee has lost power falls in half
-            the time.
+        solver_iterations: of the constraint solver, in each physics step (`envs.solo8_solver`).
+            One errs by two fifths of a step's change, a locked joint gives twice as much, and a
+            robot whose knee has lost power falls in half the time; each costs a twentieth of a
+            step on a CPU (`python -m benchmarks.solver`).
     """
 
     robot: Literal["v7", "odri"] = "v7"
@@ -64,7 +64,7 @@ class Config:
     lock_play: tuple[float, float] = (0.0, 0.0)
     lock_motor_off: bool = False
     hardware_spread: bool = False
-    solver_iterations: int = 4
+    solver_iterations: int = 5
 
 
 class Hardware(NamedTuple):
@@ -121,7 +121,6 @@ class Solo8(PipelineEnv):
         )
         # `solo8_model.touch` reads the forces, once a control step
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
-        # MJX runs all of them for every robot, and its bracket has closed after three
         model.opt.ls_iterations = LINE_SEARCHES
         super().__init__(brax_mjcf.load_model(model), backend, c.SUBSTEPS)
 
@@ -270,9 +269,10 @@ class Solo8(PipelineEnv):
                 hardware.kd * c.KD,
             )
             torque *= hardware.strength
-            return self._pipeline.step(sys, data, torque, self._debug), torque
+            return solo8_solver.step(sys, data.replace(ctrl=torque)), torque
 
         data, torque = jax.lax.scan(substep, data, length=self._n_frames)
+        data = _as_brax(self.sys, data)
         return data.replace(sensordata=solo8_model.touch(self.sys, data)), torque[-1]
 
     def _observe(self, data, info: dict, key: Array) -> Array:
@@ -290,6 +290,19 @@ class Solo8(PipelineEnv):
         width = jnp.concatenate([jnp.full(part.shape, half) for part, half in parts])
         noise = jax.random.uniform(key, clean.shape, minval=-1, maxval=1)
         return jnp.clip(clean + self.config.noise * width * noise, -c.CLIP, c.CLIP)
+
+
+def _as_brax(sys: System, data):
+    """Bring what Brax's state holds beside MJX's up to it, as its own pipeline does."""
+    velocity = Motion(vel=data.cvel[1:, 3:], ang=data.cvel[1:, :3])
+    offset = Transform.create(pos=data.xpos[1:] - data.subtree_com[sys.body_rootid[1:]])
+    return data.replace(
+        q=data.qpos,
+        qd=data.qvel,
+        x=Transform(pos=data.xpos[1:], rot=data.xquat[1:]),
+        xd=offset.vmap().do(velocity),
+        contact=data.contact.replace(**vars(data._impl.contact)),
+    )
 
 
 def motor_torque(

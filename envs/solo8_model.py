@@ -34,7 +34,7 @@ def symmetric(robot: c.Robot) -> c.Robot:
     )
 
 
-def mjcf(robot: c.Robot, solver_iterations: int = 4) -> str:
+def mjcf(robot: c.Robot, solver_iterations: int = 5) -> str:
     """Floating robot on a flat floor.
 
     Feet, knees and the torso's corners are spheres that meet the floor and nothing else; feet
@@ -44,7 +44,7 @@ def mjcf(robot: c.Robot, solver_iterations: int = 4) -> str:
 
     Args:
         robot: its bodies and lengths.
-        solver_iterations: Newton iterations of the constraint solver; fixed, for speed in MJX.
+        solver_iterations: Newton iterations of the constraint solver.
 
     Returns:
         XML for `mujoco.MjModel.from_xml_string`.

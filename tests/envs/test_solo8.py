@@ -11,7 +11,7 @@ import pytest
 from brax.envs.wrappers import training
 from flax import struct
 
-from envs import faults, mirror, solo8_model
+from envs import faults, mirror, solo8, solo8_model, solo8_solver
 from envs import solo8_constants as c
 from envs.solo8 import Config, Solo8, draw_command, draw_hardware, is_down, randomize
 
@@ -129,6 +129,7 @@ class Body:
     qpos: jax.Array
     qvel: jax.Array
     sensordata: jax.Array
+    ctrl: jax.Array
 
 
 class TestDrive:
@@ -138,13 +139,13 @@ class TestDrive:
     def torque(self, moving, monkeypatch):
         monkeypatch.setattr(faults, "lock", lambda sys, data, *_: (sys, data))
         monkeypatch.setattr(solo8_model, "touch", lambda sys, data: data.sensordata)
-        still = SimpleNamespace(step=lambda sys, data, torque, debug: data)
-        body = Body(moving.qpos, moving.qvel, jnp.zeros(9))
+        monkeypatch.setattr(solo8_solver, "step", lambda sys, data: data)
+        monkeypatch.setattr(solo8, "_as_brax", lambda sys, data: data)
+        body = Body(moving.qpos, moving.qvel, jnp.zeros(9), jnp.zeros(8))
         nominal = draw_hardware(KEY, False)
 
         def call(power_loss=(), locked=(), motor_off=False, last=0.0, **hardware):
             env = Solo8(Config(noise=0, lock_motor_off=motor_off))
-            env._pipeline = still
             info = {
                 "hardware": nominal._replace(**hardware),
                 "last_action": jnp.full(8, last),

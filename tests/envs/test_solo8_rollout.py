@@ -103,6 +103,8 @@ class Run:
                 "qpos": data.qpos,
                 "qvel": data.qvel,
                 "torque": data.ctrl,
+                "brax": (data.q, data.qd, data.x, data.xd, data.contact.dist),
+                "mjx": (data.xpos, data.xquat, data._impl.contact.dist, data.time),
                 "obs": state.obs,
                 "reward": state.reward,
                 "done": state.done,
@@ -236,6 +238,20 @@ class TestRollout:
                 action=lambda _, action=action: action,
             )
             np.testing.assert_allclose(after["qpos"][0, robot], qpos[-1], atol=1e-4)
+
+    def test_what_brax_holds_is_what_mjx_holds(self, broken):
+        after = broken[1]
+        q, qd, x, xd, distance = after["brax"]
+        position, quaternion, mjx_distance, time = after["mjx"]
+        np.testing.assert_array_equal(q, after["qpos"])
+        np.testing.assert_array_equal(qd, after["qvel"])
+        np.testing.assert_array_equal(x.pos, position[:, :, 1:])
+        np.testing.assert_array_equal(x.rot, quaternion[:, :, 1:])
+        np.testing.assert_array_equal(distance, mjx_distance)
+        # positions are those at the start of the last physics step, and so are their velocities
+        moved = np.diff(position[:, HEALTHY, 1], axis=0) / np.diff(time[:, HEALTHY])[:, None]
+        assert np.abs(xd.vel[1:, HEALTHY, 0] - moved).max() < 0.3
+        assert np.corrcoef(xd.vel[1:, HEALTHY, 0, 2], moved[:, 2])[0, 1] > 0.8
 
     def test_push(self, healthy, broken):
         whole, pushed = (run[1]["qvel"][:, PUSHED, :2] for run in (healthy, broken))
