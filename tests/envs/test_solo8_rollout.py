@@ -104,6 +104,10 @@ class Run:
                 "qvel": data.qvel,
                 "torque": data.ctrl,
                 "brax": (data.q, data.qd, data.x, data.xd, data.contact.dist),
+                "forces": (
+                    jnp.einsum("nij,nj->ni", data._impl.M, data.qacc) - data.qfrc_smooth,
+                    data.qfrc_constraint,
+                ),
                 "mjx": (data.xpos, data.xquat, data._impl.contact.dist, data.time),
                 "obs": state.obs,
                 "reward": state.reward,
@@ -252,6 +256,11 @@ class TestRollout:
         moved = np.diff(position[:, HEALTHY, 1], axis=0) / np.diff(time[:, HEALTHY])[:, None]
         assert np.abs(xd.vel[1:, HEALTHY, 0] - moved).max() < 0.3
         assert np.corrcoef(xd.vel[1:, HEALTHY, 0, 2], moved[:, 2])[0, 1] > 0.8
+
+    def test_forces_of_constraints_are_what_is_left_of_newtons_law(self, broken):
+        left, found = broken[1]["forces"]
+        assert np.abs(found).max() > 1
+        assert np.quantile(np.abs(left - found), 0.95) < 1e-3
 
     def test_push(self, healthy, broken):
         whole, pushed = (run[1]["qvel"][:, PUSHED, :2] for run in (healthy, broken))

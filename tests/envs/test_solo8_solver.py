@@ -210,6 +210,32 @@ def test_alone_and_in_nested_batches(problems, solve):
     np.testing.assert_allclose(nested[1][1, 0], pushing[3], rtol=1e-3, atol=1e-2)
 
 
+def test_a_step_too_small_to_square():
+    """Its slope is a number and its curve is none: the size must stay one."""
+    nothing = jnp.zeros((4, 8, 1))
+    slope, curve = jnp.full(1, -1e-30), jnp.zeros(1)
+    assert np.isfinite(solver._shorten(slope, curve, nothing, nothing, nothing, 3)).all()
+
+
+@pytest.mark.parametrize(("searches", "arrives"), [(1, False), (12, True)])
+def test_the_least_along_a_step(searches, arrives):
+    """Edges that begin and cease to push on the way make one look too few."""
+    random = np.random.default_rng(1)
+    count = 50
+    x, seen = random.normal(size=(2, 4, 8, count))
+    stiffness = random.uniform(0.1, 10, (4, 8, count))
+    curve = random.uniform(1, 2, count)
+    pushes = solver._ALWAYS | (x < 0)
+    # downhill, as every step is
+    slope = -(10 + np.abs(np.sum(pushes * stiffness * seen * x, axis=(0, 1))))
+    size = solver._shorten(*map(jnp.asarray, (slope, curve, x, seen, stiffness)), searches)
+    size = np.asarray(size, np.float64)
+    now = x + size * seen
+    slopes = slope + size * curve
+    slopes += np.sum((solver._ALWAYS | (now < 0)) * stiffness * seen * now, axis=(0, 1))
+    assert (np.abs(slopes).max() < 1e-3) == arrives
+
+
 def test_rows_are_each_leg_once():
     assert sorted(solver.ROWS.ravel()) == list(range(32))
     counts = np.bincount(solver._SEES.ravel())
