@@ -1,10 +1,10 @@
 """`python -m benchmarks.solver`: what SOLO8's constraint solver costs, and how exact it is.
 
 Each row is a solver, MJX's or `envs.solo8_solver`, a number of Newton iterations and of places that
-their line searches look at. The error is that
-of one physics step, from states of robots that walk, limp, fall and have locked joints, against a
-solver that has converged: its size over that of the change of velocity. Time is that of a physics
-step of all robots, the least of all rounds, beside Brax's ant as its environment has it.
+their line searches look at. The error is that of one physics step, from states of robots that walk,
+limp, fall and have locked joints, against a solver that has converged: its size over that of the
+change of velocity. Time is that of a physics step of all robots, the least of all rounds, beside
+Brax's ant as its environment has it.
 """
 
 import sys
@@ -35,7 +35,7 @@ STEPS = {"mjx": mjx.step, "own": solo8_solver.step}
 class Options:
     """What to measure."""
 
-    num_envs: int = 512
+    num_envs: int = 64
     """Robots at once: half healthy, a quarter without power, a quarter locked."""
     steps: int = 240
     """Physics steps."""

@@ -49,7 +49,7 @@ class Config:
         hardware_spread: draw gains, strength, joint offsets and delay at reset.
         solver_iterations: of the constraint solver, in each physics step (`envs.solo8_solver`).
             One errs by two fifths of a step's change, a locked joint gives twice as much, and a
-            robot whose knee has lost power falls in half the time; each costs a twentieth of a
+            robot whose knee has lost power falls in half the time; each costs a fortieth of a
             step on a CPU (`python -m benchmarks.solver`).
     """
 

@@ -201,14 +201,13 @@ def step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         data = part(model, data)
     force = mjx.fwd_acceleration(model, data).qfrc_smooth
     rows, opt = data._impl, model.opt
-    start = data.qacc_warmstart
     acceleration, forces = newton(
         rows.M,
         rows.efc_J,
         rows.efc_D,
         rows.efc_aref,
         force,
-        start,
+        data.qacc_warmstart,
         opt.iterations,
         opt.ls_iterations,
     )

@@ -64,8 +64,7 @@ def in_mjxs_order(model, data):
         first[corner] = 8 + leg
         first[np.flatnonzero(sphere & (model.geom_bodyid == knee))[0]] = 12 + leg
         first[np.flatnonzero(sphere & (model.geom_bodyid == foot))[0]] = 16 + 4 * leg
-    full = np.zeros((data.nefc, model.nv))
-    full[:] = data.efc_J.reshape(full.shape)
+    full = data.efc_J.reshape(data.nefc, model.nv)
     rows = np.zeros(data.nefc, int)
     rows[: data.ne] = np.argmax(full[: data.ne] != 0, axis=1) - 6
     for contact in data.contact[: data.ncon]:
