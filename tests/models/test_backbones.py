@@ -267,6 +267,38 @@ class TestBatchNorm:
         assert y.dtype == jnp.bfloat16
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(told))
 
+    @pytest.mark.parametrize("shards", [1, 4])
+    def test_learns_as_torchs_does(self, shards):
+        torch = pytest.importorskip("torch")
+        rng = np.random.default_rng(0)
+        x = (5 + rng.normal(size=(8, 3, 2, 4))).astype(np.float32)
+        pull = rng.normal(size=x.shape).astype(np.float32)
+        scale, bias, of_mean, of_var = rng.normal(size=(4, 4)).astype(np.float32)
+        norm = BatchNorm(axis_name="data")
+        stats = {"mean": jnp.zeros(4), "var": jnp.ones(4)}
+
+        def loss(x, params, pull):
+            variables = {"params": params, "batch_stats": stats}
+            y, told = norm.apply(variables, x, True, mutable=["batch_stats", BN_INPUTS])
+            told = told[BN_INPUTS]
+            return jnp.sum(y * pull) + (told["mean"] @ of_mean + told["var"] @ of_var) / shards
+
+        learn = jax.vmap(jax.grad(loss, (0, 1)), in_axes=(0, None, 0), axis_name="data")
+        split = [v.reshape(shards, -1, *v.shape[1:]) for v in (x, pull)]
+        of_x, of_params = learn(split[0], {"scale": scale, "bias": bias}, split[1])
+
+        theirs = torch.nn.BatchNorm2d(4).double()
+        theirs.load_state_dict({"weight": torch.tensor(scale), "bias": torch.tensor(bias)}, False)
+        given = torch.tensor(x).double().permute(0, 3, 1, 2).requires_grad_()
+        var, mean = torch.var_mean(given, (0, 2, 3), unbiased=False)
+        total = (theirs(given) * torch.tensor(pull).permute(0, 3, 1, 2)).sum()
+        for value, weights in ((mean, of_mean), (var, of_var)):
+            total = total + value @ torch.tensor(weights).double()
+        total.backward()
+        close(of_x.reshape(x.shape), given.grad.permute(0, 2, 3, 1).numpy(), 1e-4)
+        close(of_params["scale"].sum(0), theirs.weight.grad.numpy(), 1e-4)
+        close(of_params["bias"].sum(0), theirs.bias.grad.numpy(), 1e-4)
+
 
 def synthesis(network, variables, scale, images):
     """Statistics' loss of generated images, its gradient, and a step of training on the images."""

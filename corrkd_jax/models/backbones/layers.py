@@ -68,11 +68,14 @@ class BatchNorm(nn.Module):
                 kept, unbiased = self.momentum, count / jnp.maximum(count - 1, 1)
                 running_mean.value = kept * running_mean.value + (1 - kept) * mean
                 running_var.value = kept * running_var.value + (1 - kept) * unbiased * var
-        x = (x - mean) * lax.rsqrt(var + self.epsilon)
+        factor, offset = lax.rsqrt(var + self.epsilon), jnp.zeros_like(mean)
         if self.affine:
-            x *= self.param("scale", nn.initializers.ones, channels)
-            x += self.param("bias", nn.initializers.zeros, channels)
-        return x.astype(self.dtype)
+            factor *= self.param("scale", nn.initializers.ones, channels)
+            offset = self.param("bias", nn.initializers.zeros, channels)
+        # the gradient of the mean goes by way of `offset`: two sums over the gradient of the
+        # result serve all that there is to learn, where as it is written they are four
+        centre = lax.stop_gradient(mean)
+        return ((x - centre) * factor + (offset - (mean - centre) * factor)).astype(self.dtype)
 
     def _tell(self, collection: str, name: str, value: Array) -> None:
         self.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
@@ -92,7 +95,8 @@ def moments(
     if axis_name is not None:
         mean = lax.pmean(mean, axis_name)
         count = lax.psum(count, axis_name)
-    var = jnp.mean(jnp.square(x - mean), axes)
+    # the deviations from the mean sum to zero, and with them the gradient by way of this mean
+    var = jnp.mean(jnp.square(x - lax.stop_gradient(mean)), axes)
     if axis_name is not None:
         var = lax.pmean(var, axis_name)
     return mean, var, count
