@@ -1,28 +1,34 @@
-"""Meta-gradients of a quadratic, whose descents are known."""
+"""What the weights of Fast's generator learn from a copy, of a quadratic whose descent is known."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from train.datafree.meta import fomaml_update, reptile_update
+from train.datafree.hosts import fast
+from train.datafree.hosts.descent import Group, Made, descend
 
-CENTRE = jnp.array([1.0, -2.0])
-
-
-def descend(weights):
-    """Two steps of SGD of rate 0.1 on half the squared distance to `CENTRE`."""
-
-    def step(copy, _):
-        gradient = jax.grad(lambda w: 0.5 * jnp.sum((w["w"] - CENTRE) ** 2))(copy)
-        return jax.tree.map(lambda w, g: w - 0.1 * g, copy, gradient), gradient
-
-    return jax.lax.scan(step, weights, length=2)
+CENTRE = np.array([1.0, -2.0])
+WEIGHTS = np.array([3.0, -5.0])
+RATE = 0.1
 
 
-def test_closed_forms():
-    weights = {"w": jnp.array([3.0, 5.0])}
-    copy, gradients = descend(weights)
-    away = weights["w"] - CENTRE
-    np.testing.assert_allclose(fomaml_update(gradients)["w"], 1.9 * away, rtol=1e-6)
-    np.testing.assert_allclose(reptile_update(weights, copy)["w"], 12.73 * away, rtol=1e-5)
-    np.testing.assert_allclose(reptile_update(weights, copy, 1.0)["w"], 0.19 * away, rtol=1e-5)
+@pytest.mark.parametrize("method", ["fomaml", "reptile"])
+def test_closed_forms(method):
+    def loss(parameters, key):
+        return Made((), {"miss": 0.5 * jnp.sum((parameters["copy"]["w"] - CENTRE) ** 2)})
+
+    weights = {"w": jnp.asarray(WEIGHTS)}
+    groups = {"copy": Group(weights, RATE)}
+    asked = ("copy",) if method == "fomaml" else ()
+    end = descend(loss, groups, jax.random.key(0), 2, None, gradients_of=asked)
+    assert set(end.gradients) == set(asked)
+    found = fast.meta_gradient(method, weights, end)["w"]
+    away = WEIGHTS - CENTRE
+    if method == "fomaml":
+        # Adam's first step is as long as its rate, whatever the gradient
+        expected = away + away - RATE * np.sign(away)
+    else:
+        expected = fast.REPTILE_FACTOR * (WEIGHTS - np.asarray(end.parameters["copy"]["w"]))
+        assert np.all(expected * away > 1.9 * fast.REPTILE_FACTOR * RATE * np.abs(away))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -54,7 +54,7 @@ class Descent(NamedTuple):
         made: of the step of least loss, before its descent.
         terms: at that step.
         last: of the last step.
-        gradients: of the groups that were asked for, `[steps, ...]`.
+        gradients: of the groups that were asked for, sums over the steps.
     """
 
     parameters: dict[str, Tree]
@@ -83,7 +83,7 @@ def descend(
         steps: at least one.
         axis_name: mapped axis of the shards.
         clip: what is done to the parameters after each step.
-        gradients_of: groups whose gradients are returned step by step.
+        gradients_of: groups whose gradients are added up.
     """
     tx = {name: optax.scale_by_adam(*group.betas) for name, group in groups.items()}
 
@@ -102,8 +102,8 @@ def descend(
         direction, state = tx[name].update(gradient, state)
         return jax.tree.map(lambda p, d: p - group.rate * d, x, direction), state, gradient
 
-    def step(carry: tuple, number: Array) -> tuple[tuple, dict[str, Tree]]:
-        parameters, states, best, chosen, _ = carry
+    def step(carry: tuple, number: Array) -> tuple[tuple, None]:
+        parameters, states, best, chosen, _, sums = carry
         (value, made), gradients = jax.value_and_grad(objective, has_aux=True)(
             parameters, jax.random.fold_in(key, number)
         )
@@ -118,8 +118,9 @@ def descend(
             jnp.minimum(value, best),
             chosen,
             made.last,
+            {name: jax.tree.map(jnp.add, x, moved[name][2]) for name, x in sums.items()},
         )
-        return carry, {name: moved[name][2] for name in gradients_of}
+        return carry, None
 
     parameters = {name: group.parameters for name, group in groups.items()}
     states = {
@@ -128,7 +129,9 @@ def descend(
     }
     shapes = jax.eval_shape(loss, parameters, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    start = (parameters, states, jnp.array(jnp.inf), (zeros.made, zeros.terms), zeros.last)
-    end, gradients = lax.scan(step, start, jnp.arange(steps))
-    parameters, states, _, (made, terms), last = end
-    return Descent(parameters, states, made, terms, lax.stop_gradient(last), gradients)
+    chosen, sums = (zeros.made, zeros.terms), {name: parameters[name] for name in gradients_of}
+    sums = jax.tree.map(jnp.zeros_like, sums)
+    start = (parameters, states, jnp.array(jnp.inf), chosen, zeros.last, sums)
+    end, _ = lax.scan(step, start, jnp.arange(steps))
+    parameters, states, _, (made, terms), last, sums = end
+    return Descent(parameters, states, made, terms, lax.stop_gradient(last), sums)

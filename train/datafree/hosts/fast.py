@@ -12,13 +12,14 @@ from corrkd_jax.losses import synthesis
 from corrkd_jax.losses.batch import gather
 from train import parallel
 from train.datafree import ring
-from train.datafree.hosts.descent import Group, Made, descend
+from train.datafree.hosts.descent import Descent, Group, Made, descend
 from train.datafree.hosts.host import Host, Terms, augmented, named, own_latents, weighted
 from train.datafree.hosts.networks import Networks, View
-from train.datafree.meta import fomaml_update, reptile_update
 from train.stage import Tree
 
 TERMS = ("class_prior", "bn", "adversarial")
+REPTILE_FACTOR = 67.0
+"""Fast-Datafree's on CIFAR; for ImageNet it has 1."""
 
 
 class Meta(NamedTuple):
@@ -101,16 +102,33 @@ def call(own: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Te
     }
     learned = ("copy",) if chosen.meta == "fomaml" else ()
     end = descend(loss, groups, steps, chosen.steps, axis_name, gradients_of=learned)
-    if chosen.meta == "fomaml":
-        gradient = fomaml_update(end.gradients["copy"])
-    else:
-        gradient = reptile_update(params, end.parameters["copy"])
+    gradient = meta_gradient(chosen.meta, params, end)
     direction, state = optax.scale_by_adam(*betas).update(gradient, own.optimizer)
     rate = chosen.rate * chosen.steps
     params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
     generator = {"params": params, **statistics}
     images = gather(ring.quantize(end.made), axis_name)
     return Meta(generator, state, end.last, own.calls + 1), images, end.terms
+
+
+def meta_gradient(method: str, weights: Tree, end: Descent) -> Tree:
+    """What the weights learn from a copy's descents, for an optimizer of K times the copy's rate.
+
+    The weights move so that the next copy starts nearer to its end (arXiv:2112.06253, sections 3.2
+    and 3.3).
+
+    Args:
+        method: `fomaml`, first-order MAML (arXiv:1703.03400): the sum of the gradients that the
+            copy met. As Fast-Datafree has it: at all K places from the copied weights on, the last
+            one excepted, which no gradient was taken at. `reptile` (arXiv:1803.02999): the way
+            back from where the copy ended, times `REPTILE_FACTOR`.
+        weights: that were copied.
+        end: of the descent of `copy`, with its gradients for `fomaml`.
+    """
+    if method == "fomaml":
+        return end.gradients["copy"]
+    ended = end.parameters["copy"]
+    return jax.tree.map(lambda start, end: REPTILE_FACTOR * (start - end), weights, ended)
 
 
 def first_layer_anew(key: Array, params: Tree) -> Tree:
