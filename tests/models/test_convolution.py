@@ -24,7 +24,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("channels", [2, 16])
+@pytest.mark.parametrize("channels", [2, 16, 64])
 @pytest.mark.parametrize(("height", "width", "window", "stride", "padding"), CASES)
 def test_equals_xla(height, width, window, stride, padding, channels):
     random = np.random.default_rng(0)

@@ -6,6 +6,8 @@ step that is scanned would run in naive loops, some fifty times slower. Here the
 written in that order to begin with.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -116,7 +118,10 @@ def _backward(
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     pads = tuple((k - 1 - low, size - spread + low) for size, k, spread, low in sides)
     of_images = _convolved(gradient, turned, (1, 1), pads, dilation=strides)
-    if strides == (1, 1):
+    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+        met = images[:, :: strides[0], :: strides[1]]
+        of_kernel = _by_shifts(met, gradient, (1, 1), padding)
+    elif strides == (1, 1):
         of_kernel = _by_shifts(images, gradient, kernel.shape[:2], padding)
     else:
         of_kernel = _by_windows(images, gradient, strides, sides)
@@ -160,25 +165,44 @@ def _convolved(
 def _by_shifts(images: Array, gradient: Array, window: tuple[int, int], padding: Padding) -> Array:
     """Gradient of the kernel of a convolution of stride 1, as one product of matrices.
 
-    Tap (i, j) sums image times gradient with the image moved by (i, j). Images moved across by all
-    j stand beside each other, and so do gradients moved down by all i: the product of the two has
-    every pair, with 2 x 3 copies for a window of 3 x 3 in place of the nine of its patches.
+    Tap (i, j) sums image times gradient with the image moved by (i, j), or the gradient the other
+    way. Along each axis one of the two is copied for all taps, which stand beside each other in
+    its channels: the product has every pair. Chosen is what makes the fewest numbers; where both
+    have as many channels, 2 x 3 copies for a window of 3 x 3 in place of the nine of its patches.
     """
-    (height, width), (low, left) = window, (side[0] for side in padding)
-    rows, columns = images.shape[1], gradient.shape[2]
-    right = max(left + images.shape[2], columns + width - 1) - left - images.shape[2]
-    padded = jnp.pad(images, ((0, 0), (0, 0), (left, right), (0, 0)))
-    across = jnp.concatenate([padded[:, :, j : j + columns] for j in range(width)], axis=-1)
-    # row y of the images meets row y + low - i of the gradient
-    above, below = max(height - 1 - low, 0), max(rows + low - gradient.shape[1], 0)
-    padded = jnp.pad(gradient, ((0, 0), (above, below), (0, 0), (0, 0)))
-    starts = [above + low - i for i in range(height)]
-    down = jnp.concatenate([padded[:, start : start + rows] for start in starts], axis=-1)
+    sides = [x.shape[-1] for x in (images, gradient)]
+    ways = itertools.product((0, 1), repeat=2)  # which of the two moves down, and across
+    moving = min(ways, key=lambda way: sum(_copied(sides[x], way, window, x) for x in (0, 1)))
+    pair = [images, gradient]
+    for axis in (1, 0):
+        which, low = moving[axis], padding[axis][0]
+        # image y + tap - low meets gradient y, and image y meets gradient y + low - tap
+        starts = [(tap - low) * (-1 if which else 1) for tap in range(window[axis])]
+        size = pair[1 - which].shape[axis + 1]
+        pair[which] = _beside(pair[which], axis + 1, starts, size)
     # of matrices: over three axes XLA would turn a copy
-    across, down = (x.reshape(-1, x.shape[-1]) for x in (across, down))
-    found = lax.dot_general(across, down, (((0,), (0,)), ((), ())))
-    taps = found.reshape(width, images.shape[-1], height, gradient.shape[-1])
-    return taps.transpose(2, 0, 1, 3)
+    left, right = (x.reshape(-1, x.shape[-1]) for x in pair)
+    found = lax.dot_general(left, right, (((0,), (0,)), ((), ())))
+    taps = [[axis for axis in (0, 1) if moving[axis] == x] for x in (0, 1)]
+    order = [*taps[0], 2, *taps[1], 3]
+    shape = (*window, *sides)
+    return found.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def _copied(channels: int, moving: tuple[int, ...], window: tuple[int, int], which: int) -> int:
+    """Channels of one of the two once it is copied; none where it stays as it is."""
+    copies = math.prod(size for axis, size in zip(moving, window, strict=True) if axis == which)
+    return channels * copies if copies > 1 else 0
+
+
+def _beside(x: Array, axis: int, starts: Sequence[int], size: int) -> Array:
+    """Pieces of that size from these places of an axis on, zero outside, beside each other."""
+    if list(starts) == [0] and size == x.shape[axis]:
+        return x
+    before, after = max(-min(starts), 0), max(max(starts) + size - x.shape[axis], 0)
+    padded = jnp.pad(x, [(before, after) if a == axis else (0, 0) for a in range(x.ndim)])
+    pieces = [lax.slice_in_dim(padded, s + before, s + before + size, axis=axis) for s in starts]
+    return jnp.concatenate(pieces, axis=-1)
 
 
 def _by_windows(
