@@ -47,6 +47,9 @@ class FaultConfig:
     takeover: tuple[int, int] = (0, 0)
     """Fewest and most control steps that the healthy head drives on after the onset in training, as
     it does until a detector has seen the fault; 0 0: a fault's head drives all of its episodes."""
+    takeover_ramp: int = 0
+    """Iterations over which these delays grow from nothing to what is drawn; 0: none. No epoch of
+    the ramp is kept as the best."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ def check(config: QuadrupedConfig) -> None:
         {
             "--judged": config.judged,
             "--ppo.penalty-ramp": settings.penalty_ramp,
+            "--faults.takeover-ramp": config.faults.takeover_ramp,
             "--detector.robots": config.detector.robots,
             "--detector.updates": config.detector.updates,
             "--detector.tune-iterations": config.detector.tune_iterations,
@@ -106,11 +107,16 @@ def check(config: QuadrupedConfig) -> None:
         )
     if settings.penalty_ramp and config.robot != "solo8":
         raise InputError(f"--ppo.penalty-ramp: {config.robot}'s reward has no negative terms")
-    if settings.penalty_ramp >= settings.iterations:
-        raise InputError(
-            f"--ppo.penalty-ramp {settings.penalty_ramp}: must end before the training does, "
-            f"after --ppo.iterations {settings.iterations}"
-        )
+    ramps = {
+        "--ppo.penalty-ramp": settings.penalty_ramp,
+        "--faults.takeover-ramp": config.faults.takeover_ramp,
+    }
+    for name, ramp in ramps.items():
+        if ramp >= settings.iterations:
+            raise InputError(
+                f"{name} {ramp}: must end before the training does, after --ppo.iterations "
+                f"{settings.iterations}"
+            )
     if not 0 <= config.reflection <= 1:
         raise InputError(f"--reflection {config.reflection}: is a probability")
     if config.detector.tune_iterations and not config.detector.updates:

@@ -6,7 +6,8 @@ stands for one world's part in one iteration; what it holds is not read.
 
 No detector sees a fault in the step in which it strikes. `--faults.takeover` lets the healthy head
 drive on for a drawn number of steps, which count for nothing in the update, so that a fault head
-learns to take over a robot that has begun to fall.
+learns to take over a robot that has begun to fall. `--faults.takeover-ramp` begins with none: heads
+that are always late from the start meet falls alone and may never learn to stand.
 
 With a detector the stage tunes the fault heads of the first arm as they are deployed: the detector
 chooses the head of every robot at every step, late as it is, and front and healthy head stay. They
@@ -205,7 +206,7 @@ class PpoStage:
             # faults strike in the middle of an episode, which is what reflection stands for
             own = jnp.array(GROUPS)
             hyper = Hyper(own, own, jnp.float32(0), jnp.float32(self.config.ppo.rate))
-        draw, memory = self._draw(hyper, count), self._blank(worlds_key, count)
+        draw, memory = self._draw(hyper, count), self._blank(worlds_key, count, 0)
         running = ("reward", "fell", "ended")
         return Training(
             params,
@@ -255,7 +256,8 @@ class PpoStage:
     def evaluate(self, state: Training, batch: Tree) -> dict[str, Array]:
         """Running means of the training itself; no robot is simulated for it."""
         rows = jnp.sum(batch["row"])
-        eased = rows * (state.iteration < self._ramp)
+        ramps = self._ramp, self.config.faults.takeover_ramp if self._late else 0
+        eased = rows * (state.iteration < max(ramps))
         return {**{n: rows * x for n, x in state.running.items()}, "eased": eased, "rows": rows}
 
     def summarize(self, sums: dict[str, Array]) -> dict[str, Array]:
@@ -265,7 +267,8 @@ class PpoStage:
         tasks = {"healthy": slice(0, 2), "power_loss": slice(2, 3), "locked": slice(3, 4)}
         score = jnp.mean(survival * mean["reward"])
         return {
-            # with penalties below their weights rewards are larger, and nothing is comparable
+            # with penalties below their weights rewards are larger, with heads that take over
+            # early survival is, and nothing is comparable
             "score": jnp.where(mean["eased"] > 0, -1.0, score),
             **{f"survival_{n}": jnp.mean(survival[at]) for n, at in tasks.items()},
             **{f"reward_{n}": jnp.mean(mean["reward"][at]) for n, at in tasks.items()},
@@ -281,14 +284,19 @@ class PpoStage:
         """Whether the healthy head drives faulty robots until their own takes over."""
         return self.detector is None and self.config.faults.takeover[1] > 0
 
-    def _blank(self, key: Array, count: int) -> Any:
+    def _blank(self, key: Array, count: int, iteration: Array | int) -> Any:
         """What decides who drives, at the start of an episode; see `Training.worlds`."""
         if self.detector is not None:
             return detection.blank(self.robot, count)
         if not self._late:
             return None
-        first, last = self.config.faults.takeover
-        return jax.random.randint(jax.random.fold_in(key, _TAKEOVER), (count,), first, last + 1)
+        faults = self.config.faults
+        first, last = faults.takeover
+        drawn = jax.random.randint(jax.random.fold_in(key, _TAKEOVER), (count,), first, last + 1)
+        if not faults.takeover_ramp:
+            return drawn
+        part = jnp.minimum(iteration / faults.takeover_ramp, 1)
+        return jnp.round(drawn * part).astype(drawn.dtype)
 
     def _look(
         self, hyper: Hyper, batch: Tree, robots: Worlds, memory: Any
@@ -353,7 +361,7 @@ class PpoStage:
             )
             if memory is not None:
                 over = outcome.fell | outcome.timeout
-                memory = worlds.choose(over, self._blank(world_key, count), memory)
+                memory = worlds.choose(over, self._blank(world_key, count, state.iteration), memory)
             log_prob = losses.gaussian_log_prob(action, mean, std)
             outcome = jax.tree.map(grouped, outcome)
             heads = None if counted is None else heads

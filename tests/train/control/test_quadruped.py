@@ -366,6 +366,12 @@ def late():
     return ppo.PpoStage(settings, robots.build(settings), None)
 
 
+def ramped(stage, ramp):
+    """The stage with delays that grow."""
+    faults = dataclasses.replace(stage.config.faults, takeover_ramp=ramp)
+    return dataclasses.replace(stage, config=dataclasses.replace(stage.config, faults=faults))
+
+
 class TestTakeover:
     """Faulty robots that the healthy head drives for 2 to 5 steps more."""
 
@@ -373,7 +379,7 @@ class TestTakeover:
         state, batch = begun(late)
         robots, waits = state.worlds.tree
         assert waits.shape == (16,)
-        many = np.asarray(late._blank(jax.random.key(0), 1000))
+        many = np.asarray(late._blank(jax.random.key(0), 1000, 0))
         np.testing.assert_array_equal(np.unique(many), [2, 3, 4, 5])
         for other in jax.random.split(jax.random.key(0), 4):
             # nothing else that is drawn in a step goes with it
@@ -394,7 +400,8 @@ class TestTakeover:
         mix = state.hyper._replace(heads=jnp.zeros(4, int))
         assert late._look(mix, batch, *state.worlds.tree)[2].all()
 
-    def test_a_new_episode_waits_anew(self, late):
+    @pytest.mark.parametrize(("ramp", "delays"), [(0, [2, 3, 4, 5]), (4, [1, 2])])
+    def test_a_new_episode_waits_anew(self, late, ramp, delays):
         """And one that goes on does not; here the clock of the first half runs out."""
         robot = late.robot
 
@@ -403,18 +410,35 @@ class TestTakeover:
             clock = jnp.where(state.info["fault"].onset == 1, robot.steps, after.info["step"])
             return after.replace(info=after.info | {"step": clock}, done=jnp.zeros(()))
 
-        stage = dataclasses.replace(late, robot=robot._replace(step=step))
+        stage = dataclasses.replace(ramped(late, ramp), robot=robot._replace(step=step))
         state, batch = begun(stage)
         worlds, _ = state.worlds.tree
         onset = jnp.repeat(jnp.array([1, 0]), 8)
         fault = worlds.states.info["fault"]._replace(onset=onset)
         info = worlds.states.info | {"fault": fault, "step": jnp.zeros(16, jnp.int32)}
         worlds = worlds._replace(states=worlds.states.replace(info=info))
-        state = state._replace(worlds=parallel.Own((worlds, jnp.full(16, 99))))
+        waits = jnp.full(16, 99)
+        state = state._replace(worlds=parallel.Own((worlds, waits)), iteration=jnp.int32(2))
         state, _ = jax.jit(stage.step)(state, batch, jax.random.key(0))
         _, waits = state.worlds.tree
-        assert (waits[:8] <= 5).all()
+        assert set(np.asarray(waits[:8])) <= set(delays)
         assert (waits[8:] == 99).all()
+
+    def test_delays_grow_over_the_ramp_and_no_epoch_of_it_is_kept(self, late):
+        stage, key = ramped(late, 2), jax.random.key(0)
+        whole = np.asarray(late._blank(key, 1000, 0))
+        for iteration, part in ((0, 0), (1, 0.5), (2, 1), (3, 1)):
+            delays = stage._blank(key, 1000, jnp.int32(iteration))
+            np.testing.assert_array_equal(delays, np.round(part * whole))
+        state, batch = begun(stage)
+        assert (state.worlds.tree[1] == 0).all()
+        for iteration, kept in ((1, False), (2, True)):
+            state = state._replace(iteration=jnp.int32(iteration))
+            score = stage.summarize(stage.evaluate(state, batch))["score"]
+            assert (score > -1) == kept
+        # a tuning has the detector's delays
+        tuning = dataclasses.replace(stage, detector="one")
+        assert tuning.summarize(tuning.evaluate(state._replace(iteration=0), batch))["score"] > -1
 
 
 def test_oracle_drives_by_the_flag():
@@ -443,6 +467,7 @@ def test_oracle_drives_by_the_flag():
         (("--seeds", "0"), "--seeds 0: must be positive"),
         (("--first-seed", "3000000000"), "--first-seed 3000000000: seeds must lie between 0"),
         (("--detector.updates", "-1"), "--detector.updates -1: must not be negative"),
+        (("--faults.takeover-ramp", "-1"), "--faults.takeover-ramp -1: must not be negative"),
     ],
 )
 def test_bad_options(tmp_path, options, message):
@@ -457,9 +482,10 @@ def test_unknown_leg(tmp_path):
         quadruped.main(["solo8", "--faults.legs", "XX", "--workdir", str(tmp_path / "run")])
 
 
-def test_a_ramp_must_end(tmp_path):
-    options = ("--ppo.iterations", "9", "--ppo.penalty-ramp", "9")
-    with pytest.raises(InputError, match=r"--ppo.penalty-ramp 9: must end before the training"):
+@pytest.mark.parametrize("ramp", ["--ppo.penalty-ramp", "--faults.takeover-ramp"])
+def test_a_ramp_must_end(tmp_path, ramp):
+    options = ("--ppo.iterations", "9", ramp, "9")
+    with pytest.raises(InputError, match=f"{ramp} 9: must end before the training"):
         quadruped.main(["solo8", *options, "--workdir", str(tmp_path / "run")])
 
 
