@@ -172,7 +172,7 @@ PRESETS: dict[str, QuadrupedConfig] = {
     "solo8_cpu": replace(
         _SOLO8,
         num_envs=512,
-        faults=FaultConfig(takeover=(0, 10)),
+        faults=FaultConfig(takeover=(0, 10), takeover_ramp=600),
         ppo=PpoConfig(penalty_ramp=400, normalize="group", report_every=20),
     ),
 }
