@@ -259,6 +259,13 @@ class TestBatchNorm:
         close((mean, var), (np.array([1e4]), np.array([1.0])))
         assert count == 2
 
+    def test_second_derivatives_of_the_variance(self):
+        def var(x):
+            return moments(x[:, None])[1][0]
+
+        bend = jax.hessian(var)(jnp.array([3.0, -1.0, 4.0, 1.5]))
+        close(bend, 2 / 4 * (np.eye(4) - 1 / 4))
+
     def test_half_precision_keeps_statistics_in_float32(self):
         x = jnp.ones((2, 4, 3), jnp.bfloat16)
         norm = BatchNorm(dtype=jnp.bfloat16)

@@ -73,7 +73,7 @@ class BatchNorm(nn.Module):
             factor *= self.param("scale", nn.initializers.ones, channels)
             offset = self.param("bias", nn.initializers.zeros, channels)
         # the gradient of the mean goes by way of `offset`: two sums over the gradient of the
-        # result serve all that there is to learn, where as it is written they are four
+        # result serve all there is to learn, where of (x - mean) * factor they would be four
         centre = lax.stop_gradient(mean)
         return ((x - centre) * factor + (offset - (mean - centre) * factor)).astype(self.dtype)
 
@@ -95,8 +95,10 @@ def moments(
     if axis_name is not None:
         mean = lax.pmean(mean, axis_name)
         count = lax.psum(count, axis_name)
-    # the deviations from the mean sum to zero, and with them the gradient by way of this mean
-    var = jnp.mean(jnp.square(x - lax.stop_gradient(mean)), axes)
+    # deviations sum to zero, so that their gradient by way of the mean would be a sum for nothing;
+    # with the square, which is zero, derivatives of every order are the variance's
+    centre = lax.stop_gradient(mean)
+    var = jnp.mean(jnp.square(x - centre), axes) - jnp.square(mean - centre)
     if axis_name is not None:
         var = lax.pmean(var, axis_name)
     return mean, var, count
