@@ -15,6 +15,8 @@ CASES = [
     (8, 8, 3, 1, 1),
     (8, 6, 3, 2, 1),
     (8, 7, 1, 2, 0),
+    (6, 9, 1, (2, 3), 0),
+    (5, 6, 1, 2, 1),
     (9, 8, 4, 2, 1),
     (11, 11, 7, 2, 3),
     (5, 5, 5, 1, 0),
@@ -32,9 +34,10 @@ def test_equals_xla(height, width, window, stride, padding, channels):
     kernel = random.normal(size=(window, window, channels, 17)) / window
     kernel = jnp.asarray(kernel, jnp.float32)
     sides = padding if isinstance(padding, tuple) else [(padding, padding)] * 2
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
 
     def loss(function, images, kernel):
-        made = function(images, kernel, (stride, stride), sides, dimension_numbers=ORDER)
+        made = function(images, kernel, strides, sides, dimension_numbers=ORDER)
         return jnp.sum(jnp.sin(made))
 
     for found, wanted in zip(

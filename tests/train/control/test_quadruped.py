@@ -271,6 +271,20 @@ def test_shards_keep_their_own_worlds():
     jax.tree.map(np.testing.assert_array_equal, back, whole.state)
 
 
+def test_shards_begin_with_worlds_of_their_own():
+    settings = config(arms=("ours",))
+    stage = ppo.PpoStage(settings, robots.build(settings), "shards")
+    hyper = jax.tree.map(jnp.asarray, ppo.arms(settings)["ours"])
+
+    def begin(row):
+        return stage.init(jax.random.key(0), {"row": row}, hyper, {})
+
+    state = jax.jit(jax.vmap(begin, axis_name="shards"))(jnp.ones((2, 8)))
+    tilt = state.worlds.tree[0].states.pipeline_state.tilt
+    assert not np.intersect1d(tilt[0], tilt[1]).size
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[1]), state.params)
+
+
 def test_a_limit_stops_the_run():
     """One robot in a hundred may lose its physics; a metric over its limit ends any run."""
     settings = config(arms=("ours",))
