@@ -325,6 +325,19 @@ def test_a_tuning_strikes_as_the_detector_learned_it():
         assert (onset.min(), onset.max()) == expected
 
 
+def test_a_tuning_begins_with_the_first_arms_networks_and_no_reflection():
+    settings = config(arms=("ours",))
+    plain = ppo.PpoStage(settings, robots.build(settings), None)
+    state, batch = begun(plain)
+    robot = plain.robot
+    tuning = dataclasses.replace(plain, detector=detection.build_detector(settings, robot))
+    arms = jax.tree.map(lambda x: jnp.stack([x, x + 1]), state.params)
+    first = tuning.init(jax.random.key(1), batch, state.hyper, {ppo.POLICIES: arms})
+    jax.tree.map(np.testing.assert_array_equal, first.params, state.params)
+    assert (state.hyper.reflection, first.hyper.reflection) == (1, 0)
+    np.testing.assert_array_equal(first.hyper.heads, [0, 0, 1, 2])
+
+
 def test_only_the_heads_that_are_tuned_explore(monkeypatch):
     settings = config(arms=("ours",))
     robot = robots.build(settings)
