@@ -18,6 +18,8 @@ from envs import solo8_constants as c
 HEALTHY, POWER_LOSS, LOCKED = range(3)
 """Condition of a joint, and the order of the probabilities in `Mixture`."""
 
+LAST_STEP = c.EPISODE_STEPS - 1
+
 Model = TypeVar("Model")
 Data = TypeVar("Data")
 
@@ -64,14 +66,41 @@ def fault(condition: int, joints: tuple[str, ...], onset: int = 0) -> Fault:
     Args:
         condition: `HEALTHY`, `POWER_LOSS` or `LOCKED`.
         joints: of `solo8_constants.JOINTS`, such as `("FL_HFE", "FL_KFE")`.
-        onset: control step.
+        onset: control step of an episode.
 
     Raises:
-        ValueError: an unknown joint.
+        ValueError: an unknown joint or condition, or an onset beyond the episode.
     """
+    if condition not in (HEALTHY, POWER_LOSS, LOCKED):
+        raise ValueError(f"condition: {condition} not in 0, 1, 2 (healthy, power loss, locked)")
     if unknown := set(joints) - set(c.JOINTS):
         raise ValueError(f"joints: {sorted(unknown)} not in {c.JOINTS}")
+    if not 0 <= onset < c.EPISODE_STEPS:
+        raise ValueError(f"onset: {onset}; an episode has control steps 0 to {LAST_STEP}")
     return _fault(jnp.asarray(condition), np.isin(c.JOINTS, joints), jnp.asarray(onset))
+
+
+def check(mixture: Mixture) -> None:
+    """Refuse faults that could not be drawn, or would never strike.
+
+    Raises:
+        ValueError: names the field and what would do.
+    """
+    total = sum(mixture.probabilities)
+    if min(mixture.probabilities) < 0 or abs(total - 1) > 1e-6:
+        raise ValueError(f"faults.probabilities: {mixture.probabilities}; three, adding up to 1")
+    if unknown := [leg for leg in mixture.legs if leg not in c.LEGS]:
+        raise ValueError(f"faults.legs: {unknown[0]!r} not in {c.LEGS}")
+    if not mixture.legs:
+        raise ValueError(f"faults.legs: name at least one of {c.LEGS}")
+    if not 0 <= mixture.both <= 1:
+        raise ValueError(f"faults.both: {mixture.both} is no probability")
+    first, last = mixture.onset
+    if not 0 <= first <= last <= LAST_STEP:
+        raise ValueError(
+            f"faults.onset: {mixture.onset}; first and last of an episode's control steps, 0 to "
+            f"{LAST_STEP}"
+        )
 
 
 def sample(key: Array, mixture: Mixture) -> Fault:

@@ -92,8 +92,11 @@ class Solo8(PipelineEnv):
     steps, without compiling again: a fault, say, by `envs.faults.fault`. The true condition of
     the joints is `faults.condition(info["fault"], info["step"])`.
 
-    Brax's own `AutoResetWrapper` restores the physics only and leaves `info` as it is, fault and
-    command included; `begin` starts an episode from any physics.
+    `begin` starts an episode from any physics. Brax's training wrappers restore the physics and the
+    first observation when an episode ends, and leave `info` alone but for the clock `steps` of
+    their own; in the first step of the next episode this environment draws a new fault, command and
+    hardware and starts its own clock (with an `action_repeat` of 1; that step's observation still
+    shows the first command).
     """
 
     def __init__(self, config: Config | None = None, backend: str = "mjx"):
@@ -104,7 +107,8 @@ class Solo8(PipelineEnv):
             backend: "mjx"; Brax's other engines have no joint equality.
 
         Raises:
-            ValueError: another backend, or an unknown robot or observation mode.
+            ValueError: another backend, an unknown robot or observation mode, faults that cannot
+                be (`faults.check`), or a number out of its range.
         """
         config = config or Config()
         if backend != "mjx":
@@ -113,6 +117,15 @@ class Solo8(PipelineEnv):
             raise ValueError(f"config.robot: {config.robot!r} not in {list(c.ROBOTS)}")
         if config.obs_mode not in ("quat", "gravity"):
             raise ValueError(f"config.obs_mode: {config.obs_mode!r} not in ['quat', 'gravity']")
+        for name in ("noise", "push_velocity"):
+            if not getattr(config, name) >= 0:
+                raise ValueError(f"config.{name}: {getattr(config, name)} must not be negative")
+        for name in ("action_limit", "solver_iterations"):
+            if not getattr(config, name) > 0:
+                raise ValueError(f"config.{name}: {getattr(config, name)} must be positive")
+        if not min(config.lock_play) >= 0:
+            raise ValueError(f"config.lock_play: {config.lock_play} must not be negative")
+        faults.check(config.faults)
         robot = c.ROBOTS[config.robot]
         self.config = config
         self.robot = solo8_model.symmetric(robot) if config.symmetric else robot
@@ -188,7 +201,7 @@ class Solo8(PipelineEnv):
             state: of this environment.
             action: `[8]`, quarter radians from the default pose.
         """
-        info = dict(state.info)
+        info = self._restarted(state)
         info["key"], push_key, command_key, noise_key = jax.random.split(info["key"], 4)
         limit = self.config.action_limit
         action = jnp.clip(action, -limit, limit)
@@ -243,6 +256,17 @@ class Solo8(PipelineEnv):
             metrics=state.metrics | terms,
             info=info,
         )
+
+    def _restarted(self, state: State) -> dict:
+        """What lasts; of a new episode where Brax's clock has started anew and this one has not."""
+        info = dict(state.info)
+        if "steps" not in info:
+            return info
+        info["key"], key = jax.random.split(info["key"])
+        fresh = self.begin(state.pipeline_state, key).info | {"penalty": info["penalty"]}
+        new = (info["steps"] == 0) & (info["step"] > 0)
+        old = {name: info[name] for name in fresh}
+        return info | jax.tree.map(lambda a, b: jnp.where(new, a, b), fresh, old)
 
     def _push(self, data, info: dict, key: Array):
         bound = self.config.push_velocity

@@ -53,6 +53,32 @@ class TestFault:
         with pytest.raises(ValueError, match="XX_HFE"):
             faults.fault(faults.LOCKED, ("XX_HFE",))
 
+    @pytest.mark.parametrize("onset", [-1, c.EPISODE_STEPS])
+    def test_onset_beyond_the_episode(self, onset):
+        with pytest.raises(ValueError, match=f"onset: {onset}; an episode has control steps 0 to"):
+            faults.fault(faults.LOCKED, ("FL_HFE",), onset)
+
+    def test_unknown_condition(self):
+        with pytest.raises(ValueError, match="condition: 3 not in 0, 1, 2"):
+            faults.fault(3, ("FL_HFE",))
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("probabilities", (0.5, 0.5, 0.5)),
+            ("probabilities", (-0.5, 0.5, 1.0)),
+            ("legs", ("FL", "XX")),
+            ("legs", ()),
+            ("both", 1.5),
+            ("onset", (5, 4)),
+            ("onset", (-1, 4)),
+        ],
+    )
+    def test_mixture_that_cannot_be(self, field, value):
+        faults.check(faults.PAPER)
+        with pytest.raises(ValueError, match=f"faults.{field}: "):
+            faults.check(faults.ANY_LEG._replace(**{field: value}))
+
     def test_condition(self):
         fault = faults.Fault(np.array([0, 1, 0, 1], bool), np.array([0, 0, 1, 1], bool), 5)
         found = faults.condition(fault, 5)

@@ -50,6 +50,15 @@ class TestConstruction:
             ({"backend": "spring"}, "backend"),
             ({"config": Config(robot="v6")}, "config.robot"),
             ({"config": Config(obs_mode="euler")}, "config.obs_mode"),
+            ({"config": Config(noise=-1)}, "config.noise: -1"),
+            ({"config": Config(action_limit=0)}, "config.action_limit: 0"),
+            ({"config": Config(solver_iterations=0)}, "config.solver_iterations: 0"),
+            ({"config": Config(lock_play=(-1.0, 0.0))}, "config.lock_play"),
+            ({"config": Config(faults=faults.Mixture(legs=("XX",)))}, "faults.legs: 'XX' not in"),
+            (
+                {"config": Config(faults=faults.Mixture(onset=(0, 400)))},
+                "faults.onset: .* 0 to 399",
+            ),
         ],
     )
     def test_refuses(self, arguments, field):
@@ -120,6 +129,55 @@ class TestObservation:
         found = env._observe(moving, state.info | {"hardware": hardware}, KEY)
         expected = state.obs.at[6:14].add(offset)
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+class TestBraxsResets:
+    """A robot whose joints creep, in the wrappers of Brax's trainers; episodes of 5 steps."""
+
+    STEPS = 5
+
+    @pytest.fixture
+    def trail(self, moving, monkeypatch):
+        env = Solo8(Config(noise=0, faults=faults.Mixture((0.0, 0.0, 1.0), onset=(2, 2))))
+        body = Body(moving.qpos, moving.qvel, jnp.zeros(9), jnp.zeros(8))
+        monkeypatch.setattr(env, "reset", lambda key: env.begin(body, key))
+        creep = jnp.arange(15) >= 7
+
+        def physics(data, *_):
+            return data.replace(qpos=data.qpos + 0.01 * creep), jnp.zeros(8)
+
+        monkeypatch.setattr(env, "_physics", physics)
+        monkeypatch.setattr(env, "_push", lambda data, *_: data)
+        wrapped = training.wrap(env, self.STEPS)
+        state = wrapped.reset(jax.random.split(KEY, 4))
+        # as a curriculum does, which goes on across episodes
+        state.info["penalty"] = jnp.full(4, 0.25)
+        found, step = [state], jax.jit(wrapped.step)
+        for _ in range(2 * self.STEPS + 1):
+            found.append(step(found[-1], jnp.zeros((4, 8))))
+        return found
+
+    def test_an_episode_has_its_own_clock_and_locks_where_its_robot_is(self, trail, moving):
+        clocks = [int(state.info["step"][0]) for state in trail]
+        assert clocks == [0, 1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1]
+        for state, clock in zip(trail[1:], clocks[1:], strict=True):
+            locked = np.asarray(state.info["fault"].locked)
+            assert locked.any(axis=1).all()
+            # what moves 0.01 a step locks in the third step of its own episode
+            moved = np.asarray(state.info["lock_angle"] - moving.qpos[7:])
+            expected = np.where(locked, 0.01 * min(clock, 2), 0.01 * clock)
+            np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+    def test_an_episode_draws_its_own_fault_and_command(self, trail):
+        first, second = trail[self.STEPS], trail[self.STEPS + 1]
+        for name in ("command", "push_phase"):
+            assert (first.info[name] != second.info[name]).any()
+        assert (first.info["fault"].locked != second.info["fault"].locked).any()
+        # and keeps them
+        for state in trail[self.STEPS + 2 : -1]:
+            np.testing.assert_array_equal(state.info["command"], second.info["command"])
+            np.testing.assert_array_equal(state.info["fault"].locked, second.info["fault"].locked)
+        assert (trail[-1].info["penalty"] == 0.25).all()
 
 
 @struct.dataclass
