@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from brax.training.agents.ppo import losses as brax_losses
+from brax.training.distribution import NormalDistribution
+from brax.training.types import Transition
 
 from corrkd_jax.losses import policy
 
@@ -21,17 +23,19 @@ def tensors():
     def draw(*shape, scale=1.0):
         return (scale * random.standard_normal(shape)).astype(np.float32)
 
+    # policies that an update has moved, ratios on both sides of the clip
+    old_mean, old_std = draw(TIME, WORLDS, ACTIONS, scale=0.3), np.exp(draw(ACTIONS, scale=0.2))
     return SimpleNamespace(
         rewards=draw(TIME, WORLDS),
         values=draw(TIME, WORLDS),
         last=draw(WORLDS),
         done=(random.random((TIME, WORLDS)) < 0.2).astype(np.float32),
         timeout=(random.random((TIME, WORLDS)) < 0.5).astype(np.float32),
-        actions=draw(TIME, WORLDS, ACTIONS),
-        mean=draw(TIME, WORLDS, ACTIONS, scale=0.3),
-        old_mean=draw(TIME, WORLDS, ACTIONS, scale=0.3),
-        std=np.exp(draw(ACTIONS, scale=0.2)),
-        old_std=np.exp(draw(ACTIONS, scale=0.2)),
+        actions=old_mean + old_std * draw(TIME, WORLDS, ACTIONS),
+        mean=old_mean + draw(TIME, WORLDS, ACTIONS, scale=0.1),
+        old_mean=old_mean,
+        std=old_std * np.exp(draw(ACTIONS, scale=0.05)),
+        old_std=old_std,
         advantage=draw(TIME, WORLDS),
         value=draw(TIME, WORLDS),
     )
@@ -65,6 +69,68 @@ class TestAdvantages:
         # its advantages are of another kind, one step bootstrapped from these targets
         np.testing.assert_allclose(returns, theirs, atol=1e-6)
         np.testing.assert_allclose(found, theirs - t.values, atol=1e-6)
+
+
+def test_brax_losses(tensors):
+    """brax's own loss of Gaussian policies, of one control step of many robots.
+
+    In one step the two kinds of advantages are the same.
+    """
+    t = tensors
+    normal = NormalDistribution(ACTIONS)
+    std, old_std = (jnp.broadcast_to(x, t.mean.shape) for x in (t.std, t.old_std))
+    old_log_prob = policy.gaussian_log_prob(t.actions, t.old_mean, t.old_std)
+    one = {  # every step a robot of its own: [robots, 1, ...]
+        "observation": jnp.zeros(t.rewards.shape),
+        "next_observation": jnp.ones(t.rewards.shape),
+        "reward": t.rewards,
+        "discount": 1 - t.done,
+        "extras": {
+            "state_extras": {"truncation": jnp.zeros_like(t.done)},
+            "policy_extras": {
+                "raw_action": t.actions,
+                "log_prob": old_log_prob,
+                "value": t.values,
+                "distribution_params": (t.old_mean, old_std),
+            },
+        },
+    }
+    one = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, 1, *x.shape[2:]), one)
+    mean, std, value = (jnp.asarray(x).reshape(1, -1, *x.shape[2:]) for x in (t.mean, std, t.value))
+    last = jnp.asarray(t.advantage).reshape(-1)
+    network = SimpleNamespace(
+        parametric_action_distribution=normal,
+        policy_network=SimpleNamespace(apply=lambda *_: (mean, std)),
+        value_network=SimpleNamespace(apply=lambda _, __, seen: last if seen.all() else value),
+    )
+    _, theirs = brax_losses.compute_ppo_loss(
+        SimpleNamespace(policy=None, value=None),
+        None,
+        Transition(**one, action=None),
+        jax.random.PRNGKey(0),
+        network,
+        entropy_cost=1.0,
+        discounting=0.99,
+        gae_lambda=0.95,
+        clipping_epsilon=0.2,
+        normalize_advantage=False,
+        vf_coefficient=2.0,
+        clipping_epsilon_value=0.2,
+    )
+    reward, done = t.rewards.reshape(1, -1), t.done.reshape(1, -1)
+    advantage, returns = policy.advantages(reward, value, last, done)
+    actions = t.actions.reshape(mean.shape)
+    log_prob = policy.gaussian_log_prob(actions, mean, t.std)
+    found = {
+        "policy_loss": policy.clipped_surrogate(log_prob, old_log_prob.reshape(1, -1), advantage),
+        "v_loss": policy.clipped_value_loss(value, t.values.reshape(1, -1), returns),
+        "entropy_loss": -policy.gaussian_entropy(t.std),
+        "kl_mean": policy.gaussian_kl(
+            t.old_mean.reshape(mean.shape), t.old_std, mean, t.std
+        ).mean(),
+    }
+    for name, own in found.items():
+        assert own == pytest.approx(float(theirs[name]), abs=1e-6, rel=1e-6), name
 
 
 class TestGaussian:
@@ -185,6 +251,30 @@ def test_rsl_returns(rsl, tensors):
     np.testing.assert_allclose(found, storage.advantages, atol=1e-6)
 
 
+def test_rsl_timeouts(rsl, tensors):
+    """What a reward gains where the clock ended the episode."""
+    torch, ppo = rsl
+    t = tensors
+    ended = np.maximum(t.done, t.timeout)
+    gained = []
+    for rewards, values, done, timeout in zip(t.rewards, t.values, ended, t.timeout, strict=True):
+        transition = SimpleNamespace(values=torch.tensor(values)[:, None], clear=lambda: None)
+        state = SimpleNamespace(
+            transition=transition,
+            rnd=None,
+            gamma=0.99,
+            device="cpu",
+            storage=SimpleNamespace(add_transition=lambda seen: gained.append(seen.rewards)),
+            actor=SimpleNamespace(reset=lambda done: None),
+            critic=SimpleNamespace(reset=lambda done: None),
+        )
+        clock = {"time_outs": torch.tensor(timeout)}
+        ppo.process_env_step(state, None, torch.tensor(rewards), torch.tensor(done), clock)
+    expected, _ = policy.advantages(np.stack(gained), t.values, t.last, ended)
+    found, _ = policy.advantages(t.rewards, t.values, t.last, ended, t.timeout)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_rsl_update(rsl, tensors):
     """Losses, divergence and learning rate of one update of one minibatch."""
     torch, ppo = rsl
@@ -260,10 +350,15 @@ def test_rsl_update(rsl, tensors):
         optimizer=torch.optim.Adam([mean, std, value], 1e-3),
     )
     kl = policy.gaussian_kl(t.old_mean, t.old_std, t.mean, t.std).mean()
+    old = torch.tensor(t.old_mean), torch.tensor(t.old_std)
+    expected = Actor().get_kl_divergence(old, (mean, std)).mean().item()
+    # ours has the released code's 1e-5 beside each ratio of deviations
+    epsilon = (1e-5 * t.old_std / t.std).sum()
+    assert kl - epsilon == pytest.approx(expected, abs=1e-6, rel=1e-6)
     theirs = ppo.update(state)
     log_prob = policy.gaussian_log_prob(t.actions, t.mean, t.std)
     assert policy.clipped_surrogate(log_prob, old_log_prob, t.advantage) == pytest.approx(
-        theirs["surrogate"], rel=1e-5
+        theirs["surrogate"], rel=1e-6
     )
     assert policy.clipped_value_loss(t.value, t.values, t.rewards) == pytest.approx(
         theirs["value"], rel=1e-6
