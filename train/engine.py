@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from train import parallel
-from train.stage import Context, Lanes, Stage, Tree
+from train.stage import Context, Lanes, Limit, Stage, Tree
 
 _SHUFFLE, _PREPARE, _REFRESH, _STEPS = range(4)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -351,13 +351,14 @@ def fault_of(track: Track, stage: Stage) -> tuple[int, int, list[str], tuple[int
 def _first_fault(
     fault: Array,
     metrics: dict[str, Array],
-    limits: Mapping[str, float],
+    limits: Mapping[str, Limit],
     epoch: Array,
     step: Array,
 ) -> Array:
     # not a number is not below anything
+    largest = {name: limit.largest for name, limit in limits.items()}
     broken = jnp.stack(
-        [~(jnp.abs(metrics[name]) <= limits.get(name, _LARGEST)) for name in sorted(metrics)],
+        [~(jnp.abs(metrics[name]) <= largest.get(name, _LARGEST)) for name in sorted(metrics)],
         axis=-1,
     )
     mask = jnp.sum(broken << jnp.arange(broken.shape[-1]), axis=-1, dtype=jnp.int32)

@@ -138,7 +138,9 @@ def _stop_on_fault(
         epoch, step, names, index = fault
         arm = f", arm {arms[index[1]]}" if len(index) > 1 else ""
         limits = [
-            f"{name} is over {stage.limits[name]:g}" for name in names if name in stage.limits
+            f"{name} is over {limit.largest:g} ({limit.meaning})"
+            for name, limit in stage.limits.items()
+            if name in names
         ]
         rest = [name for name in names if name not in stage.limits]
         what = [f"{', '.join(rest)} is not finite"] if rest else []

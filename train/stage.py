@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,13 @@ Context = dict[str, Tree]
 
 def _unchanged(batch: Tree, key: Array, context: Context) -> Tree:
     return batch
+
+
+class Limit(NamedTuple):
+    """Largest value of a metric, and what it measures, in words."""
+
+    largest: float
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class Stage:
         hyper: tree of arrays with a leading axis of arms, traced scalars for each arm; None
             if the stage has no arms.
         validate_every: epochs from one look at the validation split to the next.
-        limits: metric -> largest value that a step may report; a larger one stops the run as one
-            that is not finite does.
+        limits: metric -> `Limit` of what a step may report; more stops the run as a metric that is
+            not finite does.
     """
 
     name: str
@@ -64,7 +71,7 @@ class Stage:
     refresh_needs_all: bool = True
     hyper: Tree = None
     validate_every: int = 1
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
 def stacked(arms: Mapping[str, Tree]) -> Tree:

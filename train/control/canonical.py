@@ -42,6 +42,11 @@ def mirrors(config: QuadrupedConfig, robot: Robot) -> Mirrors:
     """Of a run: the mirror group if one leg serves all, else no mirroring."""
     if mirrored(config):
         return Mirrors(mirror.OBSERVATION[config.body.obs_mode], mirror.JOINTS)
+    return unmirrored(robot)
+
+
+def unmirrored(robot: Robot) -> Mirrors:
+    """Tables that change nothing."""
 
     def nothing(size: int) -> mirror.Table:
         index = np.tile(np.arange(size), (4, 1))

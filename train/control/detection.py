@@ -130,7 +130,7 @@ class DetectorStage:
             summarize=self.summarize,
             select=lambda state: state.params,
             prepare=self.prepare,
-            limits={"lost_worlds": 0.01},
+            limits={"lost_worlds": worlds.LOST},
         )
 
     @property

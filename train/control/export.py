@@ -10,9 +10,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax.traverse_util import flatten_dict
@@ -54,22 +55,32 @@ def main(argv: Sequence[str]) -> None:
 def run(folder: Path, out: Path, options: ExportOptions) -> None:
     """Write the controller of a finished run."""
     loaded = quadruped.load(folder, own=options.switch)
-    params, detector = pick(loaded, options.arm, options.seed)
+    chosen = pick(loaded, options.arm, options.seed)
     make_folder(out)
     description = facts(loaded) | {"run": folder.name}
     content = io.BytesIO()
-    np.savez(content, facts=json.dumps(description), **arrays(loaded, params, detector))
+    np.savez(content, facts=json.dumps(description), **arrays(chosen))
     write_atomically(out / "policy.npz", lambda file: file.write(content.getvalue()))
     write_text(out / "policy.py", Path(robot_policy.__file__).read_text())
-    blob = build(loaded, params, detector).serialize()
+    blob = build(loaded, chosen).serialize()
     write_atomically(out / "policy.stablehlo", lambda file: file.write(blob))
     text = readme(folder.name, description)
     write_text(out / "README.md", text)
     say(text)
 
 
-def pick(loaded: Loaded, arm: str, seed: int) -> tuple[Any, Any]:
-    """Parameters of one seed of an arm's policy, and of the detector.
+class Chosen(NamedTuple):
+    """What drives a robot: parameters of policy and detector, and how one leg serves all."""
+
+    policy: Any
+    detector: Any
+    tables: canonical.Mirrors
+
+
+def pick(loaded: Loaded, arm: str, seed: int) -> Chosen:
+    """One seed of an arm.
+
+    An arm of one network drives by it whatever the detector believes, and is not mirrored.
 
     Raises:
         InputError: the run has no such arm or seed, or no detector.
@@ -80,7 +91,17 @@ def pick(loaded: Loaded, arm: str, seed: int) -> tuple[Any, Any]:
     number = seed_number(seed, loaded.config.first_seed, loaded.config.seeds)
     if loaded.detector_params is None:
         raise InputError("the run trained no detector (--detector.updates 0): nothing to switch by")
-    return judging.pick(loaded.policies[arm], number), judging.pick(loaded.detector_params, number)
+    policy = judging.pick(loaded.policies[arm], number)
+    tables = canonical.mirrors(loaded.config, loaded.robot)
+    if arm in ppo.ONE_NETWORK:
+        policy = jax.tree.map_with_path(_healthy_head, policy)
+        tables = canonical.unmirrored(loaded.robot)
+    return Chosen(policy, judging.pick(loaded.detector_params, number), tables)
+
+
+def _healthy_head(path: tuple, x: Array) -> Array:
+    """All heads of a stacked parameter as the first; others as they are."""
+    return jnp.broadcast_to(x[:1], x.shape) if ppo.of_heads(path) else x
 
 
 def facts(loaded: Loaded) -> dict[str, Any]:
@@ -103,6 +124,7 @@ def facts(loaded: Loaded) -> dict[str, Any]:
     if config.robot == "surrogate":
         return found | {"action": [f"thrust of leg {leg}, clipped to 1" for leg in range(4)]}
     return found | {
+        "model": config.body.model,
         "action": [f"{name}: (target - default) / {c.ACTION_SCALE}, rad" for name in c.JOINTS],
         "joint_order": list(c.JOINTS),
         "default_pose": c.DEFAULT_POSE.tolist(),
@@ -130,33 +152,31 @@ def observation_order(loaded: Loaded) -> list[str]:
     return [*orientation, *commands, *(f"{j} {what}" for what in blocks for j in c.JOINTS)]
 
 
-def arrays(loaded: Loaded, params: Any, detector: Any) -> dict[str, np.ndarray]:
+def arrays(chosen: Chosen) -> dict[str, np.ndarray]:
     """All weights and tables by name, float32 and int."""
-    tables = canonical.mirrors(loaded.config, loaded.robot)
     tree = {
-        "actor": params["actor"],
-        "detector": detector,
+        "actor": chosen.policy["actor"],
+        "detector": chosen.detector,
         "mirror": {
             name: {"index": table.index, "sign": table.sign.astype(np.float32)}
-            for name, table in tables._asdict().items()
+            for name, table in chosen.tables._asdict().items()
         },
     }
     return {name: np.asarray(x) for name, x in flatten_dict(tree, sep="/").items()}
 
 
-def build(loaded: Loaded, params: Any, detector: Any) -> export.Exported:
+def build(loaded: Loaded, chosen: Chosen) -> export.Exported:
     """The control step of many robots, as an exported function."""
     robot = loaded.robot
-    tables = canonical.mirrors(loaded.config, robot)
 
     def step(observations: Array, memory: dict[str, Array]) -> tuple[Array, Array, dict]:
         latest = observations[:, -robot.observed :]
         memory = jax.vmap(switching.remember)(switching.Memory(**memory), latest)
-        logits = loaded.detector.apply({"params": detector}, memory.window)
+        logits = loaded.detector.apply({"params": chosen.detector}, memory.window)
         probabilities = jax.nn.softmax(logits)
         memory = detection.decide(memory, probabilities, loaded.config.switch)
         actions = canonical.drive(
-            loaded.policy, params, tables, observations, memory.kind, memory.leg
+            loaded.policy, chosen.policy, chosen.tables, observations, memory.kind, memory.leg
         )
         return actions, probabilities, memory._asdict()
 

@@ -39,6 +39,8 @@ from train.stage import Context, Stage, Tree
 OURS, NO_REFLECTION, MIX, NORMAL = "ours", "no-reflection", "mix", "normal"
 POLICIES, TUNED = "policies", "tuned"
 """Names of the stage without and with a detector."""
+ONE_NETWORK = (MIX, NORMAL)
+"""Arms that have no heads to switch between."""
 MEMORY = 0.9
 """Of the running means by which an epoch is judged, an iteration."""
 _TAKEOVER = 1000
@@ -177,7 +179,7 @@ class PpoStage:
                     )
                 )
             ),
-            limits={"lost_worlds": 0.01},
+            limits={"lost_worlds": worlds.LOST},
         )
 
     @property
@@ -470,6 +472,9 @@ def grouped(x: Array) -> Array:
 
 def _of_fault_heads(path: tuple, gradient: Array) -> Array:
     """The gradient of a stacked head without its healthy part; nothing of the other parameters."""
-    if not any(getattr(part, "key", "").startswith("head_") for part in path):
-        return jnp.zeros_like(gradient)
-    return gradient.at[HEALTHY].set(0)
+    return gradient.at[HEALTHY].set(0) if of_heads(path) else jnp.zeros_like(gradient)
+
+
+def of_heads(path: tuple) -> bool:
+    """Whether a parameter of `MultiTaskPolicy` is stacked, a part for each head."""
+    return any(getattr(part, "key", "").startswith("head_") for part in path)

@@ -1,7 +1,7 @@
 """`python -m train.quadruped render RUN OUT.gif`: a fault strikes in the middle of a gait.
 
 The robot walks in C MuJoCo by the controller that `export` writes, what the detector believes below
-it; the surrogate is drawn as curves. `.mp4` needs ffmpeg.
+it; the surrogate is drawn as curves.
 """
 
 import io
@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
+import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -45,14 +45,14 @@ EVERY = 2
 class RenderOptions:
     """What happens to the robot."""
 
-    fault: Literal["none", "power-loss", "locked"] = "power-loss"
-    """What strikes."""
+    fault: str = "power-loss"
+    """What strikes: none, power-loss or locked."""
     onset: float = 3.0
     """When, s."""
-    leg: Literal["FL", "FR", "HL", "HR"] = "FL"
-    """Which leg; the surrogate breaks its first."""
-    joints: Literal["HFE", "KFE", "both"] = "both"
-    """Which of its joints."""
+    leg: str = "FL"
+    """Which leg, FL, FR, HL or HR; the surrogate breaks its first."""
+    joints: str = "both"
+    """Which of its joints: HFE, KFE or both."""
     speed: float = 0.5
     """Commanded, m/s."""
     seconds: float = 8.0
@@ -72,8 +72,7 @@ def main(argv: Sequence[str]) -> None:
     out = Path(names[1])
     check(out, options)
     loaded = quadruped.load(Path(names[0]), own=options.switch)
-    params, detector = quadruped_export.pick(loaded, options.arm, options.seed)
-    controller = in_memory(loaded, params, detector)
+    controller = in_memory(loaded, quadruped_export.pick(loaded, options.arm, options.seed))
     steps = round(options.seconds / loaded.robot.env.dt)
     if loaded.config.robot == "surrogate":
         moments = list(walk_surrogate(controller, options, steps))
@@ -93,21 +92,28 @@ def check(out: Path, options: RenderOptions) -> None:
     """
     if out.suffix not in (".gif", ".mp4"):
         raise InputError(f"{out}: name a .gif or .mp4 file")
-    if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
-        raise InputError(f"{out}: .mp4 needs ffmpeg, which is not on the path; .gif does not")
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}")
+    if out.suffix == ".mp4":
+        ffmpeg(out)
+    for name, given, known in (
+        ("fault", options.fault, KINDS),
+        ("leg", options.leg, c.LEGS),
+        ("joints", options.joints, PARTS),
+    ):
+        if given not in known:
+            raise InputError(f"--{name} {given}: choose from {', '.join(known)}")
     if options.seconds <= 0:
         raise InputError(f"--seconds {options.seconds:g}: must be positive")
     if options.fault != "none" and not 0 <= options.onset < options.seconds:
         raise InputError(f"--onset {options.onset:g}: not within the {options.seconds:g} s shown")
 
 
-def in_memory(loaded: Loaded, params: Any, detector: Any) -> Controller:
+def in_memory(loaded: Loaded, chosen: quadruped_export.Chosen) -> Controller:
     """The controller as exported, without a file."""
     content = io.BytesIO()
-    arrays = quadruped_export.arrays(loaded, params, detector)
-    np.savez(content, facts=json.dumps(quadruped_export.facts(loaded)), **arrays)
+    facts = json.dumps(quadruped_export.facts(loaded))
+    np.savez(content, facts=facts, **quadruped_export.arrays(chosen))
     content.seek(0)
     return Controller(content)
 
@@ -236,6 +242,20 @@ def curves(moments: Sequence[Moment], options: RenderOptions, dt: float) -> list
     return frames
 
 
+def ffmpeg(out: Path) -> str:
+    """The program that writes `.mp4`: the system's own, or the one in imageio-ffmpeg's wheel.
+
+    Raises:
+        InputError: this machine has neither.
+    """
+    try:
+        return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:
+        raise InputError(
+            f"{out}: .mp4 needs ffmpeg, which is not on the path; .gif does not"
+        ) from None
+
+
 def save(out: Path, frames: Sequence[Image.Image], rate: int) -> None:
     """Write frames as a film, whole or not at all.
 
@@ -248,7 +268,7 @@ def save(out: Path, frames: Sequence[Image.Image], rate: int) -> None:
         frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], **options)
     else:
         width, height = frames[0].size
-        command = ["ffmpeg", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command = [ffmpeg(out), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
         command += ["-s", f"{width}x{height}", "-r", str(rate), "-i", "-", "-pix_fmt", "yuv420p"]
         # a pipe cannot be rewound, which a plain mp4 asks for
         command += ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]

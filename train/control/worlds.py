@@ -17,9 +17,11 @@ from jax import Array
 
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS, Fault
 from train.control.robots import Robot
+from train.stage import Limit
 
 GROUPS = (HEALTHY, HEALTHY, POWER_LOSS, LOCKED)
 """Condition of the robots in each quarter of the worlds."""
+LOST = Limit(0.01, "part of the robots whose physics broke, a number in it not finite")
 
 
 class Worlds(NamedTuple):

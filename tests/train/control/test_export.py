@@ -117,6 +117,26 @@ def test_a_policy_for_one_leg_serves_all(exported, leg):
     np.testing.assert_array_equal(tables.observation.index, np.tile(np.arange(30), (4, 1)))
 
 
+def test_one_network_drives_whatever_is_believed(exported):
+    """Mix has one trained head: the first drives, unmirrored, whatever the detector says."""
+    loaded, _, observations = exported
+    own = loaded.policies["ours"]
+    chosen = quadruped_export.pick(loaded._replace(policies={"mix": own}), "mix", 0)
+    params = jax.tree.map(lambda x: x[0], own)
+    kinds, legs = jnp.arange(4) % 3, jnp.arange(4)
+    found = canonical.drive(
+        loaded.policy, chosen.policy, chosen.tables, observations[:, 0], kinds, legs
+    )
+    expected = canonical.drive(
+        loaded.policy, params, chosen.tables, observations[:, 0], 0 * kinds, legs
+    )
+    np.testing.assert_array_equal(found, expected)
+    other = canonical.drive(loaded.policy, params, chosen.tables, observations[:, 0], kinds, legs)
+    assert not np.allclose(found, other)
+    if loaded.config.robot == "solo8":
+        assert (chosen.tables.observation.index == np.arange(30)).all()
+
+
 @pytest.mark.parametrize(
     ("arm", "seed", "says"), [("mix", 0, "--arm mix: the run has ours"), ("", 2, "seeds 1 to 1")]
 )

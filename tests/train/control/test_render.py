@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -21,8 +22,7 @@ from train.control.render import RenderOptions
 
 
 def controller_of(loaded):
-    params, detector = quadruped_export.pick(loaded, "", 0)
-    return quadruped_render.in_memory(loaded, params, detector)
+    return quadruped_render.in_memory(loaded, quadruped_export.pick(loaded, "", 0))
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,9 @@ def test_the_toy_as_a_gif(tmp_path):
         ("none/x.gif", {}, "there is no folder"),
         ("x.gif", {"seconds": 0}, "--seconds 0: must be positive"),
         ("x.gif", {"onset": 9}, "--onset 9: not within the 8 s"),
+        ("x.gif", {"fault": "rust"}, "--fault rust: choose from none, power-loss, locked"),
+        ("x.gif", {"leg": "XX"}, "--leg XX: choose from FL, FR, HL, HR"),
+        ("x.gif", {"joints": "hip"}, "--joints hip: choose from HFE, KFE, both"),
     ],
 )
 def test_refuses(tmp_path, name, options, says):
@@ -157,7 +160,24 @@ def test_refuses(tmp_path, name, options, says):
         quadruped_render.check(tmp_path / name, RenderOptions(**options))
 
 
-def test_mp4_needs_ffmpeg(tmp_path, monkeypatch):
+def test_mp4_holds_every_frame(tmp_path, monkeypatch):
+    """By the program in the wheel, which the system's own would hide."""
     monkeypatch.setattr(quadruped_render.shutil, "which", lambda name: None)
+    ramp = np.linspace(0, 250, 8).astype(np.uint8)
+    frames = [Image.fromarray(np.full((48, 64, 3), grey, np.uint8)) for grey in ramp]
+    quadruped_render.save(tmp_path / "x.mp4", frames, 25)
+    pixels = imageio_ffmpeg.read_frames(str(tmp_path / "x.mp4"))
+    meta = next(pixels)
+    assert (meta["size"], meta["fps"]) == ((64, 48), 25)
+    found = [np.frombuffer(frame, np.uint8).mean() for frame in pixels]
+    np.testing.assert_allclose(found, ramp, atol=4)
+
+
+def test_mp4_needs_ffmpeg(tmp_path, monkeypatch):
+    def none():
+        raise RuntimeError("no ffmpeg exe could be found")
+
+    monkeypatch.setattr(quadruped_render.shutil, "which", lambda name: None)
+    monkeypatch.setattr(quadruped_render.imageio_ffmpeg, "get_ffmpeg_exe", none)
     with pytest.raises(InputError, match="needs ffmpeg"):
         quadruped_render.check(tmp_path / "x.mp4", RenderOptions())
