@@ -17,7 +17,8 @@ class RobotConfig:
     symmetric: bool = False
     """Leave out what breaks the mirror group by hundredths of a millimetre."""
     backward: bool = False
-    """Commands go backwards as well, as the fault heads of hind legs by mirroring need."""
+    """Commands go backwards as well: to a head that serves a hind leg by mirroring, forwards is
+    backwards. The released code's go forwards only."""
     noise: float = 1.0
     """Factor on the observation noise."""
     randomize: bool = True
@@ -41,7 +42,8 @@ class FaultConfig:
     legs: tuple[str, ...] = ("FL",)
     """Legs that may fail, equally often; one serves all four by mirroring."""
     both: float = 1.0
-    """Probability that hip and knee fail together; otherwise one does, either equally."""
+    """Probability that hip and knee fail together; otherwise one does, either equally. 1: as in
+    the released code, and faults of a single joint are never met in training."""
     onset: tuple[int, int] = (0, 0)
     """First and last control step of an episode at which a fault strikes in training."""
     takeover: tuple[int, int] = (0, 0)
@@ -147,7 +149,7 @@ class QuadrupedConfig:
     reflection: float = 1.0
     """Probability that a faulty robot starts from its healthy partner's state."""
     judged: int = 1024
-    """Robots a row of the table; 0: no table (see train.evaluate)."""
+    """Robots a row of the surrogate's table; 0: no table. SOLO8 is judged by train.evaluate."""
     seeds: int = 1
     """Number of seeds, trained in one program."""
     first_seed: int = 1

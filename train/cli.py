@@ -124,8 +124,8 @@ def require_seeds(first: int, count: int) -> None:
 
 def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """Run a program; bad input prints one line and exits with 2, an interrupt with 130."""
-    # Orbax and Flax warn about their own internals; nothing there is the user's to mend
-    warnings.filterwarnings("ignore", module=r"(orbax|flax|tensorboardX)\..*")
+    # these warn about their own internals and upkeep; nothing there is the user's to mend
+    warnings.filterwarnings("ignore", module=r"(orbax|flax|tensorboardX|brax)\..*")
     try:
         main(argv)
     except InputError as error:

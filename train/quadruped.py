@@ -82,6 +82,15 @@ def check(config: QuadrupedConfig) -> None:
             "--ppo.minibatches": settings.minibatches,
             "--ppo.rate": settings.rate,
             "--ppo.std": settings.std,
+            "--ppo.clip": settings.clip,
+            "--ppo.kl": settings.kl,
+            "--ppo.max-norm": settings.max_norm,
+            "--network.front": config.network.front,
+            "--network.hidden": min(config.network.hidden, default=1),
+            "--body.action-limit": config.body.action_limit,
+            "--body.solver-iterations": config.body.solver_iterations,
+            "--detector.hidden": config.detector.hidden,
+            "--detector.rate": config.detector.rate,
             "--ppo.report-every": settings.report_every,
             "--detector.unroll": config.detector.unroll,
             "--detector.report-every": config.detector.report_every,
@@ -90,6 +99,12 @@ def check(config: QuadrupedConfig) -> None:
     cli.require_not_negative(
         {
             "--judged": config.judged,
+            "--body.noise": config.body.noise,
+            "--body.lock-play": min(config.body.lock_play),
+            "--ppo.value-weight": settings.value_weight,
+            "--ppo.entropy-weight": settings.entropy_weight,
+            "--detector.weight-decay": config.detector.weight_decay,
+            "--detector.balance": config.detector.balance,
             "--ppo.penalty-ramp": settings.penalty_ramp,
             "--faults.takeover-ramp": config.faults.takeover_ramp,
             "--detector.robots": config.detector.robots,
@@ -117,14 +132,38 @@ def check(config: QuadrupedConfig) -> None:
                 f"{name} {ramp}: must end before the training does, after --ppo.iterations "
                 f"{settings.iterations}"
             )
-    if not 0 <= config.reflection <= 1:
-        raise InputError(f"--reflection {config.reflection}: is a probability")
+    for name, share in {
+        "--reflection": config.reflection,
+        "--faults.both": config.faults.both,
+        "--ppo.discount": settings.discount,
+        "--ppo.decay": settings.decay,
+    }.items():
+        if not 0 <= share <= 1:
+            raise InputError(f"{name} {share}: must be from 0 to 1")
+    for name, count, every, report in (
+        ("--ppo.iterations", settings.iterations, "--ppo", settings.report_every),
+        ("--detector.tune-iterations", config.detector.tune_iterations, "--ppo",
+         settings.report_every),
+        ("--detector.updates", config.detector.updates, "--detector",
+         config.detector.report_every),
+    ):  # fmt: skip
+        if count % report:
+            raise InputError(f"{name} {count}: {every}.report-every {report} does not divide it")
     if config.detector.tune_iterations and not config.detector.updates:
         raise InputError("--detector.tune-iterations: needs a detector (--detector.updates)")
     check_switch(config.switch)
     if not config.arms:
         raise InputError("--arms: name at least one")
     ppo.arms(config)
+    if len(set(config.arms)) < len(config.arms):
+        raise InputError(f"--arms {' '.join(config.arms)}: each once")
+    if config.detector.updates and config.arms[0] in ppo.ONE_NETWORK:
+        raise InputError(
+            f"--arms {config.arms[0]}: the detector switches the heads of the first arm, and this "
+            "one has but one network; name ours first, or --detector.updates 0"
+        )
+    if config.judged and config.robot == "solo8":
+        raise InputError("--judged: is for the surrogate; judge SOLO8 by python -m train.evaluate")
 
 
 def check_switch(rule: Rule) -> None:
@@ -239,17 +278,16 @@ class OwnRule:
     """Consecutive confident verdicts before the healthy head takes over again."""
 
 
-def load(folder: Path, expected: str = "", own: OwnRule | None = None) -> Loaded:
+def load(folder: Path, own: OwnRule | None = None) -> Loaded:
     """Bring back a finished run.
 
     Args:
         folder: of the run.
-        expected: name of the robot that it must have trained; empty for any.
         own: what to change of its switch.
 
     Raises:
-        InputError: no such run, an unfinished one, one of another version, program or robot; or a
-            switch that could never change the head.
+        InputError: no such run, an unfinished one, one of another version or program, a model of
+            another robot; or a switch that could never change the head.
     """
     _, config = restore_config(folder, "quadruped", QuadrupedConfig, "train.quadruped")
     if own is not None:
@@ -257,10 +295,6 @@ def load(folder: Path, expected: str = "", own: OwnRule | None = None) -> Loaded
         rule = dataclasses.replace(config.switch, **given)
         check_switch(rule)
         config = dataclasses.replace(config, switch=rule)
-    if expected and config.robot != expected:
-        raise InputError(
-            f"{folder / CONFIG}: robot is {config.robot!r}; this needs a run of {expected!r}"
-        )
     robot = robots.build(config)
     policy, detector = ppo.build_policy(config, robot), detection.build_detector(config, robot)
     blank = jnp.zeros((4, 1, robot.env.observation_size))
@@ -277,7 +311,10 @@ def load(folder: Path, expected: str = "", own: OwnRule | None = None) -> Loaded
         like["detector"] = _zeros(shapes, (config.seeds,))
     if config.detector.tune_iterations:
         like[ppo.TUNED] = jax.tree.map(lambda x: x[:, 0], like["policies"])
-    found = load_model(folder, like)
+    try:
+        found = load_model(folder, like)
+    except InputError as error:
+        raise InputError(f"{error} ({folder / CONFIG}: robot {config.robot})") from None
     policies = {
         name: jax.tree.map(lambda x: x[:, number], found["policies"])  # noqa: B023 — used here only
         for number, name in enumerate(config.arms)

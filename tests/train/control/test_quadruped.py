@@ -17,7 +17,7 @@ from tests.train import toy
 from train import loop, parallel, quadruped
 from train.control import detection, episodes, judging, ppo, reflection, robots, throughput, worlds
 from train.engine import Pipeline
-from train.stage import looped
+from train.stage import Limit, looped
 
 TINY = (
     *("--num-envs", "16", "--seeds", "2", "--judged", "8", "--devices", "1"),
@@ -95,7 +95,7 @@ def test_times_are_written_down(finished):
 
 def test_load(finished):
     """What evaluation and export read: parameters by arm, seeds in front."""
-    run = quadruped.load(finished, "surrogate")
+    run = quadruped.load(finished)
     assert set(run.policies) == {"ours", "no-reflection", "mix", "tuned"}
     own = judging.pick(run.policies["ours"], 1)
     every = run.policy.apply({"params": own}, jnp.zeros((5, 11)), method="every")
@@ -116,8 +116,14 @@ def test_load(finished):
     assert own == dataclasses.replace(run.config.switch, confidence=0, recovery=9)
     with pytest.raises(InputError, match=r"--switch.strike -1: must be positive"):
         quadruped.load(finished, own=quadruped.OwnRule(strike=-1))
-    with pytest.raises(InputError, match=r"robot is 'surrogate'; this needs a run of 'solo8'"):
-        quadruped.load(finished, "solo8")
+
+
+def test_a_model_of_another_robot(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace('"surrogate"', '"solo8"'))
+    with pytest.raises(InputError, match=r"needs .* \(.*config.json: robot solo8\)"):
+        quadruped.load(tmp_path / "run")
 
 
 def test_resume_continues_bit_for_bit(finished, tmp_path, monkeypatch):
@@ -293,7 +299,7 @@ def test_a_limit_stops_the_run():
     }
     layout = parallel.Layout("batch", 1)
     stages = toy.stages(layout.axis_name)
-    limited = [dataclasses.replace(stages[0], limits={"fit": 1e-9}), stages[1]]
+    limited = [dataclasses.replace(stages[0], limits={"fit": Limit(1e-9, "of a line")}), stages[1]]
     with pytest.raises(InputError, match=r"teacher: epoch 1, step 1: fit is over 1e-09 \(seed 5\)"):
         loop.run(Pipeline(limited, layout, looped), toy.data(), (5,), ("hard", "soft"))
 
@@ -399,6 +405,45 @@ def ramped(stage, ramp):
     return dataclasses.replace(stage, config=dataclasses.replace(stage.config, faults=faults))
 
 
+@pytest.mark.parametrize(("shards", "normalize"), [(2, "pooled"), (4, "group")])
+def test_an_update_of_shards_is_that_of_all(late, shards, normalize):
+    """Advantages, losses, divergence, rate and step; some steps do not count, unevenly."""
+    settings = dataclasses.replace(late.config.ppo, normalize=normalize)
+    late = dataclasses.replace(late, config=dataclasses.replace(late.config, ppo=settings))
+    state, _ = begun(late)
+    keys = jax.random.split(jax.random.key(0), 4)
+    shape = 2, 4, 8  # time, groups, robots
+    heads = jnp.broadcast_to(state.hyper.heads[:, None], shape)
+    samples = ppo.Samples(
+        jax.random.normal(keys[0], (*shape, late.robot.env.observation_size)),
+        heads,
+        jax.random.uniform(keys[1], shape) < 0.7,
+        *(jax.random.normal(key, (*shape, late.robot.env.action_size)) for key in keys[2:]),
+        *jax.random.normal(keys[1], (4, *shape)),
+    )
+    std = late._std(state.params)
+
+    def update(stage, samples):
+        own = stage._normalized(samples.advantage, samples.counted)
+        # as a rollout does: [time, groups, robots] -> [groups, samples]
+        flat = jax.tree.map(
+            lambda x: jnp.moveaxis(x, 0, 1).reshape(4, -1, *x.shape[3:]),
+            samples._replace(advantage=own),
+        )
+        hyper = state.hyper
+        (params, _, rate), terms = stage._update(
+            state.params, state.optimizer, state.rate, hyper, flat, std
+        )
+        return params, rate, terms["kl"], terms["gradient_norm"]
+
+    expected = jax.jit(lambda samples: update(late, samples))(samples)
+    parts = jax.tree.map(lambda x: jnp.stack(jnp.split(x, shards, axis=2)), samples)
+    sharded = dataclasses.replace(late, axis_name="batch")
+    found = jax.jit(jax.vmap(lambda part: update(sharded, part), axis_name="batch"))(parts)
+    for leaf, whole in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, jnp.broadcast_to(whole, leaf.shape), atol=1e-5)
+
+
 class TestTakeover:
     """Faulty robots that the healthy head drives for 2 to 5 steps more."""
 
@@ -486,7 +531,22 @@ def test_oracle_drives_by_the_flag():
         (("--ppo.minibatches", "7"), "--ppo.minibatches 7 does not divide the 16 control"),
         (("--arms", "best"), "--arms best: choose from ours, no-reflection, mix, normal"),
         (("--ppo.penalty-ramp", "5"), "--ppo.penalty-ramp: surrogate's reward has no negative"),
-        (("--reflection", "2"), "--reflection 2.0: is a probability"),
+        (("--reflection", "2"), "--reflection 2.0: must be from 0 to 1"),
+        (("--faults.both", "-1"), "--faults.both -1.0: must be from 0 to 1"),
+        (("--ppo.discount", "2"), "--ppo.discount 2.0: must be from 0 to 1"),
+        (("--ppo.kl", "0"), "--ppo.kl 0.0: must be positive"),
+        (("--body.solver-iterations", "0"), "--body.solver-iterations 0: must be positive"),
+        (("--body.lock-play", "-1", "0"), "--body.lock-play -1.0: must not be negative"),
+        (("--arms", "ours", "ours"), "--arms ours ours: each once"),
+        (("--arms", "mix", "ours"), "--arms mix: the detector switches the heads of the first arm"),
+        (
+            ("--ppo.iterations", "5", "--ppo.report-every", "2"),
+            "--ppo.iterations 5: --ppo.report-every 2 does not divide it",
+        ),
+        (
+            ("--detector.updates", "5", "--detector.report-every", "2"),
+            "--detector.updates 5: --detector.report-every 2 does not divide it",
+        ),
         (("--faults.onset", "0", "400"), "--faults.onset 0 400: first and last of an episode's"),
         (("--faults.takeover", "8", "4"), "--faults.takeover 8 4: first and last of an episode's"),
         (("--switch.confidence", "1"), "--switch.confidence 1.0: must be at least 0 and below 1"),
@@ -509,9 +569,14 @@ def test_unknown_leg(tmp_path):
         quadruped.main(["solo8", "--faults.legs", "XX", "--workdir", str(tmp_path / "run")])
 
 
+def test_solo8_is_judged_by_its_own_program(tmp_path):
+    with pytest.raises(InputError, match="--judged: is for the surrogate"):
+        quadruped.main(["solo8", "--judged", "8", "--workdir", str(tmp_path / "run")])
+
+
 @pytest.mark.parametrize("ramp", ["--ppo.penalty-ramp", "--faults.takeover-ramp"])
 def test_a_ramp_must_end(tmp_path, ramp):
-    options = ("--ppo.iterations", "9", ramp, "9")
+    options = ("--ppo.iterations", "9", "--ppo.report-every", "1", ramp, "9")
     with pytest.raises(InputError, match=f"{ramp} 9: must end before the training"):
         quadruped.main(["solo8", *options, "--workdir", str(tmp_path / "run")])
 
