@@ -166,7 +166,7 @@ PRESETS: dict[str, QuadrupedConfig] = {
         network=NetworkConfig(front=32, hidden=(32, 16)),
         ppo=PpoConfig(iterations=120, entropy_weight=0.002, std=0.5),
         detector=DetectorConfig(unroll=4, updates=500),
-        arms=("ours", "no-reflection", "mix"),
+        arms=("ours", "no-reflection", "mix", "normal"),
         seeds=3,
     ),
     "solo8": _SOLO8,

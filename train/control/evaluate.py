@@ -239,7 +239,7 @@ def judge(
 def switches(loaded: Loaded, arm: str) -> tuple[str, ...]:
     """What may choose an arm's head; one network has but one, and one detector watches one arm."""
     if arm == ppo.TUNED:
-        return ("learned",)
+        return ("oracle", "learned")
     if arm == ppo.OURS:
         learned = loaded.detector_params is not None and loaded.config.arms[0] == arm
         return grid.SWITCHES if learned else ("oracle", "blind")

@@ -18,6 +18,16 @@ from train.progress import say
 from train.report import line
 from train.workdir import write_text
 
+PAPER = """The paper's robots (arXiv:2402.08996, front left leg, both joints, 1600 robots a cell):
+
+| policy | health, middle | health, high | power loss, middle | power loss, high \
+| locked, middle | locked, high |
+|---|---|---|---|---|---|---|
+| ours, oracle switch | 100 | 100 | 95.9 | 86.0 | 97.3 | 83.8 |
+| no reflection, oracle switch | 100 | 100 | 88.1 | 57.1 | 93.9 | 79.1 |
+| Mix (one network) | 91.8 | 99.9 | 5.8 | 5.1 | 94.3 | 99.9 |
+| Normal (healthy only) | 100 | 100 | 6.6 | 3.3 | 93.6 | 96.2 |"""
+
 TITLES = {
     "anywhere": "fault anywhere in the first {1:g} s",
     "strict": f"fault within seconds {{0:g}} to {{1:g}}, {STRICT_SECONDS:g} s survived from it on",
@@ -52,6 +62,16 @@ def write(
         parts.append(f"## Survival, {TITLES[onset].format(*ONSETS[onset])}")
         parts.append("x 100, mean over cells, 95 % bootstrap interval over groups of robots")
         parts.append(survival_table(own))
+        if onset == "anywhere" and facts["robot"] == "solo8":
+            parts.append(PAPER)
+    places = {(row.leg, row.joints) for row in anywhere if row.leg}
+    if len(places) > 1:
+        parts.append("## Cell by cell\nSurvival x 100, fault anywhere, middle; high speed")
+        parts.append(cells_table(anywhere, lambda row: f"{100 * row.groups.mean():.1f}"))
+        parts.append("Speed missed by robots that stand, 1 to 3 s after the onset, rms, m/s")
+        parts.append(
+            cells_table(anywhere, lambda row: _sides([row.missed_speed]).rpartition(" ")[2])
+        )
     parts.append(
         "## Tracking\nRoot mean square of what is missed by robots that stand, 1 s before -> 1 to "
         "3 s after; mean over cells"
@@ -129,6 +149,18 @@ def survival_table(rows: Sequence[Row]) -> str:
         return f"{100 * groups.mean():.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
     return _table("policy", rows, cell)
+
+
+def cells_table(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
+    """A number of every fault, leg and set of joints, by policy, at each speed."""
+    policies = list(dict.fromkeys(row.policy for row in rows))
+    lines = [line("fault, leg, joints", policies), "|---" * (len(policies) + 1) + "|"]
+    places = dict.fromkeys((row.kind, row.leg, row.joints) for row in rows if row.leg)
+    for kind, leg, joints in sorted(places, key=lambda place: place[0]):
+        own = [row for row in rows if (row.kind, row.leg, row.joints) == (kind, leg, joints)]
+        cells = ["; ".join(cell(row) for row in own if row.policy == name) for name in policies]
+        lines.append(line(f"{CONDITIONS[kind]}, {leg}, {joints}", cells))
+    return "\n".join(lines)
 
 
 def tracking_table(rows: Sequence[Row]) -> str:

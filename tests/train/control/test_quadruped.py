@@ -64,6 +64,7 @@ def test_report(finished):
         "ours, healthy head only",
         "no reflection, oracle switch",
         "Mix (one network)",
+        "Normal (healthy only)",
     ]
     for row in figures["rows"].values():
         survival = np.asarray(row["survival"])
@@ -85,7 +86,7 @@ def test_times_are_written_down(finished):
     """Every control step of every stage is in one of the calls."""
     rates = throughput.of_training(finished, quadruped.load(finished).config)
     assert [(each.what, each.steps) for each in rates] == [
-        ("policies", 2 * 16 * 4 * 3 * 2),
+        ("policies", 2 * 16 * 4 * 4 * 2),
         ("detector", 2 * 16 * PRESETS["surrogate"].detector.unroll * 2),
         ("tuned", 2 * 16 * 4 * 2),
     ]
@@ -96,7 +97,7 @@ def test_times_are_written_down(finished):
 def test_load(finished):
     """What evaluation and export read: parameters by arm, seeds in front."""
     run = quadruped.load(finished)
-    assert set(run.policies) == {"ours", "no-reflection", "mix", "tuned"}
+    assert set(run.policies) == {"ours", "no-reflection", "mix", "normal", "tuned"}
     own = judging.pick(run.policies["ours"], 1)
     every = run.policy.apply({"params": own}, jnp.zeros((5, 11)), method="every")
     assert every.shape == (3, 5, 4)

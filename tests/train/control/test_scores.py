@@ -7,6 +7,7 @@ from PIL import Image
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
 from train.control import grid, grid_figures, grid_report, scores
 from train.control.report import BLIND, LEARNED
+from train.control.throughput import Rate
 
 CELL = grid.Cell(POWER_LOSS, "FR", "both", np.zeros(8, bool), np.zeros(8, bool))
 
@@ -188,6 +189,39 @@ def test_survival_table_by_policy_condition_and_speed():
     assert high - low < 4
     cells = [cell.strip() for cell in lines[1].split("|")[4:6]]
     assert cells == ["0.0 (0.0-0.0)", "100.0 (100.0-100.0)"]
+
+
+def test_cells_table_has_every_fault_leg_and_set_of_joints(rows):
+    rows = [row._replace(groups=np.full(32, number / 100)) for number, row in enumerate(rows)]
+    slow = [row._replace(speed="middle", groups=row.groups + 0.5) for row in rows]
+    both = [row for pair in zip(slow, rows, strict=True) for row in pair]
+
+    def survival(row):
+        return f"{100 * row.groups.mean():.0f}"
+
+    head, _, *lines = grid_report.cells_table(both, survival).splitlines()
+    assert head == f"| fault, leg, joints | {LEARNED} | {BLIND} |"
+    expected = [
+        "power loss, FR, KFE | 51; 1 | 58; 8",
+        "power loss, FL, both | 52; 2 | 59; 9",
+        "power loss, FR, both | 53; 3 | 60; 10",
+        "locked, FR, KFE | 54; 4 | 61; 11",
+        "locked, FL, both | 55; 5 | 62; 12",
+        "locked, FR, both | 56; 6 | 63; 13",
+    ]
+    assert lines == [f"| {text} |" for text in expected]
+
+
+@pytest.mark.parametrize("robot", ["solo8", "surrogate"])
+def test_the_page_of_an_evaluation(rows, tmp_path, robot):
+    """SOLO8's stands beside the paper's; cell by cell, survival and what is missed."""
+    rates = [Rate("evaluation", 10, 1.0, "a CPU")]
+    grid_report.write(tmp_path, {"run": "x", "robot": robot}, rows, None, rates, ())
+    text = (tmp_path / "evaluation.md").read_text()
+    assert ("The paper's robots" in text) == (robot == "solo8")
+    survival, missed = text.split("## Cell by cell")[1].split("Speed missed")
+    assert f"| power loss, FR, KFE | {100 * rows[1].groups.mean():.1f} |" in survival
+    assert "| power loss, FR, KFE | 0.300 |" in missed
 
 
 def test_tracking_table_and_figure(rows, tmp_path, monkeypatch):
