@@ -1,22 +1,27 @@
 """`python -m benchmarks.quadruped`: SOLO8 steps a second, alone and while learning, against ant.
 
 Variants: `solo8`, control steps under random actions; `ant`, Brax's on the same engine (MJX);
-`learning`, the whole of an iteration of `train.quadruped solo8`: rollout, advantages, updates.
+`learning`, the whole of an iteration of `train.quadruped solo8`: rollout, advantages, updates; and,
+by `--variants ant solo8 learning go1`, MuJoCo Playground's Go1 joystick task with `impl=jax`.
 Each lives in a process of its own; all are timed in turn. Memory is what the compiler plans for a
 step, a robot, and that times 8,192.
 """
 
 import contextlib
+import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import tyro
 
 from benchmarks.rounds import Measured, jax_peak_mb, measure, ratio, serve
+from corrkd_jax.errors import InputError
+from train import cli
 
 MANY = 8192
 
@@ -32,7 +37,7 @@ class Options:
     rounds: int = 3
     """Times that every variant has its turn; the median is shown."""
     variants: tuple[str, ...] = ("ant", "solo8", "learning")
-    """Of these three."""
+    """Of these three and `go1`, which needs MuJoCo Playground and its meshes."""
 
 
 def main(argv: list[str]) -> None:
@@ -41,6 +46,7 @@ def main(argv: list[str]) -> None:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
     options = tyro.cli(Options, args=argv, description=__doc__)
+    check(options.variants)
     found = measure("benchmarks.quadruped", options.variants, asdict(options), options.rounds)
     print(table(found, options))
 
@@ -67,8 +73,29 @@ def table(found: dict[str, Measured], options: Options) -> str:
     return "\n".join(lines)
 
 
-SUBSTEPS = {"ant": 5, "solo8": 4, "learning": 4}
+SUBSTEPS = {"ant": 5, "solo8": 4, "learning": 4, "go1": 5}
 """Physics steps of a control step."""
+
+
+def check(variants: tuple[str, ...]) -> None:
+    """Refuse what cannot be timed here, before a process is started for it.
+
+    Raises:
+        InputError: no such variant, or Playground or its meshes are missing.
+    """
+    if unknown := [name for name in variants if name not in SUBSTEPS]:
+        raise InputError(f"--variants {unknown[0]}: choose from {', '.join(SUBSTEPS)}")
+    if "go1" not in variants:
+        return
+    place = importlib.util.find_spec("mujoco_playground")
+    if place is None:
+        raise InputError("--variants go1: needs MuJoCo Playground (pip install playground)")
+    meshes = Path(place.origin).parent / "external_deps" / "mujoco_menagerie" / "unitree_go1"
+    if not meshes.is_dir():
+        raise InputError(
+            f"--variants go1: no {meshes}; Playground fetches it when it first loads a robot "
+            "(`from mujoco_playground import registry; registry.load('Go1JoystickFlatTerrain')`)"
+        )
 
 
 def worker(name: str, options: Options) -> None:
@@ -77,7 +104,8 @@ def worker(name: str, options: Options) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         import jax
 
-        step, state = {"ant": _ant, "solo8": _solo8, "learning": _learning}[name](options)
+        build = {"ant": _ant, "solo8": _solo8, "learning": _learning, "go1": _go1}[name]
+        step, state = build(options)
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, jax.random.PRNGKey(0)).compile()
     compile_s = time.perf_counter() - start
@@ -112,6 +140,13 @@ def _solo8(options: Options) -> tuple[Step, Any]:
     from envs.solo8 import Solo8
 
     return _wander(Solo8(), options)
+
+
+def _go1(options: Options) -> tuple[Step, Any]:
+    from mujoco_playground import registry
+
+    env = registry.load("Go1JoystickFlatTerrain", config_overrides={"impl": "jax"})
+    return _wander(env, options)
 
 
 def _wander(env: Any, options: Options) -> tuple[Step, Any]:
@@ -154,4 +189,4 @@ def _learning(options: Options) -> tuple[Step, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    cli.guard(main, sys.argv[1:])
