@@ -61,12 +61,18 @@ def main(argv: list[str]) -> None:
     print(*detector_report.tables(watched), sep="\n\n")
     each = macro_f1(late)
     delay = np.median(np.concatenate(list(watched.delays.values())))
+    print("\n| required | measured | |\n|---|---|---|")
+    worst, alarms = JOINTS[each.argmin()], watched.alarms[0]
+    for name, found, holds in (
+        (f"macro F1 of every joint >= 0.97, half a second on (worst: {worst})", each.min(),
+         each.min() >= 0.97),
+        ("median delay <= 0.2 s", delay, delay <= 0.2),
+        ("false alarms a minute <= 1", alarms, alarms <= 1),
+    ):  # fmt: skip
+        print(f"| {name} | {found:.3f} | {'holds' if holds else 'MISSED'} |")
     print(
-        f"\nhalf a second after the onset: macro F1 of a joint {each.mean():.4f}, of the worst "
-        f"{each.min():.4f} ({JOINTS[each.argmin()]}); median delay {delay:.2f} s; "
-        f"{watched.alarms[0]:.2f} false alarms a minute\n"
-        f"seed {options.seed}; {recorded - start:.0f} s of simulation, {trained - recorded:.0f} s "
-        f"of training on {jax.devices()[0].device_kind}"
+        f"\nseed {options.seed}; {recorded - start:.0f} s of simulation, "
+        f"{trained - recorded:.0f} s of training on {jax.devices()[0].device_kind}"
     )
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

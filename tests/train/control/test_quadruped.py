@@ -292,16 +292,34 @@ def test_shards_begin_with_worlds_of_their_own():
     jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[1]), state.params)
 
 
+def test_broken_physics_stops_the_run(tmp_path, monkeypatch):
+    """One robot in a hundred may lose its physics; here all do."""
+    whole = surrogate.Surrogate.step
+
+    def broken(self, state, action):
+        after = whole(self, state, action)
+        body = after.pipeline_state
+        return after.replace(pipeline_state=body._replace(speed=body.speed * jnp.nan))
+
+    monkeypatch.setattr(surrogate.Surrogate, "step", broken)
+    options = ("--arms", "ours", "--seeds", "1", "--detector.updates", "0")
+    options += ("--detector.tune-iterations", "0", "--workdir", str(tmp_path / "run"))
+    says = (
+        r"policies: epoch 1, step 1: lost_worlds is over 0.01 \(part of the robots whose physics "
+        r"broke, a number in it not finite\) \(seed 1, arm ours\)"
+    )
+    with pytest.raises(InputError, match=says):
+        quadruped.main([*TINY, *options])
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
 def test_a_limit_stops_the_run():
-    """One robot in a hundred may lose its physics; a metric over its limit ends any run."""
-    settings = config(arms=("ours",))
-    assert ppo.PpoStage(settings, robots.build(settings), None).stage().limits == {
-        "lost_worlds": 0.01
-    }
+    """A metric over its limit ends any run."""
     layout = parallel.Layout("batch", 1)
     stages = toy.stages(layout.axis_name)
     limited = [dataclasses.replace(stages[0], limits={"fit": Limit(1e-9, "of a line")}), stages[1]]
-    with pytest.raises(InputError, match=r"teacher: epoch 1, step 1: fit is over 1e-09 \(seed 5\)"):
+    says = r"teacher: epoch 1, step 1: fit is over 1e-09 \(of a line\) \(seed 5\)"
+    with pytest.raises(InputError, match=says):
         loop.run(Pipeline(limited, layout, looped), toy.data(), (5,), ("hard", "soft"))
 
 
