@@ -147,7 +147,9 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
             )
     teacher = None
     if config.teacher:
-        teacher = pretrained.load(config.teacher, config.teacher_network, len(test.classes))
+        teacher = pretrained.load(
+            config.teacher, config.teacher_network, len(test.classes), "--teacher-network"
+        )
         if teacher.channels != channels:
             raise InputError(
                 f"{config.teacher}: takes images of {teacher.channels} channels, {test.source} "

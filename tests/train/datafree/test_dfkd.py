@@ -354,14 +354,20 @@ class TestBadInput:
         message = refused("--teacher", path, "--workdir", tmp_path / "run")
         assert str(path) in message
         assert "7 classes" in message
-        weights = {"conv1.weight": np.zeros((16, 3, 3, 3), np.float32), "odd": np.zeros(1)}
-        np.savez(tmp_path / "teacher.npz", **weights)
+        few = {"conv1.weight": np.zeros((16, 3, 3, 3), np.float32), "odd": np.zeros(1)}
+        np.savez(tmp_path / "teacher.npz", **few)
         message = refused(
             *("--teacher", tmp_path / "teacher.npz", "--teacher-network", "wrn16_1"),
             *("--workdir", tmp_path / "run"),
         )
-        for name in ("odd", "batch_stats/norm/mean", "params/head/linear/kernel"):
+        for name in ("odd: no place", "bn1.running_mean: missing", "fc.weight: missing"):
             assert name in message
+        _, state = weights("wrn10_1", 10)
+        del state["fc.bias"]
+        np.savez(tmp_path / "teacher.npz", **state)
+        message = refused("--teacher", tmp_path / "teacher.npz", "--workdir", tmp_path / "run")
+        assert "nearest network known here; --teacher-network names another" in message
+        assert "fc.bias: missing" in message
 
 
 def test_dfnd_sees_as_many_images_as_published():
