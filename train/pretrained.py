@@ -101,7 +101,9 @@ def _from_notes(
     try:
         normalization = notes["normalization"]
         if normalization is not None:
-            normalization = Normalization(**{k: tuple(x) for k, x in normalization.items()})
+            normalization = Normalization(
+                **{k: tuple(map(float, x)) for k, x in normalization.items()}
+            )
         found = Pretrained(
             str(notes["network"]),
             int(notes["classes"]),
@@ -117,6 +119,11 @@ def _from_notes(
         raise InputError(
             f"{path}: normalisation is of {len(told.mean)} and {len(told.std)} channels, the "
             f"network takes {found.channels}; convert it again"
+        )
+    if told is not None and not (np.isfinite(told).all() and min(told.std) > 0):
+        raise InputError(
+            f"{path}: normalisation of mean {told.mean} and std {told.std}: must be finite, and "
+            "std positive; convert it again"
         )
     if network and network != found.network:
         raise InputError(f"{path}: is a {found.network}, not a {network}")

@@ -260,6 +260,11 @@ def test_bad_files(tmp_path, small):
     notes = {**notes, "network": SMALL, "normalization": grey}
     variables.write_variables(tmp_path / "own.npz", tree, notes)
     assert "of 1 and 1 channels, the network takes 3" in refused(tmp_path, tmp_path / "own.npz")
+    for std in (0.0, -0.2, float("nan"), float("inf")):
+        bad = {"mean": [0.5, 0.5, 0.5], "std": [0.2, std, 0.2]}
+        variables.write_variables(tmp_path / "own.npz", tree, {**notes, "normalization": bad})
+        message = refused(tmp_path, tmp_path / "own.npz")
+        assert f"std (0.2, {std}, 0.2): must be finite, and std positive" in message
     variables.write_variables(tmp_path / "own.npz", tree, {"network": SMALL})
     assert "its notes are not those of train.convert" in refused(tmp_path, tmp_path / "own.npz")
     model = pretrained.Pretrained(SMALL, 3, 32, 3, tree)
