@@ -459,7 +459,7 @@ def _exported(folder):
         export.main([str(folder / "run"), str(folder / "none"), "--arm", "CMI"])
 
 
-def test_cifar_from_its_files(tmp_path):
+def test_cifar_from_its_files(tmp_path, capsys):
     """The published layouts of data and teacher, one epoch of the smallest networks."""
     root, state = tmp_path / "data", weights("wrn10_1", 10)[1]
     layouts.cifar10(root, layouts.pixels(12, 32))
@@ -476,6 +476,8 @@ def test_cifar_from_its_files(tmp_path):
         ]
     )
     assert "test, 2 test images" in (tmp_path / "run" / "report.md").read_text()
+    # its batch norms remember what they were told, not these images
+    assert "hardly trained with a normalisation of mean 0.4914, " in capsys.readouterr().out
     evaluate.main([str(tmp_path / "run"), "--data.path", str(root), "--out", str(tmp_path / "on")])
     lines = list(csv.DictReader((tmp_path / "on" / "predictions.csv").open()))
     assert [r["true"] for r in lines[:2]] == ["class 9", "class 8"]
