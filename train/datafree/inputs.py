@@ -51,6 +51,11 @@ def check(preset: str, config: DfkdConfig) -> None:
             f"--optimizer.lowest {chosen.lowest}: must lie between 0 and --optimizer.rate "
             f"{chosen.rate}"
         )
+    if config.host == "dfnd" and not 0 < made.accuracy < 1:
+        raise InputError(
+            f"--synthesis.accuracy {made.accuracy:g}: give the teacher's, between 0 and 1, as "
+            "measured on labelled images held out of its training and of the test set"
+        )
     if config.skew != 1 and config.host not in TARGETED:
         raise InputError(
             f"--skew {config.skew}: {config.host} draws no classes; only {', '.join(TARGETED)} do"
