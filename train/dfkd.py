@@ -96,15 +96,23 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
         classes=classes,
         axis_name=axis_name,
     )
+    image = jnp.zeros((1, side, side, channels))
     for option, network in (
         ("--student " + config.student, networks.student.backbone),
         ("the teacher, " + name, networks.teacher),
     ):
         try:
-            image = jnp.zeros((1, side, side, channels))
             jax.eval_shape(network.init, jax.random.key(0), image)
         except ValueError as error:
             raise InputError(f"{option}: {error}") from error
+    _, features = jax.eval_shape(networks.teacher.init_with_output, jax.random.key(0), image)[0]
+    kdci = config.compensation
+    width = features.shape[-1] if kdci.feature == "penultimate" else classes
+    if kdci.components > width:
+        raise InputError(
+            f"--compensation.components {kdci.components}: the teacher's {kdci.feature} have only "
+            f"{width}; take as many or fewer"
+        )
     count = config.synthesis.batch or config.optimizer.batch
     if count % layout.shards:
         raise InputError(

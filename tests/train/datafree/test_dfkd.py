@@ -344,6 +344,39 @@ class TestBadInput:
         assert "photographs has only" in few
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("--compensation.prototypes", "-3"),
+            ("--compensation.components", "-1"),
+            ("--compensation.components", "11"),
+            ("--compensation.components", "129", "--compensation.feature", "penultimate"),
+            ("--compensation.every", "-1"),
+            ("--compensation.ramp", "-1"),
+            ("--optimizer.momentum", "1.5"),
+            ("--optimizer.momentum", "-0.1"),
+            ("--optimizer.decay", "-1.0"),
+            ("--optimizer.clip", "-1.0"),
+            ("--synthesis.momentum", "1.0"),
+            ("--synthesis.bn-momentum", "2.0"),
+            ("--synthesis.rate", "0.0"),
+            ("--synthesis.latent", "0"),
+            ("--synthesis.widths", "0", "4", "4"),
+            ("--synthesis.batch", "-1"),
+            ("--synthesis.calls", "-1"),
+            ("--synthesis.select", "-1"),
+            ("--synthesis.bank", "0"),
+            ("--synthesis.log-base", "1.0"),
+            ("--training.epochs", "0"),
+        ],
+        ids=" ".join,
+    )
+    def test_numbers_out_of_range(self, words, tmp_path):
+        """The option is named with its number, in one line."""
+        message = refused(*words, "--workdir", tmp_path / "run")
+        assert message.startswith(f"{words[0]} {float(words[1]):g}")
+        assert not (tmp_path / "run").exists()
+
     def test_a_teacher_that_does_not_fit(self, tmp_path):
         """Other classes; keys that are missing or in excess, all of them named."""
         network = named.build("wrn10_1", 7).network
