@@ -117,6 +117,16 @@ def test_torch_names_without_torch(tmp_path, small, ending):
     same(pretrained.load(target).variables, tree)
 
 
+def test_weights_are_told_from_features_by_their_members(tmp_path, small):
+    tree, state = small
+    for source in (save(tmp_path / "w.npz", state), tmp_path / "own.npz"):
+        run(source, tmp_path / "own.npz")
+        same(pretrained.load(tmp_path / "own.npz").variables, tree)
+    np.savez(tmp_path / "other.npz", **{"train/text": np.zeros(3)})
+    with pytest.raises(InputError, match=r"other\.npz: .*train"):
+        run(tmp_path / "other.npz", tmp_path / "out.npz")
+
+
 def test_torch_has_no_such_network(tmp_path):
     network = build("mlp4", 3, 8).network
     tree = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
