@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import runpy
 
 import jax
 import jax.export
@@ -343,6 +344,21 @@ class TestBadInput:
         few = refused("--host", "dfnd", "--synthesis.select", 9999, *out)
         assert "photographs has only" in few
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--batch", "8"), "--prototypes 64: the dictionary is built from one call's 8 images"),
+            (("--steps", "0"), "--steps 0: must be positive"),
+        ],
+    )
+    def test_of_the_benchmark(self, words, said, capsys, monkeypatch):
+        """Before any variant starts."""
+        monkeypatch.setattr("sys.argv", ["benchmarks.dfkd", *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("benchmarks.dfkd", run_name="__main__")
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith(f"error: {said}")
 
     @pytest.mark.parametrize(
         "words",
