@@ -74,6 +74,12 @@ class SynthesisConfig:
     """Weight of the distance to the teacher's batch norm statistics."""
     adversarial: float = 0.0
     """Weight of what the student gets wrong."""
+    adversarial_temperature: float = 1.0
+    """Temperature of that divergence. zju-vipa's scripts say 20, but the published figures of zskt,
+    dfq and mosaic were made at 1; deepinv has DeepInversion's 3; fast, cmi and dfad use none."""
+    reverse: bool = True
+    """deepinv: of the Jensen-Shannon divergence, KL(mean || answer), as its published code computes
+    it by torch's order of arguments; else the textbook's KL(answer || mean)."""
     activation: float = 0.0
     """Weight of the teacher's features' magnitude."""
     balance: float = 0.0
@@ -241,6 +247,7 @@ HOSTS: dict[str, SynthesisConfig] = {
         class_prior=1.0,
         bn=10.0,
         adversarial=1.0,
+        adversarial_temperature=3.0,
         variation=1e-3,
         jitter=4,
     ),

@@ -43,6 +43,7 @@ def check(preset: str, config: DfkdConfig) -> None:
             "--synthesis.widths": min(made.widths),
             "--synthesis.keep": made.keep,
             "--synthesis.epsilon": made.epsilon,
+            "--synthesis.adversarial-temperature": made.adversarial_temperature,
             "--synthesis.log-base": made.log_base,
             "--synthesis.contrast-temperature": made.contrast_temperature,
             "--synthesis.bank": made.bank,

@@ -14,6 +14,7 @@ import pytest
 from configs.dfkd import HOSTS, presets
 from corrkd_jax.data.images import read as read_images
 from corrkd_jax.errors import InputError
+from corrkd_jax.losses import synthesis
 from corrkd_jax.models.backbones import named
 from tests.data import image_layouts as layouts
 from tests.train import toy
@@ -95,6 +96,37 @@ def test_hosts_that_make_new_images(host, loaded):
     pixels = view.networks.pixels(made)
     assert made.shape == (5, SIDE, SIDE, 1)
     assert 0 <= pixels.min() <= pixels.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("host", "loss", "published"),
+    [
+        ("deepinv", "adversarial_js", (3.0, True)),
+        ("zskt", "adversarial_kl", (1.0,)),
+        ("mosaic", "adversarial_kl", (1.0,)),
+    ],
+)
+def test_quirks_of_the_competition_are_settings(host, loss, published, loaded, monkeypatch):
+    """The published ones by default; any other reaches the loss."""
+    real, met = getattr(synthesis, loss), []
+    pool = jnp.zeros((BATCH, SIDE, SIDE, 1))
+
+    def recorded(student, teacher, temperature, *reverse, **rest):
+        met.append((temperature, *reverse))
+        return real(student, teacher, temperature, *reverse, **rest)
+
+    monkeypatch.setattr(synthesis, loss, recorded)
+    other = {"adversarial_temperature": 20.0, "reverse": False}
+    for changes, expected in (({}, published), (other, tuple(other.values())[: len(published)])):
+        owner = owner_of(config(host, **changes), loaded)
+
+        def made(owner=owner):
+            state, view = state_and_view(owner, loaded)
+            return (owner.host.call or owner.host.turn)(state.own, view, KEY, pool)
+
+        jax.eval_shape(made)
+        assert set(met) == {expected}
+        met.clear()
 
 
 @pytest.mark.parametrize("host", ["dfq", "deepinv"])
