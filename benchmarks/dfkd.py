@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, replace
 import tyro
 
 from benchmarks import rounds
+from corrkd_jax.errors import InputError
+from train import cli
 
 CLASSES, SIDE, KEPT = 10, 32, 2560
 
@@ -37,7 +39,7 @@ class Options:
     dtype: str = "auto"
     """Compute type of ours."""
     prototypes: int = 64
-    """Size of KDCI's dictionary."""
+    """Size of KDCI's dictionary; at most --batch, the images that it is built from."""
 
 
 def main(argv: list[str]) -> None:
@@ -46,6 +48,14 @@ def main(argv: list[str]) -> None:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
     options = tyro.cli(Options, args=argv, description=__doc__)
+    cli.require_positive(
+        {f"--{name}": getattr(options, name) for name in ("steps", "rounds", "batch", "prototypes")}
+    )
+    if options.prototypes > min(options.batch, KEPT):
+        raise InputError(
+            f"--prototypes {options.prototypes}: the dictionary is built from one call's "
+            f"{min(options.batch, KEPT)} images; take fewer, or more images with --batch"
+        )
     names = [*(["torch"] if options.torch else []), "host", "host + KDCI"]
     found = rounds.measure("benchmarks.dfkd", names, asdict(options), options.rounds)
     print(_table(found, options))
@@ -186,4 +196,4 @@ def _plain(owner):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    cli.guard(main, sys.argv[1:])

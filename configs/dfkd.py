@@ -74,6 +74,12 @@ class SynthesisConfig:
     """Weight of the distance to the teacher's batch norm statistics."""
     adversarial: float = 0.0
     """Weight of what the student gets wrong."""
+    adversarial_temperature: float = 1.0
+    """Temperature of that divergence. zju-vipa's scripts say 20, but the published figures of zskt,
+    dfq and mosaic were made at 1; deepinv has DeepInversion's 3; fast, cmi and dfad use none."""
+    reverse: bool = True
+    """deepinv: of the Jensen-Shannon divergence, KL(mean || answer), as its published code computes
+    it by torch's order of arguments; else the textbook's KL(answer || mean)."""
     activation: float = 0.0
     """Weight of the teacher's features' magnitude."""
     balance: float = 0.0
@@ -112,8 +118,9 @@ class SynthesisConfig:
     """Its deviation."""
     jitter: int = 0
     """Pixels by which deepinv rolls the batch to and fro, with a random flip."""
-    accuracy: float = 0.9523
-    """dfnd: of the teacher; the diagonal of the noise matrix."""
+    accuracy: float = 0.0
+    """dfnd: of the teacher; the diagonal of the noise matrix. Its code has a figure for CIFAR-10's
+    and for CIFAR-100's; other teachers' must be given (0: not yet)."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +247,7 @@ HOSTS: dict[str, SynthesisConfig] = {
         class_prior=1.0,
         bn=10.0,
         adversarial=1.0,
+        adversarial_temperature=3.0,
         variation=1e-3,
         jitter=4,
     ),
@@ -270,7 +278,7 @@ HOSTS: dict[str, SynthesisConfig] = {
         balance=10.0,
         log_base=2.0,
     ),
-    "dfnd": SynthesisConfig(calls=1),
+    "dfnd": SynthesisConfig(calls=1, accuracy=0.9523),
 }
 """Published settings for 32 x 32 images (zju-vipa's benchmark, Fast-Datafree, MosaicKD, DFND)."""
 
@@ -326,7 +334,9 @@ def presets(host: str, joint: bool = False) -> dict[str, DfkdConfig]:
     hundred = cifar
     if host == "dfnd":
         hundred = replace(cifar, synthesis=replace(synthesis, accuracy=0.7774))
-    large = replace(cifar, student="resnet18")
+    # DFND's code has no figure for teachers of these
+    svhn = replace(cifar, synthesis=replace(synthesis, accuracy=0.0))
+    large = replace(svhn, student="resnet18")
     if joint:
         hundred = replace(cifar, synthesis=replace(synthesis, **JOINT_WEIGHTS["cifar100"]))
         # the generators of larger images end in a sigmoid
@@ -335,7 +345,7 @@ def presets(host: str, joint: bool = False) -> dict[str, DfkdConfig]:
         "digits": _digits(host, synthesis, optimizer),
         "cifar10": cifar,
         "cifar100": hundred,
-        "svhn": replace(cifar, optimizer=replace(optimizer, augment=False)),
+        "svhn": replace(svhn, optimizer=replace(optimizer, augment=False)),
         "tiny_imagenet": replace(large, optimizer=replace(optimizer, batch=128)),
         "imagenet": replace(large, optimizer=replace(optimizer, batch=64)),
     }

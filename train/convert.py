@@ -1,7 +1,7 @@
 """`python -m train.convert FILE OUT`: a file of others, checked once and written plainly.
 
-Of two kinds, told by their names (from `.npz` to `.npz` it is features, unless an option of
-weights is given):
+Of two kinds, told by their names (from `.npz` to `.npz` by its members, unless an option of weights
+is given):
 
 * weights of an image classifier (`.pth`, `.pt`, `.bin`, `.tar`, which need torch, or `.npz`,
   `.safetensors`) become Flax variables, `.safetensors` or `.npz`. Every weight must find its place
@@ -22,7 +22,7 @@ import tyro
 
 from corrkd_jax.data import images, msa
 from corrkd_jax.data.variables import check_ending
-from corrkd_jax.data.weights import TORCH_ENDINGS
+from corrkd_jax.data.weights import TORCH_ENDINGS, holds_weights
 from corrkd_jax.errors import InputError
 from train import cli, pretrained
 from train.progress import say
@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> None:
     source, target = Path(names[0]), Path(names[1])
     told = options.arch or options.classes or options.trained_on or options.to == "torch"
     torch = source.suffix.lower() in (*TORCH_ENDINGS, ".bin", ".tar", ".safetensors")
+    told = told or (source.suffix.lower() == ".npz" and holds_weights(source))
     if told or torch or target.suffix in (*TORCH_ENDINGS, ".safetensors"):
         _weights(source, target, options)
     else:

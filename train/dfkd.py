@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from train.datafree.inputs import (
     surest,
     turns_an_epoch,
 )
+from train.datafree.normalization import doubt, first_gap
 from train.datafree.report import Results
 from train.engine import Pipeline, Track
 from train.inputs import lanes_for
@@ -94,15 +96,23 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
         classes=classes,
         axis_name=axis_name,
     )
+    image = jnp.zeros((1, side, side, channels))
     for option, network in (
         ("--student " + config.student, networks.student.backbone),
         ("the teacher, " + name, networks.teacher),
     ):
         try:
-            image = jnp.zeros((1, side, side, channels))
             jax.eval_shape(network.init, jax.random.key(0), image)
         except ValueError as error:
             raise InputError(f"{option}: {error}") from error
+    _, features = jax.eval_shape(networks.teacher.init_with_output, jax.random.key(0), image)[0]
+    kdci = config.compensation
+    width = features.shape[-1] if kdci.feature == "penultimate" else classes
+    if kdci.components > width:
+        raise InputError(
+            f"--compensation.components {kdci.components}: the teacher's {kdci.feature} have only "
+            f"{width}; take as many or fewer"
+        )
     count = config.synthesis.batch or config.optimizer.batch
     if count % layout.shards:
         raise InputError(
@@ -162,6 +172,8 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         told = None
         if loaded.teacher is not None:
             told = np.array([teacher_accuracy(student.networks, loaded)])
+            if doubts := normalization_doubt(student.networks, loaded):
+                say(doubts)
         data = sets(config, loaded)
         loaded = release(loaded)
         tracks = run(
@@ -242,6 +254,22 @@ def teacher_accuracy(networks: Networks, loaded: Loaded) -> float:
             "another with --trained-on)"
         )
     return accuracy
+
+
+def normalization_doubt(networks: Networks, loaded: Loaded) -> str:
+    """Whether a teacher from a file seems to have been trained with another normalisation.
+
+    Of the statistics of a few hundred test images before its first batch norm; their labels, and
+    whether it is right, do not count.
+    """
+    variables, test = loaded.teacher.variables, loaded.test
+    if "batch_stats" not in variables:
+        return ""
+    images = test.take(np.linspace(0, len(test) - 1, 256).astype(int))["images"]
+    gap = jax.jit(partial(first_gap, networks.teacher.clone(axis_name=None)))(
+        variables, networks.read(images, test.white)
+    )
+    return doubt(gap, networks.normalization)
 
 
 def judge(

@@ -1,7 +1,8 @@
 """Trained image classifiers from files: torch's weights, or those of `python -m train.convert`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from corrkd_jax.data.variables import split_notes, write_variables
 from corrkd_jax.data.weights import read_weights, write_weights
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.backbones import lenet_table, named
-from corrkd_jax.models.torch_weights import Layer, to_flax, to_torch
+from corrkd_jax.models.torch_weights import Layer, convolution, to_flax, to_torch
 
 _SIDES = {"cifar": 32, "imagenet": 224}
 
@@ -40,7 +41,9 @@ class Pretrained:
     normalization: Normalization | None = None
 
 
-def load(path: str | Path, network: str = "", classes: int = 0) -> Pretrained:
+def load(
+    path: str | Path, network: str = "", classes: int = 0, option: str = "--arch"
+) -> Pretrained:
     """A classifier from a file.
 
     Args:
@@ -48,6 +51,7 @@ def load(path: str | Path, network: str = "", classes: int = 0) -> Pretrained:
             or written by `save`.
         network: such as `wrn40_2`. Empty: as the weights' names and shapes say.
         classes: that it must have; 0: any number.
+        option: of the command line that names the network, for messages.
 
     Raises:
         InputError: the file cannot be read, is of another network, or has other classes; weights
@@ -55,7 +59,10 @@ def load(path: str | Path, network: str = "", classes: int = 0) -> Pretrained:
     """
     arrays = read_weights(path)
     own = split_notes(arrays)
-    found = _from_torch(path, arrays, network) if own is None else _from_notes(path, *own, network)
+    if own is None:
+        found = _from_torch(path, arrays, network, classes, option)
+    else:
+        found = _from_notes(path, *own, network)
     if classes not in (0, found.classes):
         raise InputError(f"{path}: has {found.classes} classes, the data have {classes}")
     leaves = jax.tree_util.tree_leaves_with_path(found.variables)
@@ -94,7 +101,9 @@ def _from_notes(
     try:
         normalization = notes["normalization"]
         if normalization is not None:
-            normalization = Normalization(**{k: tuple(x) for k, x in normalization.items()})
+            normalization = Normalization(
+                **{k: tuple(map(float, x)) for k, x in normalization.items()}
+            )
         found = Pretrained(
             str(notes["network"]),
             int(notes["classes"]),
@@ -111,50 +120,70 @@ def _from_notes(
             f"{path}: normalisation is of {len(told.mean)} and {len(told.std)} channels, the "
             f"network takes {found.channels}; convert it again"
         )
+    if told is not None and not (np.isfinite(told).all() and min(told.std) > 0):
+        raise InputError(
+            f"{path}: normalisation of mean {told.mean} and std {told.std}: must be finite, and "
+            "std positive; convert it again"
+        )
     if network and network != found.network:
         raise InputError(f"{path}: is a {found.network}, not a {network}")
     wanted = {_slashed(place): x.shape for place, x in _leaves(_shapes(found))}
     there = {_slashed(place): x.shape for place, x in _leaves(variables)}
-    if wrong := sorted(dict(wanted.items() ^ there.items())):
-        raise InputError(f"{path}: does not fit a {found.network}: {', '.join(wrong)}")
+    if wrong := _wrong(there, wanted):
+        raise InputError(f"{path}: does not fit a {found.network}: {'; '.join(wrong)}")
     return found
 
 
-def _from_torch(path: str | Path, state: Mapping[str, np.ndarray], network: str) -> Pretrained:
+def _from_torch(
+    path: str | Path, state: Mapping[str, np.ndarray], network: str, classes: int, option: str
+) -> Pretrained:
     side = _SIDES["imagenet" if any("downsample" in name for name in state) else "cifar"]
-    names = [network] if network else list(_fitting(state, side))
+    names = [network] if network else _near(state, side)
     if not names:
         raise InputError(
-            f"{path}: weights of no network that is known here; say which one it should be, to "
-            "see what does not fit"
+            f"{path}: weights of no network that is known here; name the one that it should be "
+            f"with {option}, to see what does not fit: {', '.join(named.NAMES)}"
         )
-    problem = None
+    found = []
     for name in names:
         table = _table(name, side, state)
         if not table:
             raise InputError(f"{path}: a {name} has no original in torch")
-        first = next((state[k].shape[1] for k in _weights(table) if _ndim(state, k) == 4), 3)
-        last = next((len(state[k]) for k in _weights(table, "linear") if k in state), 1)
-        model = Pretrained(name, last, side, int(first), None)
-        try:
-            variables = to_flax(state, table, _shapes(model), str(path))
-            return Pretrained(name, last, side, int(first), variables)
-        except InputError as error:
-            problem = problem or error
-    raise problem
+        stem = next(f"{layer.source}.weight" for layer in table if layer.kind is convolution)
+        head = next(layer.source for layer in table if layer.target.endswith("linear"))
+        channels = state[stem].shape[1] if stem in state and state[stem].ndim == 4 else 3
+        ends = [state[k] for k in (f"{head}.weight", f"{head}.bias") if k in state]
+        last = next((len(x) for x in ends if x.ndim), classes or 1)
+        model = Pretrained(name, last, side, int(channels), None)
+        shapes = _shapes(model)
+        if not (wrong := _wrong_in_torch(state, table, shapes)):
+            return replace(model, variables=to_flax(state, table, shapes, str(path)))
+        found.append((name, wrong))
+    name, wrong = min(found, key=lambda pair: len(pair[1]))
+    assumed = "" if network else f" (the nearest network known here; {option} names another)"
+    raise InputError(f"{path}: does not fit a {name}{assumed}: {'; '.join(wrong)}")
 
 
-def _fitting(state: Mapping[str, np.ndarray], side: int) -> Iterator[str]:
-    """Networks whose layers have the names of these weights; their shapes may differ."""
+def _near(state: Mapping[str, np.ndarray], side: int) -> list[str]:
+    """Networks of whose layers at least half are there by name, the likeliest first."""
     layers = {name.rpartition(".")[0] for name in state}
     names = list(named.NAMES)
-    first = state.get("block1.layer.0.conv1.weight")
-    if first is not None:
-        blocks = sum(name.startswith("block1.layer.") and ".conv1." in name for name in state)
-        names.append(f"wrn{6 * blocks + 4}_{max(1, len(first) // 16)}")
-    for name in dict.fromkeys(names):
-        if {layer.source for layer in _table(name, side, state)} == layers:
-            yield name
+    blocks = [
+        (int(group), int(number), len(weight))
+        for name, weight in state.items()
+        for group, number in re.findall(r"^block(\d)\.layer\.(\d+)\.conv1\.weight$", name)
+        if weight.ndim == 4
+    ]
+    if blocks:
+        group, _, width = blocks[0]
+        depth = 6 * (1 + max(number for _, number, _ in blocks)) + 4
+        names.append(f"wrn{depth}_{max(1, width // (8 << group))}")
+    shared = {}
+    for name in names:
+        own = {layer.source for layer in _table(name, side, state)}
+        if 2 * len(own & layers) >= len(own):
+            shared[name] = len(own & layers) / len(own | layers)
+    return sorted(shared, key=lambda name: -shared[name])
 
 
 def _table(name: str, side: int, state: Mapping[str, np.ndarray]) -> Sequence[Layer]:
@@ -164,12 +193,29 @@ def _table(name: str, side: int, state: Mapping[str, np.ndarray]) -> Sequence[La
     return named.build(name, 1, side).table or ()
 
 
-def _weights(table: Sequence[Layer], ending: str = "") -> list[str]:
-    return [f"{layer.source}.weight" for layer in table if layer.target.endswith(ending)]
+def _wrong_in_torch(
+    state: Mapping[str, np.ndarray], table: Sequence[Layer], shapes: Any
+) -> list[str]:
+    """`_wrong` by torch's names, whose shapes are those of the variables laid out for torch."""
+    hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
+    wanted = {name: x.shape for name, x in to_torch(hollow, table).items()}
+    ignored = {f"{layer.source}.{name}" for layer in table for name in layer.kind.ignored}
+    return _wrong({k: x.shape for k, x in state.items() if k not in ignored}, wanted)
 
 
-def _ndim(state: Mapping[str, np.ndarray], name: str) -> int:
-    return state[name].ndim if name in state else 0
+def _wrong(
+    there: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """Every array that is missing, in excess or of another shape, from names to shapes."""
+    return [
+        *(f"{name}: missing" for name in wanted if name not in there),
+        *(f"{name}: no place for it" for name in there if name not in wanted),
+        *(
+            f"{name}: shape {there[name]}, the network has {shape}"
+            for name, shape in wanted.items()
+            if there.get(name, shape) != shape
+        ),
+    ]
 
 
 def _shapes(model: Pretrained) -> Any:

@@ -55,6 +55,16 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     return weights
 
 
+def holds_weights(path: str | Path) -> bool:
+    """Whether an `.npz` has members named as torch's weights are, or as `params` of variables."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False  # whoever reads it says what is wrong with it
+    return any(name.endswith(".weight.npy") or name.startswith("params/") for name in names)
+
+
 def write_weights(path: str | Path, weights: Mapping[str, np.ndarray]) -> None:
     """Write arrays by torch name, for `module.load_state_dict`; whole or not at all.
 

@@ -238,23 +238,27 @@ def adversarial_js(
     student: ArrayLike,
     teacher: ArrayLike,
     temperature: float = 3.0,
+    reverse: bool = True,
+    clamp: float = 0.01,
     bounded: bool = False,
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """DeepInversion's competition: minus `js_divergence`, reverse and clamped.
+    """DeepInversion's competition: minus `js_divergence`, as published reverse and clamped.
 
     Args:
         student: logits `[batch, classes]`.
         teacher: logits `[batch, classes]`.
         temperature: of both softmaxes.
+        reverse: see `js_divergence`.
+        clamp: see `js_divergence`.
         bounded: one minus the divergence cut to [0, 1], as the authors' code has it, where
             zju-vipa's copies have minus the divergence. The gradient is the same but for
             divergences above one, which it leaves alone.
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
     """
-    divergence = js_divergence(student, teacher, temperature, weights=weights, axis_name=axis_name)
+    divergence = js_divergence(student, teacher, temperature, reverse, clamp, weights, axis_name)
     return 1 - jnp.clip(divergence, 0, 1) if bounded else -divergence
 
 

@@ -185,6 +185,13 @@ class TestAdversarial:
         # the answers are cut, (.8, .2) and (.5, .5); their mean is that of the uncut ones
         close(js(clamp=0.2), 0.0552252)
 
+    def test_js_passes_its_quirks_on(self):
+        p, q = jnp.log(jnp.array([[0.9, 0.1]])), jnp.zeros((1, 2))
+        js = partial(losses.adversarial_js, p, q, 1.0)
+        close(js(), -0.117973)
+        close(js(reverse=False), -0.101749)
+        close(js(clamp=0.2), -0.0552252)
+
     def test_bounded_js(self):
         value = losses.js_divergence(STUDENT, TEACHER)
         close(losses.adversarial_js(STUDENT, TEACHER), -value)

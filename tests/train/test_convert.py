@@ -117,6 +117,16 @@ def test_torch_names_without_torch(tmp_path, small, ending):
     same(pretrained.load(target).variables, tree)
 
 
+def test_weights_are_told_from_features_by_their_members(tmp_path, small):
+    tree, state = small
+    for source in (save(tmp_path / "w.npz", state), tmp_path / "own.npz"):
+        run(source, tmp_path / "own.npz")
+        same(pretrained.load(tmp_path / "own.npz").variables, tree)
+    np.savez(tmp_path / "other.npz", **{"train/text": np.zeros(3)})
+    with pytest.raises(InputError, match=r"other\.npz: .*train"):
+        run(tmp_path / "other.npz", tmp_path / "out.npz")
+
+
 def test_torch_has_no_such_network(tmp_path):
     network = build("mlp4", 3, 8).network
     tree = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -171,28 +181,66 @@ def test_all_that_does_not_fit_is_listed(tmp_path, small):
     state["extra.weight"] = np.zeros(3)
     message = refused(tmp_path, save(tmp_path / "w.npz", state), "--arch", SMALL)
     assert message.startswith(str(tmp_path / "w.npz"))
-    for part in (
-        "batch_stats/norm/mean: missing",
-        "params/group2_block0/shortcut/kernel: missing",
-        "params/norm/scale: shape (63,), the model has (64,)",
+    listed = (
+        "bn1.running_mean: missing",
+        "block2.layer.0.convShortcut.weight: missing",
         "extra.weight: no place for it",
-    ):
-        assert part in message
-    # without a name the layers are those of no network
-    assert "of no network" in refused(tmp_path, tmp_path / "w.npz", "--classes", 3)
+        "bn1.weight: shape (63,), the network has (64,)",
+    )
+    assert message.endswith(f"does not fit a {SMALL}: {'; '.join(listed)}")
+    # without a name, against the nearest network; a counter is not a weight
+    message = refused(tmp_path, tmp_path / "w.npz")
+    assert f"does not fit a {SMALL} (the nearest network known here; --arch names" in message
+    assert message.endswith("; ".join(listed))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        (SMALL, "block3.layer.0.bn2"),
+        (SMALL, "fc"),
+        (SMALL, "bn1"),
+        ("wrn10_2", "block1.layer.0.convShortcut"),  # leaves the layers of a wrn10_1
+        ("resnet34", "layer1.2.conv1"),
+        ("lenet5_half", "conv1"),
+    ],
+)
+def test_a_whole_layer_that_is_missing_or_too_many(tmp_path, name, layer):
+    """The network is not named, and told by the rest; its names are those of the file."""
+    channels = 1 if name.startswith("lenet") else 3
+    network, table = build(name, 3)
+    image = jnp.zeros((1, 32, 32, channels))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
+    state = to_torch(hollow, table)
+    gone = [key for key in state if key.startswith(f"{layer}.")]
+    left = {key: x for key, x in state.items() if key not in gone}
+    np.savez_compressed(tmp_path / "w.npz", **left, **{"more.weight": np.zeros(2)})
+    message = refused(tmp_path, tmp_path / "w.npz")
+    assert f"does not fit a {name} (the nearest" in message
+    listed = message.split("names another): ")[1].split("; ")
+    assert listed == [*(f"{key}: missing" for key in gone), "more.weight: no place for it"]
+
+
+def test_weights_that_are_near_no_network(tmp_path, small):
+    few = {name: x for name, x in small[1].items() if name.startswith("block1.")}
+    message = refused(tmp_path, save(tmp_path / "w.npz", few))
+    assert "of no network" in message
+    assert "--arch" in message
+    assert "wrn40_2, resnet18" in message
 
 
 def test_wrong_shapes_of_right_names_are_listed_without_a_name(tmp_path, small):
     state = small[1] | {"bn1.weight": np.zeros(63)}
     message = refused(tmp_path, save(tmp_path / "w.npz", state))
-    assert "params/norm/scale: shape (63,), the model has (64,)" in message
+    assert "bn1.weight: shape (63,), the network has (64,)" in message
 
 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
         (("--classes", 10), "has 3 classes, the data have 10"),
-        (("--arch", "wrn16_1"), "params/group1_block1/conv1/kernel: missing"),
+        (("--arch", "wrn16_1"), "block1.layer.1.conv1.weight: missing"),
         (("--arch", "alexnet"), "alexnet: no such network"),
         (("--arch", "mlp16"), "has no original in torch"),
         (("--trained-on", "digits"), "has 1 channels, the network 3"),
@@ -215,11 +263,18 @@ def test_bad_files(tmp_path, small):
     tree = small[0]
     notes = {"network": "wrn16_1", "classes": 3, "side": 32, "channels": 3, "normalization": None}
     variables.write_variables(tmp_path / "own.npz", tree, notes)
-    assert "does not fit a wrn16_1: " in refused(tmp_path, tmp_path / "own.npz")
+    message = refused(tmp_path, tmp_path / "own.npz")
+    assert "does not fit a wrn16_1: " in message
+    assert "params/group1_block1/conv1/kernel: missing" in message
     grey = {"mean": [0.5], "std": [0.5]}
     notes = {**notes, "network": SMALL, "normalization": grey}
     variables.write_variables(tmp_path / "own.npz", tree, notes)
     assert "of 1 and 1 channels, the network takes 3" in refused(tmp_path, tmp_path / "own.npz")
+    for std in (0.0, -0.2, float("nan"), float("inf")):
+        bad = {"mean": [0.5, 0.5, 0.5], "std": [0.2, std, 0.2]}
+        variables.write_variables(tmp_path / "own.npz", tree, {**notes, "normalization": bad})
+        message = refused(tmp_path, tmp_path / "own.npz")
+        assert f"std (0.2, {std}, 0.2): must be finite, and std positive" in message
     variables.write_variables(tmp_path / "own.npz", tree, {"network": SMALL})
     assert "its notes are not those of train.convert" in refused(tmp_path, tmp_path / "own.npz")
     model = pretrained.Pretrained(SMALL, 3, 32, 3, tree)

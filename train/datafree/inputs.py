@@ -36,20 +36,66 @@ def check(preset: str, config: DfkdConfig) -> None:
             "--optimizer.steps": chosen.steps,
             "--optimizer.rate": chosen.rate,
             "--optimizer.temperature": chosen.temperature,
+            "--synthesis.rate": made.rate,
             "--synthesis.steps": made.steps,
             "--synthesis.student-steps": made.student_steps,
+            "--synthesis.latent": made.latent,
+            "--synthesis.widths": min(made.widths),
             "--synthesis.keep": made.keep,
             "--synthesis.epsilon": made.epsilon,
+            "--synthesis.adversarial-temperature": made.adversarial_temperature,
+            "--synthesis.log-base": made.log_base,
+            "--synthesis.contrast-temperature": made.contrast_temperature,
+            "--synthesis.bank": made.bank,
+            "--synthesis.bank-draw": made.bank_draw,
             "--compensation.width": kdci.width,
             "--compensation.images": kdci.images,
+            "--training.epochs": config.training.epochs,
+            "--training.batch": config.training.batch,
+            "--training.rate": config.training.rate,
             "--skew": config.skew,
             "--data.threads": config.data.threads,
         }
     )
+    cli.require_not_negative(
+        {
+            "--optimizer.decay": chosen.decay,
+            "--optimizer.clip": chosen.clip,
+            "--synthesis.latent-rate": made.latent_rate,
+            "--synthesis.calls": made.calls,
+            "--synthesis.batch": made.batch,
+            "--synthesis.select": made.select,
+            "--synthesis.warmup": made.warmup,
+            "--synthesis.reset": made.reset,
+            "--synthesis.jitter": made.jitter,
+            "--synthesis.start-deviation": made.start_deviation,
+            "--compensation.prototypes": kdci.prototypes,
+            "--compensation.components": kdci.components,
+            "--compensation.every": kdci.every,
+            "--compensation.ramp": kdci.ramp,
+            "--training.decay": config.training.decay,
+            "--training.noise": config.training.noise,
+        }
+    )
+    cli.require_shares(
+        {
+            "--optimizer.momentum": chosen.momentum,
+            "--synthesis.momentum": made.momentum,
+            "--synthesis.second-momentum": made.second_momentum,
+            "--synthesis.bn-momentum": made.bn_momentum,
+        }
+    )
+    if made.log_base == 1:
+        raise InputError("--synthesis.log-base 1: is the base of no logarithm")
     if not 0 <= chosen.lowest <= chosen.rate:
         raise InputError(
             f"--optimizer.lowest {chosen.lowest}: must lie between 0 and --optimizer.rate "
             f"{chosen.rate}"
+        )
+    if config.host == "dfnd" and not 0 < made.accuracy < 1:
+        raise InputError(
+            f"--synthesis.accuracy {made.accuracy:g}: give the teacher's, between 0 and 1, as "
+            "measured on labelled images held out of its training and of the test set"
         )
     if config.skew != 1 and config.host not in TARGETED:
         raise InputError(
@@ -147,7 +193,9 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
             )
     teacher = None
     if config.teacher:
-        teacher = pretrained.load(config.teacher, config.teacher_network, len(test.classes))
+        teacher = pretrained.load(
+            config.teacher, config.teacher_network, len(test.classes), "--teacher-network"
+        )
         if teacher.channels != channels:
             raise InputError(
                 f"{config.teacher}: takes images of {teacher.channels} channels, {test.source} "

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import runpy
 
 import jax
 import jax.export
@@ -13,6 +14,7 @@ import pytest
 from configs.dfkd import HOSTS, presets
 from corrkd_jax.data.images import read as read_images
 from corrkd_jax.errors import InputError
+from corrkd_jax.losses import synthesis
 from corrkd_jax.models.backbones import named
 from tests.data import image_layouts as layouts
 from tests.train import toy
@@ -94,6 +96,37 @@ def test_hosts_that_make_new_images(host, loaded):
     pixels = view.networks.pixels(made)
     assert made.shape == (5, SIDE, SIDE, 1)
     assert 0 <= pixels.min() <= pixels.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("host", "loss", "published"),
+    [
+        ("deepinv", "adversarial_js", (3.0, True)),
+        ("zskt", "adversarial_kl", (1.0,)),
+        ("mosaic", "adversarial_kl", (1.0,)),
+    ],
+)
+def test_quirks_of_the_competition_are_settings(host, loss, published, loaded, monkeypatch):
+    """The published ones by default; any other reaches the loss."""
+    real, met = getattr(synthesis, loss), []
+    pool = jnp.zeros((BATCH, SIDE, SIDE, 1))
+
+    def recorded(student, teacher, temperature, *reverse, **rest):
+        met.append((temperature, *reverse))
+        return real(student, teacher, temperature, *reverse, **rest)
+
+    monkeypatch.setattr(synthesis, loss, recorded)
+    other = {"adversarial_temperature": 20.0, "reverse": False}
+    for changes, expected in (({}, published), (other, tuple(other.values())[: len(published)])):
+        owner = owner_of(config(host, **changes), loaded)
+
+        def made(owner=owner):
+            state, view = state_and_view(owner, loaded)
+            return (owner.host.call or owner.host.turn)(state.own, view, KEY, pool)
+
+        jax.eval_shape(made)
+        assert set(met) == {expected}
+        met.clear()
 
 
 @pytest.mark.parametrize("host", ["dfq", "deepinv"])
@@ -344,6 +377,54 @@ class TestBadInput:
         assert "photographs has only" in few
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--batch", "8"), "--prototypes 64: the dictionary is built from one call's 8 images"),
+            (("--steps", "0"), "--steps 0: must be positive"),
+        ],
+    )
+    def test_of_the_benchmark(self, words, said, capsys, monkeypatch):
+        """Before any variant starts."""
+        monkeypatch.setattr("sys.argv", ["benchmarks.dfkd", *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("benchmarks.dfkd", run_name="__main__")
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith(f"error: {said}")
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("--compensation.prototypes", "-3"),
+            ("--compensation.components", "-1"),
+            ("--compensation.components", "11"),
+            ("--compensation.components", "129", "--compensation.feature", "penultimate"),
+            ("--compensation.every", "-1"),
+            ("--compensation.ramp", "-1"),
+            ("--optimizer.momentum", "1.5"),
+            ("--optimizer.momentum", "-0.1"),
+            ("--optimizer.decay", "-1.0"),
+            ("--optimizer.clip", "-1.0"),
+            ("--synthesis.momentum", "1.0"),
+            ("--synthesis.bn-momentum", "2.0"),
+            ("--synthesis.rate", "0.0"),
+            ("--synthesis.latent", "0"),
+            ("--synthesis.widths", "0", "4", "4"),
+            ("--synthesis.batch", "-1"),
+            ("--synthesis.calls", "-1"),
+            ("--synthesis.select", "-1"),
+            ("--synthesis.bank", "0"),
+            ("--synthesis.log-base", "1.0"),
+            ("--training.epochs", "0"),
+        ],
+        ids=" ".join,
+    )
+    def test_numbers_out_of_range(self, words, tmp_path):
+        """The option is named with its number, in one line."""
+        message = refused(*words, "--workdir", tmp_path / "run")
+        assert message.startswith(f"{words[0]} {float(words[1]):g}")
+        assert not (tmp_path / "run").exists()
+
     def test_a_teacher_that_does_not_fit(self, tmp_path):
         """Other classes; keys that are missing or in excess, all of them named."""
         network = named.build("wrn10_1", 7).network
@@ -354,20 +435,33 @@ class TestBadInput:
         message = refused("--teacher", path, "--workdir", tmp_path / "run")
         assert str(path) in message
         assert "7 classes" in message
-        weights = {"conv1.weight": np.zeros((16, 3, 3, 3), np.float32), "odd": np.zeros(1)}
-        np.savez(tmp_path / "teacher.npz", **weights)
+        few = {"conv1.weight": np.zeros((16, 3, 3, 3), np.float32), "odd": np.zeros(1)}
+        np.savez(tmp_path / "teacher.npz", **few)
         message = refused(
             *("--teacher", tmp_path / "teacher.npz", "--teacher-network", "wrn16_1"),
             *("--workdir", tmp_path / "run"),
         )
-        for name in ("odd", "batch_stats/norm/mean", "params/head/linear/kernel"):
+        for name in ("odd: no place", "bn1.running_mean: missing", "fc.weight: missing"):
             assert name in message
+        _, state = weights("wrn10_1", 10)
+        del state["fc.bias"]
+        np.savez(tmp_path / "teacher.npz", **state)
+        message = refused("--teacher", tmp_path / "teacher.npz", "--workdir", tmp_path / "run")
+        assert "nearest network known here; --teacher-network names another" in message
+        assert "fc.bias: missing" in message
 
 
 def test_dfnd_sees_as_many_images_as_published():
     """floor(40,000 / taken * 512) passes over those that it takes."""
     chosen = presets("dfnd")["cifar10"].optimizer
     assert chosen.epochs * chosen.steps * chosen.batch == 40_000 * 512
+
+
+def test_dfnd_doubts_each_teacher_as_its_code_does():
+    """The published figures belong to two data sets; no other teacher has them."""
+    found = {name: x.synthesis.accuracy for name, x in presets("dfnd").items()}
+    own = {"digits": 0.98, "cifar10": 0.9523, "cifar100": 0.7774}
+    assert found == {**dict.fromkeys(found, 0.0), **own}
 
 
 @pytest.mark.parametrize(
@@ -379,6 +473,11 @@ def test_presets_are_consistent(host, joint):
         given = dataclasses.replace(
             preset, data=dataclasses.replace(preset.data, root="x", pool="x"), teacher="x"
         )
+        if host == "dfnd" and name in ("svhn", "tiny_imagenet", "imagenet"):
+            with pytest.raises(InputError, match=r"--synthesis\.accuracy 0: give the teacher's"):
+                dfkd.check(name, given)
+            own = dataclasses.replace(given.synthesis, accuracy=0.6)
+            given = dataclasses.replace(given, synthesis=own)
         dfkd.check(name, given)
 
 
@@ -453,7 +552,7 @@ def _exported(folder):
         export.main([str(folder / "run"), str(folder / "none"), "--arm", "CMI"])
 
 
-def test_cifar_from_its_files(tmp_path):
+def test_cifar_from_its_files(tmp_path, capsys):
     """The published layouts of data and teacher, one epoch of the smallest networks."""
     root, state = tmp_path / "data", weights("wrn10_1", 10)[1]
     layouts.cifar10(root, layouts.pixels(12, 32))
@@ -470,6 +569,8 @@ def test_cifar_from_its_files(tmp_path):
         ]
     )
     assert "test, 2 test images" in (tmp_path / "run" / "report.md").read_text()
+    # its batch norms remember what they were told, not these images
+    assert "hardly trained with a normalisation of mean 0.4914, " in capsys.readouterr().out
     evaluate.main([str(tmp_path / "run"), "--data.path", str(root), "--out", str(tmp_path / "on")])
     lines = list(csv.DictReader((tmp_path / "on" / "predictions.csv").open()))
     assert [r["true"] for r in lines[:2]] == ["class 9", "class 8"]

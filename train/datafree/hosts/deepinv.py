@@ -50,7 +50,11 @@ def call(own: Tree, view: View, key: Array, data: Tree) -> tuple[Tree, Array, Te
         if chosen.adversarial:
             student = view.ask_student(seen).logits
             terms["adversarial"] = synthesis.adversarial_js(
-                student, said.logits, axis_name=axis_name
+                student,
+                said.logits,
+                chosen.adversarial_temperature,
+                chosen.reverse,
+                axis_name=axis_name,
             )
         return Made((), terms := weighted(view, terms), terms)
 

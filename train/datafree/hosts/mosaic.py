@@ -99,7 +99,9 @@ def _turn(
         }
         if chosen.adversarial:
             student = view.ask_student(images).logits
-            terms["adversarial"] = synthesis.adversarial_kl(student, logits, axis_name=axis_name)
+            terms["adversarial"] = synthesis.adversarial_kl(
+                student, logits, chosen.adversarial_temperature, axis_name=axis_name
+            )
         return weighted(view, terms), None
 
     generator, state, terms, _ = improved(

@@ -73,12 +73,16 @@ def turn(
     adversarial: Callable[..., Array] | None = None,
 ) -> tuple[Generating, Terms, None]:
     """The generator's steps, each on images of its own."""
+    chosen = view.config.synthesis
+    if adversarial is None:
+        temperature = chosen.adversarial_temperature
+        adversarial = partial(synthesis.adversarial_kl, temperature=temperature)
 
     def step(own: Generating, key: Array) -> tuple[Generating, Terms]:
-        own, terms, _ = _step(own, view, key, adversarial or synthesis.adversarial_kl)
+        own, terms, _ = _step(own, view, key, adversarial)
         return own, terms
 
-    own, terms = lax.scan(step, own, jax.random.split(key, view.config.synthesis.steps))
+    own, terms = lax.scan(step, own, jax.random.split(key, chosen.steps))
     return own, jax.tree.map(lambda x: x[-1], terms), None
 
 
