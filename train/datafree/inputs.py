@@ -140,11 +140,6 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
     if config.host in OUTSIDE:
         pool = read_patches() if own and not config.data.pool else None
         pool = pool or images.read_pool(config.data.pool, side, channels)
-        if pool.images.shape[1:] != test.images.shape[1:]:
-            raise InputError(
-                f"{pool.source}: images are {pool.images.shape[1:]}, {test.source} has "
-                f"{test.images.shape[1:]}"
-            )
     teacher = None
     if config.teacher:
         teacher = pretrained.load(config.teacher, config.teacher_network, len(test.classes))
