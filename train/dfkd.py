@@ -114,7 +114,7 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
         config,
         networks,
         hosts.build(config, networks, config.optimizer.epochs * turns, places),
-        prototypes(config, classes, places),
+        prototypes(config, loaded, places),
         turns * (1 if config.host in POOLED else config.synthesis.student_steps),
         places,
         loaded.test.white,
