@@ -26,7 +26,7 @@ from corrkd_jax.models.backbones import named
 from train import cli, parallel
 from train.corrkd import compute_dtype
 from train.datafree import hosts, pictures, report, trained
-from train.datafree.arms import KDCI, arms
+from train.datafree.arms import arms, pictured
 from train.datafree.distilling import Distilling, DistillStage
 from train.datafree.hosts.host import latents
 from train.datafree.hosts.networks import Networks, build_student
@@ -189,12 +189,12 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
                 f"{platform.machine()}, jax {jax.__version__}; {seconds:.0f} s from start to "
                 "report",
             ]
-            shown = examples(config, student, state)
-            text = report.write(folder, preset, config, results, shown, facts)
+            state = jax.tree.map(lambda x: x[0, names.index(pictured(names))], state)
+            made = examples(config, student, state)
+            text = report.write(folder, preset, config, results, made, facts)
             say(text)
             if config.dump:
-                rows = state.pool.rows[0, names.index(KDCI) if KDCI in names else 0]
-                written = int(state.pool.written[0, 0])
+                rows, written = state.pool.rows, int(state.pool.written)
                 pictures.dump(Path(config.dump), pictures.in_order(rows, written))
             say(f"{folder / 'report.md'} ({seconds:.0f} s); {folder / METRICS} has every epoch")
         return results
@@ -284,14 +284,13 @@ def judge(
 
 
 def examples(config: DfkdConfig, student: DistillStage, state: Distilling) -> np.ndarray:
-    """Images of the first seed and arm: call after call where they are kept, else the last."""
-    first = jax.tree.map(lambda x: x[0, 0], state)
-    if first.pool is not None:
+    """Images of one seed and arm: call after call where they are kept, else the last."""
+    if state.pool is not None:
         batch = config.synthesis.batch or config.optimizer.batch
-        rows = pictures.in_order(first.pool.rows, int(first.pool.written))
+        rows = pictures.in_order(state.pool.rows, int(state.pool.written))
         return rows[:160] if len(rows) <= batch else pictures.history(rows, batch)
     drawn = latents(jax.random.key(0), 160, student.networks)
-    return np.asarray(student.networks.to_bytes(student.host.draw(first.own, drawn)))
+    return np.asarray(student.networks.to_bytes(student.host.draw(state.own, drawn)))
 
 
 if __name__ == "__main__":

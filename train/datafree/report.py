@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.dfkd import DfkdConfig
 from train.datafree import pictures
-from train.datafree.arms import ALONE, BALANCED, KDCI, RANDOM
+from train.datafree.arms import ALONE, BALANCED, KDCI, RANDOM, pictured
 from train.report import cell, line
 from train.results import paired
 from train.workdir import write_text
@@ -104,15 +104,16 @@ def write(
         preset: of the run.
         config: of the run.
         results: of the run.
-        images: substitution data to show, `[n, height, width, channels]` uint8.
+        images: substitution data of `arms.pictured` and the first seed,
+            `[n, height, width, channels]` uint8.
         facts: lines above the table.
     """
     write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
     pictures.save_png(folder / "figures" / "images.png", pictures.grid(images))
     shares = {name: results.histogram[:, i] for i, name in enumerate(results.names)}
     # rows that differ in the student alone have the same images
-    shown = {name: x for name, x in shares.items() if name in (BALANCED, ALONE)} or shares
-    pictures.class_histogram(folder / "figures" / "classes.png", shown, "substitution data")
+    planted = {name: x for name, x in shares.items() if name in (BALANCED, ALONE)} or shares
+    pictures.class_histogram(folder / "figures" / "classes.png", planted, "substitution data")
     parts = [
         f"# Data-free distillation: {config.host}, {preset}",
         "\n".join(f"* {fact}" for fact in facts),
@@ -125,7 +126,8 @@ def write(
         parts.append("## Gates\n" + checks)
     parts.append(_reading(preset, config))
     parts.append("![classes of the substitution data](figures/classes.png)")
-    parts.append("![substitution data](figures/images.png)")
+    title = f"substitution data of {pictured(results.names)}, seed {config.first_seed}"
+    parts.append(f"{title}:\n\n![{title}](figures/images.png)")
     text = "\n\n".join(parts) + "\n"
     write_text(folder / "report.md", text)
     return text
