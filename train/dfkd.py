@@ -28,7 +28,6 @@ from train.corrkd import compute_dtype
 from train.datafree import hosts, pictures, report, trained
 from train.datafree.arms import arms, pictured
 from train.datafree.distilling import Distilling, DistillStage
-from train.datafree.hosts.host import latents
 from train.datafree.hosts.networks import Networks, build_student
 from train.datafree.image_teacher import TeacherStage
 from train.datafree.inputs import (
@@ -190,7 +189,7 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
                 "report",
             ]
             state = jax.tree.map(lambda x: x[0, names.index(pictured(names))], state)
-            made = examples(config, student, state)
+            made = pictures.by_epoch(state.pictures, student.shown_epochs)
             text = report.write(folder, preset, config, results, made, facts)
             say(text)
             if config.dump:
@@ -255,7 +254,7 @@ def judge(
     """Results of the last epoch on the test set, and of the best."""
     track = tracks["student"]
     # what inference does not look at stays on the host
-    state = track.state._replace(optimizer=(), own=(), pool=None, extra=())
+    state = track.state._replace(optimizer=(), own=(), pool=None, extra=(), pictures=())
     count, block = len(test), min(config.optimizer.batch, len(test))
 
     def counts(state: Distilling, batch: Any) -> Any:
@@ -281,16 +280,6 @@ def judge(
         losses=track.history["train"],
         teacher=teacher,
     )
-
-
-def examples(config: DfkdConfig, student: DistillStage, state: Distilling) -> np.ndarray:
-    """Images of one seed and arm: call after call where they are kept, else the last."""
-    if state.pool is not None:
-        batch = config.synthesis.batch or config.optimizer.batch
-        rows = pictures.in_order(state.pool.rows, int(state.pool.written))
-        return rows[:160] if len(rows) <= batch else pictures.history(rows, batch)
-    drawn = latents(jax.random.key(0), 160, student.networks)
-    return np.asarray(student.networks.to_bytes(student.host.draw(state.own, drawn)))
 
 
 if __name__ == "__main__":

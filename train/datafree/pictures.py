@@ -1,12 +1,12 @@
 """Pictures of substitution data: what the images look like, and how their classes are shared."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
@@ -14,6 +14,7 @@ from train.workdir import make_folder
 
 _SHOWN_SIDE = 32
 _BARS = 20
+_MARGIN, _GAP = 36, 4
 
 
 def in_order(rows: np.ndarray, written: int) -> np.ndarray:
@@ -22,23 +23,6 @@ def in_order(rows: np.ndarray, written: int) -> np.ndarray:
     if written <= places:
         return rows[:written]
     return np.roll(rows, -(written % places), axis=0)
-
-
-def history(images: np.ndarray, batch: int, lines: int = 10, columns: int = 16) -> np.ndarray:
-    """Some images of some calls, `[lines * columns, ...]` at most, the oldest call first.
-
-    Args:
-        images: of `in_order`.
-        batch: how many a call makes.
-        lines: calls at most, evenly apart, the first and the newest among them.
-        columns: images of a call at most.
-    """
-    first = len(images) % batch  # of a call whose other images have given way
-    starts = np.arange(first, len(images), batch)
-    if not len(starts):
-        return images[:columns]
-    chosen = np.unique(np.linspace(0, len(starts) - 1, lines).round().astype(int))
-    return np.concatenate([images[start : start + min(columns, batch)] for start in starts[chosen]])
 
 
 def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
@@ -65,6 +49,29 @@ def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
     cells[:count, :height, :width] = images
     cells = cells.reshape(lines, columns, height + 1, width + 1, channels).swapaxes(1, 2)
     return cells.reshape(lines * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+
+
+def by_epoch(images: np.ndarray, epochs: Sequence[int]) -> np.ndarray:
+    """A grid for each epoch, the oldest at the top, with its number beside it.
+
+    Args:
+        images: `[epochs, n, height, width, channels]` uint8, of 1 or 3 channels.
+        epochs: their numbers.
+
+    Returns:
+        `[height, width, channels]` uint8.
+    """
+    panels = []
+    for number, made in zip(epochs, images, strict=True):
+        panel = grid(made)
+        height, _, channels = panel.shape
+        margin = Image.new("L", (_MARGIN, height + _GAP), 255)
+        at = _MARGIN - _GAP, height // 2
+        ImageDraw.Draw(margin).text(at, str(number), 0, ImageFont.load_default(), anchor="rm")
+        beside = np.repeat(np.asarray(margin)[..., None], channels, axis=-1)
+        below = np.pad(panel, ((0, _GAP), (0, 0), (0, 0)), constant_values=255)
+        panels.append(np.concatenate([beside, below], axis=1))
+    return np.concatenate(panels)[:-_GAP]
 
 
 def save_png(path: Path, image: np.ndarray) -> None:

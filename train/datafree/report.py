@@ -94,7 +94,7 @@ def write(
     preset: str,
     config: DfkdConfig,
     results: Results,
-    images: np.ndarray,
+    picture: np.ndarray,
     facts: Sequence[str],
 ) -> str:
     """Write `results.json`, the figures and `report.md`; returns the latter's text.
@@ -104,12 +104,12 @@ def write(
         preset: of the run.
         config: of the run.
         results: of the run.
-        images: substitution data of `arms.pictured` and the first seed,
-            `[n, height, width, channels]` uint8.
+        picture: of the substitution data of `arms.pictured` and the first seed, by epoch,
+            `[height, width, channels]` uint8.
         facts: lines above the table.
     """
     write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-    pictures.save_png(folder / "figures" / "images.png", pictures.grid(images))
+    pictures.save_png(folder / "figures" / "images.png", picture)
     shares = {name: results.histogram[:, i] for i, name in enumerate(results.names)}
     # rows that differ in the student alone have the same images
     planted = {name: x for name, x in shares.items() if name in (BALANCED, ALONE)} or shares
@@ -126,7 +126,7 @@ def write(
         parts.append("## Gates\n" + checks)
     parts.append(_reading(preset, config))
     parts.append("![classes of the substitution data](figures/classes.png)")
-    title = f"substitution data of {pictured(results.names)}, seed {config.first_seed}"
+    title = f"substitution data of {pictured(results.names)}, seed {config.first_seed}, by epoch"
     parts.append(f"{title}:\n\n![{title}](figures/images.png)")
     text = "\n\n".join(parts) + "\n"
     write_text(folder / "report.md", text)
