@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
@@ -108,25 +109,67 @@ def class_histogram(path: Path, shares: Mapping[str, np.ndarray], title: str = "
         InputError: the file cannot be written.
     """
     classes = next(iter(shares.values())).shape[-1]
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(shares)
-    for number, (name, values) in enumerate(shares.items()):
-        values = 100 * np.asarray(values)
-        mean = values.mean(0)
-        if classes > _BARS:
-            axes.plot(np.arange(1, classes + 1), np.sort(mean)[::-1], label=name)
-            continue
-        at = np.arange(classes) + (number - (len(shares) - 1) / 2) * width
-        spread = np.abs([values.min(0), values.max(0)] - mean)
-        axes.bar(at, mean, width, yerr=spread, label=name, error_kw={"linewidth": 0.8})
-    axes.axhline(100 / classes, color="black", linestyle="--", linewidth=1, label="all alike")
+    figure, axes = _axes("images, % by the teacher", title)
     if classes > _BARS:
+        for name, values in shares.items():
+            mean = 100 * values.mean(0)
+            axes.plot(np.arange(1, classes + 1), np.sort(mean)[::-1], label=name)
         axes.set_xlabel("class, most frequent first")
     else:
-        axes.set_xticks(range(classes))
-        axes.set_xlabel("class")
-    axes.set_ylabel("images, % by the teacher")
+        _bars(axes, shares)
+    axes.axhline(100 / classes, color="black", linestyle="--", linewidth=1, label="all alike")
+    _save(path, figure, axes)
+
+
+def class_accuracy(path: Path, accuracy: Mapping[str, np.ndarray], title: str = "") -> None:
+    """Draw how often students are right, class by class.
+
+    Up to twenty classes are bars, as in `class_histogram`; more are dots, the classes of all rows
+    of the table in the falling order of the first.
+
+    Args:
+        path: of the PNG.
+        accuracy: row of the table -> `[seeds, classes]`.
+        title: of the figure.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    first = next(iter(accuracy.values())).mean(0)
+    figure, axes = _axes("accuracy, %", title)
+    if len(first) > _BARS:
+        order = np.argsort(-first, kind="stable")
+        for name, values in accuracy.items():
+            at = np.arange(1, len(first) + 1)
+            axes.plot(at, 100 * values.mean(0)[order], ".", markersize=3, label=name)
+        axes.set_xlabel(f"class, best of {next(iter(accuracy))} first")
+    else:
+        _bars(axes, accuracy)
+    axes.set_ylim(0, 100)
+    _save(path, figure, axes)
+
+
+def _axes(label: str, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_ylabel(label)
     axes.set_title(title)
+    return figure, axes
+
+
+def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
+    """Shares `[seeds, classes]` of each row in per cent, class by class beside each other."""
+    width = 0.8 / len(values)
+    for number, (name, own) in enumerate(values.items()):
+        own = 100 * own
+        mean = own.mean(0)
+        at = np.arange(len(mean)) + (number - (len(values) - 1) / 2) * width
+        spread = np.abs([own.min(0), own.max(0)] - mean)
+        axes.bar(at, mean, width, yerr=spread, label=name, error_kw={"linewidth": 0.8})
+    axes.set_xticks(range(len(mean)))
+    axes.set_xlabel("class")
+
+
+def _save(path: Path, figure: Figure, axes: Axes) -> None:
     axes.legend(fontsize="small")
     write_atomically(path, lambda file: figure.savefig(file, dpi=130, format="png"))

@@ -82,3 +82,14 @@ def test_histogram(tmp_path: Path, classes):
     assert not np.array_equal(found, np.asarray(Image.open(tmp_path / "b.png")))
     with pytest.raises(InputError, match=r"a\.png: cannot be written"):
         pictures.class_histogram(tmp_path / "none" / "a.png", shares)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_accuracy_by_class(tmp_path: Path, classes):
+    """It tells a row that is better in some classes from one that is not."""
+    host = np.random.default_rng(0).uniform(size=(3, classes))
+    pictures.class_accuracy(tmp_path / "a.png", {"host": host, "KDCI": host})
+    pictures.class_accuracy(tmp_path / "b.png", {"host": host, "KDCI": np.sqrt(host)})
+    same, better = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "ab")
+    assert same.shape == better.shape
+    assert (same != better).any()
