@@ -118,7 +118,7 @@ def class_histogram(path: Path, shares: Mapping[str, np.ndarray], title: str = "
     else:
         _bars(axes, shares)
     axes.axhline(100 / classes, color="black", linestyle="--", linewidth=1, label="all alike")
-    _save(path, figure, axes)
+    _save(path, figure)
 
 
 def class_accuracy(path: Path, accuracy: Mapping[str, np.ndarray], title: str = "") -> None:
@@ -146,7 +146,7 @@ def class_accuracy(path: Path, accuracy: Mapping[str, np.ndarray], title: str = 
     else:
         _bars(axes, accuracy)
     axes.set_ylim(0, 100)
-    _save(path, figure, axes)
+    _save(path, figure)
 
 
 def _axes(label: str, title: str) -> tuple[Figure, Axes]:
@@ -170,6 +170,7 @@ def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
     axes.set_xlabel("class")
 
 
-def _save(path: Path, figure: Figure, axes: Axes) -> None:
-    axes.legend(fontsize="small")
+def _save(path: Path, figure: Figure) -> None:
+    # beside the axes, where it hides no bar
+    figure.legend(fontsize="small", loc="outside right upper")
     write_atomically(path, lambda file: figure.savefig(file, dpi=130, format="png"))
