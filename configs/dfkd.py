@@ -22,7 +22,8 @@ class ImageConfig:
     root: str = ""
     """Folder of the data set; its test part judges the student. Digits need none."""
     pool: str = ""
-    """Folder of unlabelled images for dfnd and mosaic; digits: patches of two photographs."""
+    """Folder of images for dfnd and mosaic, files or batches of CIFAR or ImageNet32, labels unused;
+    digits: patches of two photographs."""
     labels: str = ""
     """ImageNet: labels of validation files that lie in one folder."""
     feed: Literal["auto", "device", "grain"] = "auto"

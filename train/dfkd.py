@@ -27,9 +27,8 @@ from corrkd_jax.models.backbones import named
 from train import cli, parallel
 from train.corrkd import compute_dtype
 from train.datafree import hosts, pictures, report, trained
-from train.datafree.arms import KDCI, arms
+from train.datafree.arms import arms, pictured
 from train.datafree.distilling import Distilling, DistillStage
-from train.datafree.hosts.host import latents
 from train.datafree.hosts.networks import Networks, build_student
 from train.datafree.image_teacher import TeacherStage
 from train.datafree.inputs import (
@@ -124,7 +123,7 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
         config,
         networks,
         hosts.build(config, networks, config.optimizer.epochs * turns, places),
-        prototypes(config, classes, places),
+        prototypes(config, loaded, places),
         turns * (1 if config.host in POOLED else config.synthesis.student_steps),
         places,
         loaded.test.white,
@@ -201,12 +200,12 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
                 f"{platform.machine()}, jax {jax.__version__}; {seconds:.0f} s from start to "
                 "report",
             ]
-            shown = examples(config, student, state)
-            text = report.write(folder, preset, config, results, shown, facts)
+            state = jax.tree.map(lambda x: x[0, names.index(pictured(names))], state)
+            made = pictures.by_epoch(state.pictures, student.shown_epochs)
+            text = report.write(folder, preset, config, results, made, facts)
             say(text)
             if config.dump:
-                rows = state.pool.rows[0, names.index(KDCI) if KDCI in names else 0]
-                written = int(state.pool.written[0, 0])
+                rows, written = state.pool.rows, int(state.pool.written)
                 pictures.dump(Path(config.dump), pictures.in_order(rows, written))
             say(f"{folder / 'report.md'} ({seconds:.0f} s); {folder / METRICS} has every epoch")
         return results
@@ -283,7 +282,7 @@ def judge(
     """Results of the last epoch on the test set, and of the best."""
     track = tracks["student"]
     # what inference does not look at stays on the host
-    state = track.state._replace(optimizer=(), own=(), pool=None, extra=())
+    state = track.state._replace(optimizer=(), own=(), pool=None, extra=(), pictures=())
     count, block = len(test), min(config.optimizer.batch, len(test))
 
     def counts(state: Distilling, batch: Any) -> Any:
@@ -309,17 +308,6 @@ def judge(
         losses=track.history["train"],
         teacher=teacher,
     )
-
-
-def examples(config: DfkdConfig, student: DistillStage, state: Distilling) -> np.ndarray:
-    """Images of the first seed and arm: call after call where they are kept, else the last."""
-    first = jax.tree.map(lambda x: x[0, 0], state)
-    if first.pool is not None:
-        batch = config.synthesis.batch or config.optimizer.batch
-        rows = pictures.in_order(first.pool.rows, int(first.pool.written))
-        return rows[:160] if len(rows) <= batch else pictures.history(rows, batch)
-    drawn = latents(jax.random.key(0), 160, student.networks)
-    return np.asarray(student.networks.to_bytes(student.host.draw(first.own, drawn)))
 
 
 if __name__ == "__main__":

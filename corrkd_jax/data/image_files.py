@@ -132,7 +132,7 @@ def read_folders(
     return ImageSet(Files(folder, paths, size, resize), numbers, titles, f"{folder}: {part}")
 
 
-def read_pool(root: str | Path, size: int, channels: int = 3) -> ImageSet:
+def read_unlabelled(root: str | Path, size: int, channels: int = 3) -> ImageSet:
     """All images of a folder and of those in it, without labels, in the order of their paths.
 
     Args:

@@ -4,6 +4,7 @@ The readers lie in `image_batches` (files of arrays), `image_files` (folders of 
 `digits`; `docs/data.md` says where a set is got and what must lie where.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from corrkd_jax.data.digits import read_digits, read_patches
@@ -13,8 +14,8 @@ from corrkd_jax.data.image_batches import (
     read_small_imagenet,
     read_svhn,
 )
-from corrkd_jax.data.image_files import read_folders, read_pool, read_tiny_imagenet
-from corrkd_jax.data.image_set import ImageSet, Normalization
+from corrkd_jax.data.image_files import read_folders, read_tiny_imagenet, read_unlabelled
+from corrkd_jax.data.image_set import ImageSet, Normalization, place_of
 from corrkd_jax.errors import InputError
 
 __all__ = [
@@ -42,6 +43,13 @@ NORMALIZATIONS = {
 """What the published teachers of a data set were trained with (zju-vipa/CMI, torchvision)."""
 
 NAMES = ("digits", "cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet", "imagenet32")
+
+_BATCHES = {
+    "cifar10": ("cifar-10-batches-py", "data_batch_*"),
+    "cifar100": ("cifar-100-python", "train"),
+    "imagenet32": ("", "train_data_batch_*"),
+}
+"""Sets that may be a pool: the folder and the files by which their training part is known."""
 
 
 def read(
@@ -76,3 +84,34 @@ def read(
         "imagenet32": read_small_imagenet,
     }
     return readers[name](root, split)
+
+
+def read_pool(root: str | Path, size: int, channels: int = 3) -> ImageSet:
+    """Images without labels: the training part of a set in batches, or any files of images.
+
+    Args:
+        root: folder of batches as CIFAR-10, CIFAR-100 and ImageNet at 32 or 64 pixels have them,
+            known by their names; else of files of images, see `image_files.read_unlabelled`.
+        size: side of the images; files are scaled and cut to it, batches must have it.
+        channels: 3 or 1; batches have 3.
+
+    Raises:
+        InputError: batches of two sets or of another size, or as the readers say.
+    """
+    folders = {name: place_of(root, inner) for name, (inner, _) in _BATCHES.items()}
+    found = [
+        name
+        for name, (_, pattern) in _BATCHES.items()
+        if any(path.is_file() for path in folders[name].glob(pattern))
+    ]
+    if not found:
+        return read_unlabelled(root, size, channels)
+    if len(found) > 1:
+        raise InputError(f"{root}: holds batches of {' and '.join(found)}; name one's own folder")
+    pool = read(found[0], root, "train")
+    if pool.images.shape[1:] != (size, size, channels):
+        raise InputError(
+            f"{pool.source}: images are {pool.images.shape[1:]}, not {(size, size, channels)}; "
+            "batches are not scaled, a folder of image files is"
+        )
+    return replace(pool, labels=None, classes=())

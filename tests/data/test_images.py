@@ -64,6 +64,38 @@ def test_small_imagenet_in_the_order_of_its_numbers(tmp_path: Path):
     assert len(images.read("imagenet32", tmp_path, "test")) == 1
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet32"])
+def test_batches_are_a_pool(tmp_path: Path, name: str):
+    """The training part, without labels; the folder that an archive unpacks to, or its parent."""
+    expected = layouts.pixels(12, SIDE)
+    write = {"cifar10": layouts.cifar10, "cifar100": layouts.cifar100}
+    write.get(name, layouts.small_imagenet)(tmp_path, expected)
+    inner = [path for path in tmp_path.iterdir() if path.is_dir()]
+    for folder in (tmp_path, *inner):
+        pool = images.read_pool(folder, SIDE)
+        assert (pool.labels, pool.classes) == (None, ())
+        there = 10 if name == "cifar10" else 12
+        np.testing.assert_array_equal(pool.images[:], expected[:there])
+    np.testing.assert_array_equal(pool.take(np.array([3]))["labels"], [-1])
+
+
+def test_refused_pools_of_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    layouts.cifar10(tmp_path, layouts.pixels(12, SIDE))
+    for size, channels in ((8, 3), (SIDE, 1)):
+        with pytest.raises(InputError, match=r"train: images are \(4, 4, 3\), not .* not scaled"):
+            images.read_pool(tmp_path, size, channels)
+    layouts.cifar100(tmp_path, layouts.pixels(2, SIDE))
+    with pytest.raises(InputError, match=r"batches of cifar10 and cifar100; name one's own folder"):
+        images.read_pool(tmp_path, SIDE)
+    images.read_pool(tmp_path / "cifar-100-python", SIDE)
+    monkeypatch.chdir(tmp_path)
+    train = tmp_path / "cifar-100-python" / "train"
+    train.write_bytes(pickle.dumps({b"data": _Runs(), b"fine_labels": []}, 2))
+    with pytest.raises(InputError, match=r"train: refused: the pickle asks for posix\.mkdir"):
+        images.read_pool(tmp_path / "cifar-100-python", SIDE)
+    assert not (tmp_path / "run").exists()
+
+
 def test_svhn_ten_is_the_digit_zero(tmp_path: Path):
     expected = layouts.pixels(4, SIDE)
     layouts.svhn(tmp_path / "test_32x32.mat", expected, [10, 1, 9, 3])

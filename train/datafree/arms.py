@@ -1,5 +1,6 @@
 """The rows of a data-free distillation's table, as arms of one program."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from configs.dfkd import DfkdConfig
@@ -52,3 +53,8 @@ def arms(config: DfkdConfig, prototypes: int) -> dict[str, Hyper]:
         for name, hyper in every.items()
         if (config.kdci or not hyper.strength) and (not config.arms or name in config.arms)
     }
+
+
+def pictured(names: Sequence[str]) -> str:
+    """The row whose images are shown: KDCI's, or the host's, or the only one's."""
+    return next(name for name in (KDCI, ALONE, *names) if name in names)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 
@@ -14,7 +15,7 @@ from corrkd_jax.models.compensated import Answer
 from train import optimizer, parallel
 from train.datafree import ring
 from train.datafree.arms import Hyper, arms
-from train.datafree.hosts.host import Host, Shown, own_latents, total
+from train.datafree.hosts.host import Host, Shown, latents, own_latents, total
 from train.datafree.hosts.networks import Dictionary, Networks, View
 from train.datafree.survey import Examples, build_dictionary, take_survey
 from train.datafree.views import crop_and_flip
@@ -22,6 +23,9 @@ from train.stage import Context, Stage, Tree, stacked
 
 EXTRA_RATE = 1e-3
 """Adam's learning rate of what a host trains beside the student (DFND's noise)."""
+
+SHOWN_EPOCHS, SHOWN_SIDE, SHOWN_COLUMNS, SHOWN_LINES = 20, 64, 16, 10
+"""Of the pictures: most epochs, most pixels along a side, images a line, least lines in all."""
 
 
 class Distilling(NamedTuple):
@@ -38,6 +42,7 @@ class Distilling(NamedTuple):
         own: the host's state.
         pool: images that are kept, or None.
         losses: terms of the host's last call.
+        pictures: `[epochs, n, height, width, channels]` uint8, some images of `shown_epochs`.
     """
 
     variables: Tree
@@ -50,6 +55,7 @@ class Distilling(NamedTuple):
     own: Tree
     pool: ring.Ring | None
     losses: dict[str, Array]
+    pictures: Array
 
 
 class Selected(NamedTuple):
@@ -107,6 +113,28 @@ class DistillStage:
         """Whether images are kept."""
         return self.config.host in POOLED
 
+    @property
+    def shown_epochs(self) -> np.ndarray:
+        """Epochs, from 1, of which the report shows images: the first, the last, and evenly
+        between; of kept images those that begin with a call."""
+        count = self._calls if self.pooled else self.config.optimizer.epochs
+        return np.unique(np.linspace(1, count, min(count, SHOWN_EPOCHS)).round().astype(int))
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """Of `Distilling.pictures`: of few epochs several lines each, no more than are made."""
+        networks, epochs = self.networks, len(self.shown_epochs)
+        made = self.config.synthesis.batch or self.config.optimizer.batch
+        made = self.places if self.config.host == "dfnd" else made
+        count = min(SHOWN_COLUMNS * max(SHOWN_LINES // epochs, 1), made)
+        side = min(networks.side, SHOWN_SIDE)
+        return epochs, count, side, side, networks.channels
+
+    @property
+    def _calls(self) -> int:
+        epochs = self.config.optimizer.epochs
+        return min(self.config.synthesis.calls or epochs, epochs)
+
     def init(self, key: Array, batch: Tree, hyper: Hyper, context: Context) -> Distilling:
         """A fresh student, no images, no dictionary."""
         networks = self.networks
@@ -132,6 +160,7 @@ class DistillStage:
             own=self.host.init(own_key, teacher),
             pool=pool,
             losses={name: jnp.zeros(()) for name in self.host.losses},
+            pictures=jnp.zeros(self.picture_shape, jnp.uint8),
         )
 
     def prepare(self, batch: Tree, key: Array, context: Context) -> Tree:
@@ -141,15 +170,22 @@ class DistillStage:
     def refresh(
         self, state: Distilling, data: Tree, key: Array, context: Context, epoch: Array
     ) -> Distilling:
-        """Call for images where they are kept; build the dictionary when it is due."""
+        """Call for images where they are kept, keep some to be shown of the others; build the
+        dictionary when it is due."""
         call_key, survey_key, build_key = jax.random.split(key, 3)
         config = self.config
         view = self.view(state, context["teacher"])
         if self.pooled:
-            calls = config.synthesis.calls or config.optimizer.epochs
             state = lax.cond(
-                epoch < calls, lambda: self._call(state, view, call_key, data), lambda: state
+                epoch < self._calls,
+                lambda: self._call(state, view, call_key, data, epoch),
+                lambda: state,
             )
+        else:
+            # the same latents every time, so that a column shows what becomes of them
+            same = latents(jax.random.key(0), self.picture_shape[1], self.networks)
+            made = self.networks.to_bytes(self.host.draw(state.own, same))
+            state = self._pictured(state, made, epoch)
         chosen, epochs = config.compensation, config.optimizer.epochs
         since = epoch - chosen.first
         due = (since % chosen.every == 0) if chosen.every else (since == 0)
@@ -168,9 +204,23 @@ class DistillStage:
 
         return lax.cond(due | (epoch == epochs), survey, lambda: state)
 
-    def _call(self, state: Distilling, view: View, key: Array, data: Tree) -> Distilling:
+    def _call(
+        self, state: Distilling, view: View, key: Array, data: Tree, epoch: Array
+    ) -> Distilling:
         own, images, losses = self.host.call(state.own, view, key, data)
+        state = self._pictured(state, images, epoch + 1)
         return state._replace(own=own, pool=ring.push(state.pool, images), losses=losses)
+
+    def _pictured(self, state: Distilling, images: Array, epoch: Array) -> Distilling:
+        """Some of an epoch's images kept to be shown, evenly from first to last, made smaller."""
+        shape = self.picture_shape[1:]
+        rows = np.linspace(0, len(images) - 1, shape[0]).round().astype(int)
+        small = jax.image.resize(images[rows].astype(jnp.float32), shape, "linear")
+        epochs = self.shown_epochs
+        place = jnp.min(jnp.where(epochs == epoch, np.arange(len(epochs)), len(epochs)))
+        new = jnp.round(small).astype(jnp.uint8)
+        # past the end where the epoch is not shown
+        return state._replace(pictures=state.pictures.at[place].set(new, mode="drop"))
 
     def view(self, state: Distilling, teacher: Tree) -> View:
         """What the host may ask."""

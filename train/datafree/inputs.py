@@ -186,11 +186,6 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
     if config.host in OUTSIDE:
         pool = read_patches() if own and not config.data.pool else None
         pool = pool or images.read_pool(config.data.pool, side, channels)
-        if pool.images.shape[1:] != test.images.shape[1:]:
-            raise InputError(
-                f"{pool.source}: images are {pool.images.shape[1:]}, {test.source} has "
-                f"{test.images.shape[1:]}"
-            )
     teacher = None
     if config.teacher:
         teacher = pretrained.load(
@@ -252,20 +247,28 @@ def kept(config: DfkdConfig, loaded: Loaded) -> int:
     return min(calls * (made.batch or config.optimizer.batch), made.keep)
 
 
-def prototypes(config: DfkdConfig, classes: int, places: int) -> int:
+def prototypes(config: DfkdConfig, loaded: Loaded, places: int) -> int:
     """Size of the dictionary.
 
     Args:
         config: of the run.
-        classes: number of classes.
+        loaded: what it reads.
         places: for images that are kept.
 
     Raises:
-        InputError: a dictionary would be built from fewer images than it has prototypes.
+        InputError: a dictionary would be built from fewer images than it has prototypes, or of a
+            pool that holds fewer.
     """
-    chosen, made = config.compensation, config.synthesis
+    chosen, made, classes = config.compensation, config.synthesis, len(loaded.test.classes)
     count = chosen.prototypes or (512 if classes >= 1000 else 256 if classes >= 100 else 64)
     there = chosen.images
+    if config.kdci and config.host in OUTSIDE:
+        have = places if config.host == "dfnd" else len(loaded.pool)
+        if have < count:
+            raise InputError(
+                f"--compensation.prototypes {count}: only {have} images of {loaded.pool.source} "
+                "are used; take fewer prototypes, or more images"
+            )
     if config.host == "dfnd":
         there = min(there, places)
     elif config.host in POOLED:

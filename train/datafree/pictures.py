@@ -1,12 +1,13 @@
 """Pictures of substitution data: what the images look like, and how their classes are shared."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.errors import InputError
@@ -14,6 +15,7 @@ from train.workdir import make_folder
 
 _SHOWN_SIDE = 32
 _BARS = 20
+_MARGIN, _GAP = 36, 4
 
 
 def in_order(rows: np.ndarray, written: int) -> np.ndarray:
@@ -22,23 +24,6 @@ def in_order(rows: np.ndarray, written: int) -> np.ndarray:
     if written <= places:
         return rows[:written]
     return np.roll(rows, -(written % places), axis=0)
-
-
-def history(images: np.ndarray, batch: int, lines: int = 10, columns: int = 16) -> np.ndarray:
-    """Some images of some calls, `[lines * columns, ...]` at most, the oldest call first.
-
-    Args:
-        images: of `in_order`.
-        batch: how many a call makes.
-        lines: calls at most, evenly apart, the first and the newest among them.
-        columns: images of a call at most.
-    """
-    first = len(images) % batch  # of a call whose other images have given way
-    starts = np.arange(first, len(images), batch)
-    if not len(starts):
-        return images[:columns]
-    chosen = np.unique(np.linspace(0, len(starts) - 1, lines).round().astype(int))
-    return np.concatenate([images[start : start + min(columns, batch)] for start in starts[chosen]])
 
 
 def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
@@ -65,6 +50,29 @@ def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
     cells[:count, :height, :width] = images
     cells = cells.reshape(lines, columns, height + 1, width + 1, channels).swapaxes(1, 2)
     return cells.reshape(lines * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+
+
+def by_epoch(images: np.ndarray, epochs: Sequence[int]) -> np.ndarray:
+    """A grid for each epoch, the oldest at the top, with its number beside it.
+
+    Args:
+        images: `[epochs, n, height, width, channels]` uint8, of 1 or 3 channels.
+        epochs: their numbers.
+
+    Returns:
+        `[height, width, channels]` uint8.
+    """
+    panels = []
+    for number, made in zip(epochs, images, strict=True):
+        panel = grid(made)
+        height, _, channels = panel.shape
+        margin = Image.new("L", (_MARGIN, height + _GAP), 255)
+        at = _MARGIN - _GAP, height // 2
+        ImageDraw.Draw(margin).text(at, str(number), 0, ImageFont.load_default(), anchor="rm")
+        beside = np.repeat(np.asarray(margin)[..., None], channels, axis=-1)
+        below = np.pad(panel, ((0, _GAP), (0, 0), (0, 0)), constant_values=255)
+        panels.append(np.concatenate([beside, below], axis=1))
+    return np.concatenate(panels)[:-_GAP]
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
@@ -101,25 +109,68 @@ def class_histogram(path: Path, shares: Mapping[str, np.ndarray], title: str = "
         InputError: the file cannot be written.
     """
     classes = next(iter(shares.values())).shape[-1]
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(shares)
-    for number, (name, values) in enumerate(shares.items()):
-        values = 100 * np.asarray(values)
-        mean = values.mean(0)
-        if classes > _BARS:
-            axes.plot(np.arange(1, classes + 1), np.sort(mean)[::-1], label=name)
-            continue
-        at = np.arange(classes) + (number - (len(shares) - 1) / 2) * width
-        spread = np.abs([values.min(0), values.max(0)] - mean)
-        axes.bar(at, mean, width, yerr=spread, label=name, error_kw={"linewidth": 0.8})
-    axes.axhline(100 / classes, color="black", linestyle="--", linewidth=1, label="all alike")
+    figure, axes = _axes("images, % by the teacher", title)
     if classes > _BARS:
+        for name, values in shares.items():
+            mean = 100 * values.mean(0)
+            axes.plot(np.arange(1, classes + 1), np.sort(mean)[::-1], label=name)
         axes.set_xlabel("class, most frequent first")
     else:
-        axes.set_xticks(range(classes))
-        axes.set_xlabel("class")
-    axes.set_ylabel("images, % by the teacher")
+        _bars(axes, shares)
+    axes.axhline(100 / classes, color="black", linestyle="--", linewidth=1, label="all alike")
+    _save(path, figure)
+
+
+def class_accuracy(path: Path, accuracy: Mapping[str, np.ndarray], title: str = "") -> None:
+    """Draw how often students are right, class by class.
+
+    Up to twenty classes are bars, as in `class_histogram`; more are dots, the classes of all rows
+    of the table in the falling order of the first.
+
+    Args:
+        path: of the PNG.
+        accuracy: row of the table -> `[seeds, classes]`.
+        title: of the figure.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    first = next(iter(accuracy.values())).mean(0)
+    figure, axes = _axes("accuracy, %", title)
+    if len(first) > _BARS:
+        order = np.argsort(-first, kind="stable")
+        for name, values in accuracy.items():
+            at = np.arange(1, len(first) + 1)
+            axes.plot(at, 100 * values.mean(0)[order], ".", markersize=3, label=name)
+        axes.set_xlabel(f"class, best of {next(iter(accuracy))} first")
+    else:
+        _bars(axes, accuracy)
+    axes.set_ylim(0, 100)
+    _save(path, figure)
+
+
+def _axes(label: str, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_ylabel(label)
     axes.set_title(title)
-    axes.legend(fontsize="small")
+    return figure, axes
+
+
+def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
+    """Shares `[seeds, classes]` of each row in per cent, class by class beside each other."""
+    width = 0.8 / len(values)
+    for number, (name, own) in enumerate(values.items()):
+        own = 100 * own
+        mean = own.mean(0)
+        at = np.arange(len(mean)) + (number - (len(values) - 1) / 2) * width
+        spread = np.abs([own.min(0), own.max(0)] - mean)
+        axes.bar(at, mean, width, yerr=spread, label=name, error_kw={"linewidth": 0.8})
+    axes.set_xticks(range(len(mean)))
+    axes.set_xlabel("class")
+
+
+def _save(path: Path, figure: Figure) -> None:
+    # beside the axes, where it hides no bar
+    figure.legend(fontsize="small", loc="outside right upper")
     write_atomically(path, lambda file: figure.savefig(file, dpi=130, format="png"))

@@ -10,13 +10,14 @@ import numpy as np
 
 from configs.dfkd import DfkdConfig
 from train.datafree import pictures
-from train.datafree.arms import ALONE, BALANCED, KDCI, RANDOM
+from train.datafree.arms import ALONE, BALANCED, KDCI, RANDOM, pictured
 from train.report import cell, line
 from train.results import paired
 from train.workdir import write_text
 
 MODES = ("drop", "keep")
 ENOUGH_SEEDS = 10
+_SHOWN_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def write(
     preset: str,
     config: DfkdConfig,
     results: Results,
-    images: np.ndarray,
+    picture: np.ndarray,
     facts: Sequence[str],
 ) -> str:
     """Write `results.json`, the figures and `report.md`; returns the latter's text.
@@ -104,15 +105,16 @@ def write(
         preset: of the run.
         config: of the run.
         results: of the run.
-        images: substitution data to show, `[n, height, width, channels]` uint8.
+        picture: of the substitution data of `arms.pictured` and the first seed, by epoch,
+            `[height, width, channels]` uint8.
         facts: lines above the table.
     """
     write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-    pictures.save_png(folder / "figures" / "images.png", pictures.grid(images))
+    pictures.save_png(folder / "figures" / "images.png", picture)
     shares = {name: results.histogram[:, i] for i, name in enumerate(results.names)}
     # rows that differ in the student alone have the same images
-    shown = {name: x for name, x in shares.items() if name in (BALANCED, ALONE)} or shares
-    pictures.class_histogram(folder / "figures" / "classes.png", shown, "substitution data")
+    planted = {name: x for name, x in shares.items() if name in (BALANCED, ALONE)} or shares
+    pictures.class_histogram(folder / "figures" / "classes.png", planted, "substitution data")
     parts = [
         f"# Data-free distillation: {config.host}, {preset}",
         "\n".join(f"* {fact}" for fact in facts),
@@ -120,12 +122,19 @@ def write(
     ]
     if ALONE in results.names and len(results.names) > 1:
         parts.append(_gains(results))
-    parts.append(_substitution(results))
+    # where features are compensated, the student does not stand without
+    mode = "drop" if config.compensation.site == "logits" else "keep"
+    parts += [_classes(results, mode), _substitution(results)]
     if (checks := gates(preset, config, results)) is not None:
         parts.append("## Gates\n" + checks)
     parts.append(_reading(preset, config))
     parts.append("![classes of the substitution data](figures/classes.png)")
-    parts.append("![substitution data](figures/images.png)")
+    accuracy = {name: results.by_class(name, mode) for name in _compared(results)}
+    title = f"accuracy by class, last epoch, {mode}"
+    pictures.class_accuracy(folder / "figures" / "accuracy.png", accuracy, title)
+    parts.append(f"![{title}](figures/accuracy.png)")
+    title = f"substitution data of {pictured(results.names)}, seed {config.first_seed}, by epoch"
+    parts.append(f"{title}:\n\n![{title}](figures/images.png)")
     text = "\n\n".join(parts) + "\n"
     write_text(folder / "report.md", text)
     return text
@@ -133,6 +142,8 @@ def write(
 
 def _accuracies(results: Results) -> str:
     head = [f"{what}, {mode}" for mode in MODES for what in ("last", "best", "rare 5")]
+    if more := len(results.rows) > 5:
+        head.append("top-5, drop")
     lines = [line("accuracy x 100", head), "|---" * (len(head) + 1) + "|"]
     for number, name in enumerate(results.names):
         cells = []
@@ -143,6 +154,8 @@ def _accuracies(results: Results) -> str:
                 results.rare(name, mode),
             )
             cells += [cell(100 * values) for values in columns]
+        if more:
+            cells.append(cell(100 * results.top5[:, number]))
         lines.append(line(name, cells))
     if results.teacher is not None:
         lines.append(line("*teacher*", [cell(100 * results.teacher)] + [""] * (len(head) - 1)))
@@ -176,9 +189,26 @@ def gain(results: Results, name: str, mode: str, base: str = ALONE) -> dict[str,
     return paired(results.accuracy(name, mode), results.accuracy(base, "drop"))
 
 
+def _compared(results: Results) -> tuple[str, ...]:
+    """The rows whose classes are compared: the host and KDCI, or what there is."""
+    return tuple(name for name in (ALONE, KDCI) if name in results.names) or results.names
+
+
+def _classes(results: Results, mode: str) -> str:
+    classes = len(results.rows)
+    shown = classes <= _SHOWN_CLASSES
+    head = list(map(str, range(classes))) if shown else ["best class", "median", "worst class"]
+    lines = [line(f"accuracy by class x 100, last, {mode}", head), "|---" * (len(head) + 1) + "|"]
+    for name in _compared(results):
+        own = 100 * results.by_class(name, mode).mean(0)
+        cells = own if shown else (own.max(), np.median(own), own.min())
+        lines.append(line(name, [f"{x:.1f}" for x in cells]))
+    return "\n".join(lines)
+
+
 def _substitution(results: Results) -> str:
     classes = results.histogram.shape[-1]
-    shown = classes <= 20
+    shown = classes <= _SHOWN_CLASSES
     head = ["KL to uniform, nats", *(map(str, range(classes)) if shown else ["rarest class"])]
     lines = [line("substitution data, % by the teacher", head), "|---" * (len(head) + 1) + "|"]
     for number, name in enumerate(results.names):

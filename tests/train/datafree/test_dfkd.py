@@ -10,6 +10,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs.dfkd import HOSTS, presets
 from corrkd_jax.data.images import read as read_images
@@ -504,6 +505,10 @@ def test_the_program(tmp_path, capsys):
     assert np.mean(figures["host, balanced"]["divergence"]) < 0.15
     assert np.mean(figures["teacher"]) > 0.9
     assert len(list((tmp_path / "dump").glob("*.png"))) == 200
+    assert "![substitution data of KDCI, seed 0, by epoch](figures/images.png)" in report
+    picture = np.asarray(Image.open(tmp_path / "run" / "figures" / "images.png"))
+    own = np.asarray(Image.open(tmp_path / "dump" / "000000.png"))
+    np.testing.assert_array_equal(picture[:32:4, 36:68:4], own)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     _evaluated(tmp_path, figures)

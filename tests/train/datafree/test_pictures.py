@@ -47,14 +47,20 @@ def test_order_of_a_ring(written):
     assert found.tolist() == list(range(written))[-5:]
 
 
-def test_history_shows_calls_from_the_first_to_the_newest():
-    images = np.arange(40).reshape(40, 1)
-    found = pictures.history(images, 4, lines=4, columns=2)
-    assert found[:, 0].tolist() == [0, 1, 12, 13, 24, 25, 36, 37]
-    # two images are left of a call that is giving way
-    found = pictures.history(images[2:], 4, lines=100, columns=1)
-    assert found[:, 0].tolist() == list(range(4, 40, 4))
-    assert pictures.history(images[:3], 4, columns=2)[:, 0].tolist() == [0, 1]
+@pytest.mark.parametrize("channels", [1, 3])
+def test_panels_by_epoch(channels):
+    """Epochs below each other, exact pixels, a number to the left of each."""
+    images = layouts.pixels(2 * 20, 32, channels=channels).reshape(2, 20, 32, 32, channels)
+    found = pictures.by_epoch(images, (1, 200))
+    # twenty images are two lines of sixteen; four white pixels between the epochs
+    assert found.shape == (2 * 65 + 4, 36 + 16 * 33 - 1, channels)
+    for number, made in enumerate(images):
+        top = 69 * number
+        np.testing.assert_array_equal(found[top : top + 65, 36:], pictures.grid(made))
+        margin = found[top : top + 65, :36]
+        assert margin.min() < 100
+    assert (found[65:69] == 255).all()
+    assert (found[:65, :36] != found[69:, :36]).any()
 
 
 def test_dump_is_a_pool(tmp_path: Path):
@@ -76,3 +82,14 @@ def test_histogram(tmp_path: Path, classes):
     assert not np.array_equal(found, np.asarray(Image.open(tmp_path / "b.png")))
     with pytest.raises(InputError, match=r"a\.png: cannot be written"):
         pictures.class_histogram(tmp_path / "none" / "a.png", shares)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_accuracy_by_class(tmp_path: Path, classes):
+    """It tells a row that is better in some classes from one that is not."""
+    host = np.random.default_rng(0).uniform(size=(3, classes))
+    pictures.class_accuracy(tmp_path / "a.png", {"host": host, "KDCI": host})
+    pictures.class_accuracy(tmp_path / "b.png", {"host": host, "KDCI": np.sqrt(host)})
+    same, better = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "ab")
+    assert same.shape == better.shape
+    assert (same != better).any()

@@ -1,0 +1,61 @@
+"""What a report says of figures that are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs.dfkd import presets
+from train.datafree import report
+from train.datafree.arms import ALONE, KDCI
+from train.datafree.report import Results
+
+
+def results(classes, names=(ALONE, KDCI)):
+    """Two seeds of ten images a class: the host right on two in ten, the next row on one more,
+    and in the last class on none."""
+    right = 2.0 + np.arange(len(names))[None, :, None] + np.zeros((2, len(names), classes))
+    right[..., -1] = 0
+    return Results(
+        names,
+        {"drop": right, "keep": right + 5},
+        np.full(classes, 10.0),
+        np.full((2, len(names)), 0.75),
+        {mode: np.full((2, len(names)), 0.5) for mode in ("drop", "keep")},
+        np.full((2, len(names), classes), 1 / classes),
+        {},
+        None,
+    )
+
+
+def written(folder, classes, site="logits"):
+    """The report's text."""
+    (folder / "figures").mkdir()
+    config = presets("fast")["cifar10"]
+    kdci = dataclasses.replace(config.compensation, site=site)
+    config = dataclasses.replace(config, compensation=kdci)
+    picture = np.zeros((4, 4, 3), np.uint8)
+    return report.write(folder, "cifar10", config, results(classes), picture, ["a fact"])
+
+
+@pytest.mark.parametrize("classes", [3, 10, 100])
+def test_top_5_and_classes(tmp_path, classes):
+    """Of more than five classes the top five; of up to twenty each class, else the extremes."""
+    text = written(tmp_path, classes)
+    assert ("| rare 5, keep | top-5, drop |" in text) == (classes > 5)
+    assert ("| 75.00 ± 0.00 |\n" in text) == (classes > 5)
+    if classes > 20:
+        assert "last, drop | best class | median | worst class |" in text
+        assert "| KDCI | 30.0 | 30.0 | 0.0 |" in text
+    else:
+        assert f"last, drop | {' | '.join(map(str, range(classes)))} |" in text
+        assert f"| KDCI |{' 30.0 |' * (classes - 1)} 0.0 |" in text
+    assert f"| {ALONE} | 20.0 |" in text
+    assert "![accuracy by class, last epoch, drop](figures/accuracy.png)" in text
+    assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 2_000
+
+
+def test_classes_of_students_that_need_their_compensation(tmp_path):
+    text = written(tmp_path, 10, "penultimate")
+    assert "| accuracy by class x 100, last, keep |" in text
+    assert "| KDCI | 80.0 |" in text
