@@ -141,7 +141,7 @@ def test_resume_continues_bit_for_bit(finished, tmp_path, monkeypatch):
     )
     assert whole == resumed
     with pytest.raises(InputError, match=r"preset is 'surrogate' there, 'solo8' here"):
-        quadruped.main(["solo8", *TINY, "--workdir", str(folder), "--resume"])
+        quadruped.main(["solo8", *TINY, "--judged", "0", "--workdir", str(folder), "--resume"])
 
 
 class TestArms:
