@@ -66,7 +66,7 @@ def fault(condition: int, joints: tuple[str, ...], onset: int = 0) -> Fault:
     Args:
         condition: `HEALTHY`, `POWER_LOSS` or `LOCKED`.
         joints: of `solo8_constants.JOINTS`, such as `("FL_HFE", "FL_KFE")`.
-        onset: control step of an episode.
+        onset: control step of an episode; one that is traced goes in by `_replace(onset=...)`.
 
     Raises:
         ValueError: an unknown joint or condition, or an onset beyond the episode.

@@ -7,8 +7,15 @@ import pytest
 
 from configs.dfkd import presets
 from train.datafree import report
-from train.datafree.arms import ALONE, KDCI
+from train.datafree.arms import ALONE, BALANCED, KDCI, pictured
 from train.datafree.report import Results
+
+
+def test_whose_images_are_shown():
+    """Never the balanced control's beside a table of the skewed rows."""
+    assert pictured((BALANCED, ALONE, KDCI)) == KDCI
+    assert pictured((BALANCED, ALONE)) == ALONE
+    assert pictured((BALANCED,)) == BALANCED
 
 
 def results(classes, names=(ALONE, KDCI)):
