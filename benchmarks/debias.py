@@ -146,11 +146,11 @@ def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, A
     import numpy as np
 
     from configs.debias import DebiasConfig
-    from train import parallel
-    from train.debiasing.basemodel import BaseStage
-    from train.debiasing.models import build_model
-    from train.engine import Pipeline
-    from train.inputs import lanes_for
+    from train.engine import parallel
+    from train.engine.pipeline import Pipeline
+    from train.engine.stage import lanes_for
+    from train.sentiment.debiasing.basemodel import BaseStage
+    from train.sentiment.debiasing.models import build_model
 
     config = DebiasConfig(model="mult", debias=name)
     chosen = replace(config.optimizer, batch=options.batch, epochs=10_000, choose="last")
@@ -191,11 +191,11 @@ def grid_table(options: Options) -> str:
 
     from configs.debias import DebiasConfig, McisConfig
     from corrkd_jax import causal
-    from train.debiasing import counterfactual
-    from train.debiasing.forward import Selected
-    from train.debiasing.models import build_model
-    from train.inputs import lanes_for
-    from train.results import Truth
+    from train.engine.stage import lanes_for
+    from train.sentiment.debiasing import counterfactual
+    from train.sentiment.debiasing.forward import Selected
+    from train.sentiment.debiasing.models import build_model
+    from train.sentiment.results import Truth
 
     task = _task("ternary", 3)
     config = McisConfig()
@@ -242,7 +242,7 @@ def grid_table(options: Options) -> str:
 
 
 def _task(mode: str = "score", classes: int = 1):
-    from train.protocol import Task
+    from train.sentiment.task import Task
 
     return Task(mode, classes, ("sentiment",))
 

@@ -18,7 +18,8 @@ import tyro
 from corrkd_jax.models.detector import FaultDetector
 from envs.solo8_constants import JOINTS
 from envs.switching import Rule
-from train.control import detector_report, hung
+from train.control import detector_report
+from train.control.evaluation import hung
 from train.control.watching import macro_f1
 
 

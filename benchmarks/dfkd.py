@@ -17,7 +17,7 @@ import tyro
 
 from benchmarks import rounds
 from corrkd_jax.errors import InputError
-from train import cli
+from train.engine import cli
 
 CLASSES, SIDE, KEPT = 10, 32, 2560
 
@@ -104,9 +104,10 @@ def _ours(kdci: bool, options: Options):
     import jax
     import numpy as np
 
-    from train import dfkd, parallel
-    from train.engine import Pipeline
-    from train.stage import looped
+    from train.datafree import program as dfkd
+    from train.engine import parallel
+    from train.engine.pipeline import Pipeline
+    from train.engine.stage import looped
 
     config, loaded = _run(options)
     layout = parallel.Layout("batch", 1)
@@ -150,8 +151,8 @@ def _run(options: Options):
     from corrkd_jax.data.image_set import ImageSet
     from corrkd_jax.models.backbones import named
     from train.datafree.arms import KDCI
-    from train.dfkd import Loaded
-    from train.pretrained import Pretrained
+    from train.datafree.program import Loaded
+    from train.images.pretrained import Pretrained
 
     config = presets("fast")["cifar10"]
     config = replace(

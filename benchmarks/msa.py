@@ -104,10 +104,11 @@ def _ours(name: str, options: Options):
 
     from configs.msa import PRESETS
     from corrkd_jax.data import msa as data_msa
-    from train import corrkd, parallel
-    from train.engine import Pipeline
-    from train.inputs import lanes_for
-    from train.protocol import Task
+    from train.engine import parallel
+    from train.engine.pipeline import Pipeline
+    from train.engine.stage import lanes_for
+    from train.sentiment import corrkd
+    from train.sentiment.task import Task
 
     seeds, arms = _lanes(name)
     config = PRESETS["mosi"]
@@ -133,7 +134,7 @@ def _ours(name: str, options: Options):
     steps = {"train": options.steps}
     stages = corrkd.build_stages(config, task, steps, layout.axis_name)
     pipeline = Pipeline(stages, layout, lanes_for(options.lanes))
-    dtype = corrkd.compute_dtype(config.network.dtype)
+    dtype = parallel.compute_dtype(config.network.dtype)
     train = _rows(options.batch * options.steps, dtype, data_msa.id_hashes)
     data = {"train": train, "valid": jax.tree.map(lambda x: x[:8], train)}
     numbers = range(1, seeds + 1)

@@ -21,7 +21,7 @@ import tyro
 
 from benchmarks.rounds import Measured, jax_peak_mb, measure, ratio, serve
 from corrkd_jax.errors import InputError
-from train import cli
+from train.engine import cli
 
 MANY = 8192
 

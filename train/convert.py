@@ -24,8 +24,9 @@ from corrkd_jax.data import images, msa
 from corrkd_jax.data.variables import check_ending
 from corrkd_jax.data.weights import TORCH_ENDINGS, holds_weights
 from corrkd_jax.errors import InputError
-from train import cli, pretrained
-from train.progress import say
+from train.engine import cli
+from train.engine.progress import say
+from train.images import pretrained
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Prints the seven-subset table and the p-curve, and writes `predictions.csv`, `evaluation.json` and
 `evaluation.md` into the run's folder (or `--out`). A run of `train.quadruped` needs no file; see
-`train.control.evaluate`.
+`train.control.evaluation.evaluate`.
 """
 
 import csv
@@ -23,15 +23,19 @@ from configs.msa import DataConfig
 from corrkd_jax.data import masks
 from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, msa, report, results
-from train.batches import Rows
 from train.datafree import evaluate as datafree_evaluate
-from train.debiasing import evaluate as debias_evaluate
-from train.inputs import Inputs, lanes_for
-from train.progress import say
-from train.protocol import check_known, scores
-from train.trained import Trained, check_features, load_run, program_of
-from train.workdir import make_folder, write_text
+from train.engine import cli, parallel
+from train.engine.finished import program_of
+from train.engine.progress import say
+from train.engine.stage import lanes_for
+from train.engine.workdir import make_folder, write_text
+from train.sentiment import program as msa
+from train.sentiment import report, results
+from train.sentiment.debiasing import evaluate as debias_evaluate
+from train.sentiment.inputs import Inputs
+from train.sentiment.rows import Rows
+from train.sentiment.task import check_known, scores
+from train.sentiment.trained import Trained, check_features, load_run
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         folder = Path(argv.pop(0))
         if program_of(folder) == "quadruped":
             # brings a simulator, which others need not load
-            from train.control import evaluate as quadruped_evaluate
+            from train.control.evaluation import evaluate as quadruped_evaluate
 
             quadruped_evaluate.main(folder, argv)
             return
@@ -134,7 +138,7 @@ def inputs_for(run: Trained, config: DataConfig) -> Inputs:
     )
     check_features(run.shapes, dataset)
     check_known(dataset, run.task)
-    dtype = corrkd.compute_dtype(run.config.network.dtype)
+    dtype = parallel.compute_dtype(run.config.network.dtype)
     sets = {
         name: Rows(getattr(dataset, name), run.scaler, run.task, dataset.source, dtype)
         for name in files.SPLITS

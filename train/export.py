@@ -18,14 +18,17 @@ import numpy as np
 import tyro
 from jax import Array, export
 
-from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
-from train import cli, corrkd, pretrained
 from train.datafree import trained as datafree_trained
-from train.debiasing import trained as debias_trained
-from train.progress import say
-from train.trained import Exportable, Trained, load_run, program_of, seed_number, standardize
-from train.workdir import make_folder, write_text
+from train.engine import cli
+from train.engine.finished import Exportable, program_of, seed_number
+from train.engine.progress import say
+from train.engine.workdir import make_folder, write_text
+from train.images import pretrained
+from train.sentiment import corrkd
+from train.sentiment.debiasing import trained as debias_trained
+from train.sentiment.trained import Trained, load_run, standardize
 
 
 @dataclass(frozen=True)

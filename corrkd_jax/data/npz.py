@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from corrkd_jax.atomic import write_atomically
 from corrkd_jax.data import fields as checked
-from corrkd_jax.data.atomic import write_atomically
 from corrkd_jax.data.dataset import MODALITIES, SENTIMENT, SPLITS, Dataset, Split, make_dataset
 from corrkd_jax.errors import InputError
 

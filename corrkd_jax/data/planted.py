@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from corrkd_jax.atomic import write_pickle
 from corrkd_jax.data import msa
-from corrkd_jax.data.atomic import write_pickle
 
 SCORES = (-2.0, -1.0, 1.0, 2.0)
 """`regression_labels` of class 0, 1, 2 and 3: the score tells the class, its sign the polarity."""

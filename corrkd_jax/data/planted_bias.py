@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corrkd_jax.data.atomic import write_pickle
+from corrkd_jax.atomic import write_pickle
 
 FRAMES = 12
 KINDS = {"bad": 20, "good": 20, "left": 20, "right": 20, "plain": 60}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corrkd_jax.data.atomic import write_pickle
+from corrkd_jax.atomic import write_pickle
 from corrkd_jax.data.dataset import MODALITIES
 
 SUBJECTS, UTTERANCES = 24, 50

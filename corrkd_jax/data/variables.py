@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.atomic import write_atomically
 from corrkd_jax.data.weights import read_weights
 from corrkd_jax.errors import InputError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
 
 TORCH_ENDINGS = (".pth", ".pt")

@@ -12,7 +12,9 @@ import pytest
 import tyro
 
 from configs.msa import PRESETS
-from train import cli, convert, evaluate, export, msa
+from train import convert, evaluate, export
+from train.engine import cli
+from train.sentiment import program as msa
 
 PATH = Path(__file__).parents[2] / "docs" / "colab.ipynb"
 NOTEBOOK = nbformat.read(PATH, as_version=4)

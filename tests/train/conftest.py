@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.train import tiny
-from train import msa
+from tests.train.sentiment import tiny
+from train.sentiment import program as msa
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from corrkd_jax.errors import InputError
 from corrkd_jax.models.backbones import LENET5, LeNet, lenet_table
 from corrkd_jax.models.backbones.named import build
 from corrkd_jax.models.torch_weights import to_torch
-from train import convert, pretrained
+from train import convert
+from train.images import pretrained
 
 SMALL = "wrn10_1"
 

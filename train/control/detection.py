@@ -26,11 +26,11 @@ from corrkd_jax.models.policies import MultiTaskPolicy
 from envs import faults, switching
 from envs.faults import Fault
 from envs.switching import Rule
-from train import optimizer, parallel
 from train.control import canonical, episodes, worlds
 from train.control.robots import CONDITIONS, Robot, features
 from train.control.worlds import Worlds
-from train.stage import Context, Stage, Tree
+from train.engine import optimizer, parallel
+from train.engine.stage import Context, Stage, Tree
 
 ONSETS = (25, 125)
 """First and last control step at which robots are struck that the healthy head drives: most of what

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from train.control.robots import CONDITIONS
 from train.control.watching import Watched, macro_f1
-from train.report import cell, line
-from train.workdir import write_text
+from train.engine.tables import cell, line
+from train.engine.workdir import write_text
 
 
 def tables(watched: Watched) -> list[str]:

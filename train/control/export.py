@@ -19,18 +19,18 @@ import tyro
 from flax.traverse_util import flatten_dict
 from jax import Array, export
 
-from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
 from envs import solo8_constants as c
 from envs import surrogate, switching
-from train import cli, quadruped
-from train.control import canonical, detection, judging, ppo
+from train.control import canonical, detection, finished, judging, ppo
 from train.control import policy as robot_policy
+from train.control.finished import Loaded, OwnRule
 from train.control.robots import CONDITIONS
-from train.progress import say
-from train.quadruped import Loaded, OwnRule
-from train.trained import seed_number
-from train.workdir import make_folder, write_text
+from train.engine import cli
+from train.engine.finished import seed_number
+from train.engine.progress import say
+from train.engine.workdir import make_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run(folder: Path, out: Path, options: ExportOptions) -> None:
     """Write the controller of a finished run."""
-    loaded = quadruped.load(folder, own=options.switch)
+    loaded = finished.load(folder, own=options.switch)
     chosen = pick(loaded, options.arm, options.seed)
     make_folder(out)
     description = facts(loaded) | {"run": folder.name}

@@ -30,11 +30,11 @@ from corrkd_jax.losses import reduce
 from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
 from envs.faults import HEALTHY, Fault
-from train import optimizer, parallel
 from train.control import detection, worlds
 from train.control.robots import CONDITIONS, Robot
 from train.control.worlds import GROUPS, Worlds
-from train.stage import Context, Stage, Tree
+from train.engine import optimizer, parallel
+from train.engine.stage import Context, Stage, Tree
 
 OURS, NO_REFLECTION, MIX, NORMAL = "ours", "no-reflection", "mix", "normal"
 POLICIES, TUNED = "policies", "tuned"

@@ -15,9 +15,9 @@ from train.control.reflection import Gate
 from train.control.robots import CONDITIONS, joint_names
 from train.control.throughput import Rate
 from train.control.watching import Watched
-from train.progress import say
-from train.report import cell, line
-from train.workdir import write_text
+from train.engine.progress import say
+from train.engine.tables import cell, line
+from train.engine.workdir import write_text
 
 NAMES = {
     "ours": "ours",

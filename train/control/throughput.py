@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from configs.quadruped import QuadrupedConfig
 from train.control import ppo
 from train.control.detection import watched_robots
-from train.report import line
-from train.workdir import TIMING
+from train.engine.tables import line
+from train.engine.workdir import TIMING
 
 
 class Rate(NamedTuple):

@@ -17,7 +17,7 @@ from jax import Array
 
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS, Fault
 from train.control.robots import Robot
-from train.stage import Limit
+from train.engine.stage import Limit
 
 GROUPS = (HEALTHY, HEALTHY, POWER_LOSS, LOCKED)
 """Condition of the robots in each quarter of the worlds."""

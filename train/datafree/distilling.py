@@ -12,14 +12,14 @@ from jax import Array, lax
 
 from configs.dfkd import POOLED, DfkdConfig
 from corrkd_jax.models.compensated import Answer
-from train import optimizer, parallel
 from train.datafree import ring
 from train.datafree.arms import Hyper, arms
 from train.datafree.hosts.host import Host, Shown, latents, own_latents, total
 from train.datafree.hosts.networks import Dictionary, Networks, View
 from train.datafree.survey import Examples, build_dictionary, take_survey
-from train.datafree.views import crop_and_flip
-from train.stage import Context, Stage, Tree, stacked
+from train.engine import optimizer, parallel
+from train.engine.stage import Context, Stage, Tree, stacked
+from train.images.views import crop_and_flip
 
 EXTRA_RATE = 1e-3
 """Adam's learning rate of what a host trains beside the student (DFND's noise)."""

@@ -18,10 +18,10 @@ from corrkd_jax.data.image_set import ImageSet
 from corrkd_jax.errors import InputError
 from train.datafree.distilling import Selected
 from train.datafree.trained import Trained, load_run
-from train.inputs import lanes_for
-from train.progress import Bar, say
-from train.report import cell, line
-from train.workdir import make_folder, write_text
+from train.engine.progress import Bar, say
+from train.engine.stage import lanes_for
+from train.engine.tables import cell, line
+from train.engine.workdir import make_folder, write_text
 
 MODES = ("drop", "keep")
 

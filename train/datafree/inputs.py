@@ -13,11 +13,11 @@ from corrkd_jax.data import images
 from corrkd_jax.data.digits import read_patches
 from corrkd_jax.data.image_set import ImageSet
 from corrkd_jax.errors import InputError
-from train import cli, parallel, pretrained
-from train.batches import released
-from train.engine import FROZEN
-from train.feed import Feed
-from train.progress import Bar, say
+from train.engine import cli, parallel
+from train.engine.feed import Feed, released
+from train.engine.pipeline import FROZEN
+from train.engine.progress import Bar, say
+from train.images import pretrained
 
 
 def check(preset: str, config: DfkdConfig) -> None:
@@ -175,7 +175,7 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
     """Read the files of a configuration and check that they fit each other.
 
     Raises:
-        InputError: see `corrkd_jax.data.images`, `train.pretrained`; a teacher or a pool of
+        InputError: see `corrkd_jax.data.images`, `train.images.pretrained`; a teacher or a pool of
             other classes, channels or sizes.
     """
     own = preset == "digits"

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from corrkd_jax.data.atomic import write_atomically
+from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
-from train.workdir import make_folder
+from train.engine.workdir import make_folder
 
 _SHOWN_SIDE = 32
 _BARS = 20

@@ -11,9 +11,8 @@ import numpy as np
 from configs.dfkd import DfkdConfig
 from train.datafree import pictures
 from train.datafree.arms import ALONE, BALANCED, KDCI, RANDOM, pictured
-from train.report import cell, line
-from train.results import paired
-from train.workdir import write_text
+from train.engine.tables import cell, line, paired
+from train.engine.workdir import write_text
 
 MODES = ("drop", "keep")
 ENOUGH_SEEDS = 10

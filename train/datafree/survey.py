@@ -12,7 +12,7 @@ from train.datafree import ring
 from train.datafree.arms import Hyper
 from train.datafree.hosts.host import Host, latents
 from train.datafree.hosts.networks import Dictionary, View
-from train.stage import Tree
+from train.engine.stage import Tree
 
 
 class Examples(NamedTuple):

@@ -15,14 +15,14 @@ from configs.dfkd import DfkdConfig
 from corrkd_jax.data.image_set import ImageSet, Normalization
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.compensated import Compensated
-from train.corrkd import compute_dtype
 from train.datafree.arms import ALONE, KDCI
 from train.datafree.distilling import Distilling, DistillStage, Selected
 from train.datafree.hosts.networks import Dictionary, build_student, read_pixels
 from train.datafree.inputs import Loaded
-from train.pretrained import Pretrained
-from train.trained import FACTS, Exportable, facts_as, seed_number
-from train.workdir import Workdir, load_model, restore_config
+from train.engine.finished import FACTS, Exportable, facts_as, seed_number
+from train.engine.parallel import compute_dtype
+from train.engine.workdir import Workdir, load_model, restore_config
+from train.images.pretrained import Pretrained
 
 KEPT = ", kept"
 """Ends the name of an export whose compensation stays."""

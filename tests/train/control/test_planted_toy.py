@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from train import quadruped
+from train.control import program as quadruped
 from train.control.report import BLIND, LEARNED, ORACLE
 
 BARE = "no reflection, oracle switch"

@@ -13,11 +13,13 @@ import pytest
 from configs.quadruped import PRESETS, FaultConfig, QuadrupedConfig
 from corrkd_jax.errors import InputError
 from envs import surrogate
-from tests.train import toy
-from train import loop, parallel, quadruped
+from tests.train.engine import toy
 from train.control import detection, episodes, judging, ppo, reflection, robots, throughput, worlds
-from train.engine import Pipeline
-from train.stage import Limit, looped
+from train.control import program as quadruped
+from train.control.finished import OwnRule, load
+from train.engine import loop, parallel
+from train.engine.pipeline import Pipeline
+from train.engine.stage import Limit, looped
 
 TINY = (
     *("--num-envs", "16", "--seeds", "2", "--judged", "8", "--devices", "1"),
@@ -84,7 +86,7 @@ def test_report(finished):
 
 def test_times_are_written_down(finished):
     """Every control step of every stage is in one of the calls."""
-    rates = throughput.of_training(finished, quadruped.load(finished).config)
+    rates = throughput.of_training(finished, load(finished).config)
     assert [(each.what, each.steps) for each in rates] == [
         ("policies", 2 * 16 * 4 * 4 * 2),
         ("detector", 2 * 16 * PRESETS["surrogate"].detector.unroll * 2),
@@ -96,7 +98,7 @@ def test_times_are_written_down(finished):
 
 def test_load(finished):
     """What evaluation and export read: parameters by arm, seeds in front."""
-    run = quadruped.load(finished)
+    run = load(finished)
     assert set(run.policies) == {"ours", "no-reflection", "mix", "normal", "tuned"}
     own = judging.pick(run.policies["ours"], 1)
     every = run.policy.apply({"params": own}, jnp.zeros((5, 11)), method="every")
@@ -111,12 +113,12 @@ def test_load(finished):
         kernels = (tree["actor"][head]["kernel"][0] for tree in (before, after))
         np.testing.assert_array_equal(*kernels)
     # another switch, or parts of one
-    own = quadruped.load(finished, own=quadruped.OwnRule(strike=1)).config.switch
+    own = load(finished, own=OwnRule(strike=1)).config.switch
     assert own == dataclasses.replace(run.config.switch, strike=1)
-    own = quadruped.load(finished, own=quadruped.OwnRule(confidence=0, recovery=9)).config.switch
+    own = load(finished, own=OwnRule(confidence=0, recovery=9)).config.switch
     assert own == dataclasses.replace(run.config.switch, confidence=0, recovery=9)
     with pytest.raises(InputError, match=r"--switch.strike -1: must be positive"):
-        quadruped.load(finished, own=quadruped.OwnRule(strike=-1))
+        load(finished, own=OwnRule(strike=-1))
 
 
 def test_a_model_of_another_robot(finished, tmp_path):
@@ -124,7 +126,7 @@ def test_a_model_of_another_robot(finished, tmp_path):
     config = tmp_path / "run" / "config.json"
     config.write_text(config.read_text().replace('"surrogate"', '"solo8"'))
     with pytest.raises(InputError, match=r"needs .* \(.*config.json: robot solo8\)"):
-        quadruped.load(tmp_path / "run")
+        load(tmp_path / "run")
 
 
 def test_resume_continues_bit_for_bit(finished, tmp_path, monkeypatch):

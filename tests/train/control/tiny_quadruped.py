@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from configs.quadruped import DetectorConfig, NetworkConfig, QuadrupedConfig
 from train.control import detection, ppo, robots
-from train.quadruped import Loaded
+from train.control.finished import Loaded
 
 TINY = QuadrupedConfig(
     network=NetworkConfig(front=16, hidden=(8, 6)), detector=DetectorConfig(hidden=8)

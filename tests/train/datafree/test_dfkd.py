@@ -18,7 +18,6 @@ from corrkd_jax.errors import InputError
 from corrkd_jax.losses import synthesis
 from corrkd_jax.models.backbones import named
 from tests.data import image_layouts as layouts
-from tests.train import toy
 from tests.train.datafree import tiny_dfkd
 from tests.train.datafree.tiny_dfkd import (
     BATCH,
@@ -31,16 +30,20 @@ from tests.train.datafree.tiny_dfkd import (
     owner_of,
     state_and_view,
 )
+from tests.train.engine import toy
+from tests.train.engine.test_resume import Stopped, Stops
 from tests.train.test_convert import weights
-from tests.train.test_resume import Stopped, Stops
-from train import dfkd, evaluate, export, loop, parallel, pretrained
+from train import evaluate, export
 from train.datafree import inputs as dfkd_inputs
+from train.datafree import program as dfkd
 from train.datafree import report as dfkd_report
 from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, TRAINED, arms
 from train.datafree.hosts.host import total
-from train.engine import Pipeline
-from train.parallel import Layout
-from train.stage import vectorized
+from train.engine import loop, parallel
+from train.engine.parallel import Layout
+from train.engine.pipeline import Pipeline
+from train.engine.stage import vectorized
+from train.images import pretrained
 
 
 @pytest.fixture(scope="module")

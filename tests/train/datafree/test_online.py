@@ -14,11 +14,12 @@ from corrkd_jax.data.image_set import Normalization
 from corrkd_jax.errors import InputError
 from tests.train.datafree import tiny_dfkd
 from tests.train.datafree.tiny_dfkd import BATCH, KEY, ONE, config, owner_of
-from train import dfkd, parallel
+from train.datafree import program as dfkd
 from train.datafree.arms import Hyper
 from train.datafree.hosts import build_generator
 from train.datafree.hosts.networks import Dictionary
-from train.parallel import Layout
+from train.engine import parallel
+from train.engine.parallel import Layout
 
 NORMALIZATION = Normalization((0.4,), (0.3,))
 WEIGHTS = {"class_prior": 0.7, "activation": 0.2, "balance": 3.0}

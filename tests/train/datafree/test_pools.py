@@ -8,8 +8,8 @@ import pytest
 from configs.dfkd import presets
 from corrkd_jax.errors import InputError
 from tests.data import image_layouts as layouts
-from train import dfkd
 from train.datafree import inputs
+from train.datafree import program as dfkd
 
 
 def chosen(root, pool, host="mosaic"):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.train.datafree import tiny_dfkd
 from tests.train.datafree.tiny_dfkd import BATCH, KEY, config, owner_of
-from train import dfkd
+from train.datafree import program as dfkd
 from train.datafree.arms import Hyper
 from train.datafree.distilling import Distilling
 from train.datafree.hosts.host import latents

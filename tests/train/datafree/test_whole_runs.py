@@ -9,9 +9,10 @@ from PIL import Image
 
 from tests.train.datafree import tiny_dfkd
 from tests.train.datafree.tiny_dfkd import BATCH, CLASSES, SIDE, config
-from train import cli, dfkd
 from train.datafree import pictures
+from train.datafree import program as dfkd
 from train.datafree.arms import ALONE, KDCI
+from train.engine import cli
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import numpy as np
 from configs.dfkd import HOSTS, DfkdConfig, KdciConfig, StudentConfig
 from corrkd_jax.data.image_set import ImageSet
 from corrkd_jax.models.backbones import named
-from train import dfkd, pretrained
+from train.datafree import program as dfkd
 from train.datafree.arms import arms
 from train.datafree.inputs import Loaded
-from train.parallel import Layout
+from train.engine.parallel import Layout
+from train.images import pretrained
 
 CLASSES, SIDE, BATCH = 3, 8, 16
 ONE = Layout("batch", 1)

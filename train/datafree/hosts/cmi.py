@@ -13,14 +13,14 @@ from corrkd_jax.losses.batch import gather
 from corrkd_jax.models.backbones import ResNet
 from corrkd_jax.models.descriptors import norm_descriptors, stage_descriptors
 from corrkd_jax.models.generators import ProjectionHead
-from train import parallel
 from train.datafree import ring
 from train.datafree.contrast import contrast, remembered
 from train.datafree.hosts.descent import Group, Made, descend
 from train.datafree.hosts.host import Host, Terms, augmented, named, own_latents, weighted
 from train.datafree.hosts.networks import Networks, View
-from train.datafree.views import resized_crop
-from train.stage import Tree
+from train.engine import parallel
+from train.engine.stage import Tree
+from train.images.views import resized_crop
 
 TERMS = ("class_prior", "bn", "adversarial", "contrast")
 HEAD = ProjectionHead()

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from train import parallel
 from train.datafree.hosts.host import Terms, total
-from train.stage import Tree
+from train.engine import parallel
+from train.engine.stage import Tree
 
 
 class Group(NamedTuple):

@@ -7,7 +7,7 @@ from configs.dfkd import DfkdConfig
 from corrkd_jax.losses.selection import noise_matrix, noisy_nll, select_confident
 from train.datafree.hosts.host import Host, Terms, distillation
 from train.datafree.hosts.networks import View
-from train.stage import Tree
+from train.engine.stage import Tree
 
 
 def host(config: DfkdConfig, select: int) -> Host:

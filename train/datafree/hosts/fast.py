@@ -10,12 +10,12 @@ from jax import Array
 from configs.dfkd import DfkdConfig
 from corrkd_jax.losses import synthesis
 from corrkd_jax.losses.batch import gather
-from train import parallel
 from train.datafree import ring
 from train.datafree.hosts.descent import Descent, Group, Made, descend
 from train.datafree.hosts.host import Host, Terms, augmented, named, own_latents, weighted
 from train.datafree.hosts.networks import Networks, View
-from train.stage import Tree
+from train.engine import parallel
+from train.engine.stage import Tree
 
 TERMS = ("class_prior", "bn", "adversarial")
 REPTILE_FACTOR = 67.0

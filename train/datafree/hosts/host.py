@@ -9,10 +9,10 @@ from jax import Array
 
 from configs.dfkd import DfkdConfig
 from corrkd_jax.losses import kd
-from train import parallel
 from train.datafree.hosts.networks import Networks, View
-from train.datafree.views import crop_and_flip
-from train.stage import Tree
+from train.engine import parallel
+from train.engine.stage import Tree
+from train.images.views import crop_and_flip
 
 Terms = dict[str, Array]
 """Terms of a loss by name, weighted, so that their sum is the loss."""

@@ -10,11 +10,11 @@ from jax import Array, lax
 from configs.dfkd import DfkdConfig
 from corrkd_jax.losses import synthesis
 from corrkd_jax.models.generators import PatchCritic
-from train import optimizer, parallel
 from train.datafree.hosts.host import Host, Terms, named, own_latents, weighted
 from train.datafree.hosts.networks import Networks, View
 from train.datafree.hosts.online import draw, improved
-from train.stage import Tree
+from train.engine import optimizer, parallel
+from train.engine.stage import Tree
 
 TERMS = ("adversarial", "align", "balance", "local")
 

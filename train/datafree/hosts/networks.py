@@ -14,7 +14,7 @@ from corrkd_jax.losses import synthesis
 from corrkd_jax.models.backbones import BN_INPUTS, named
 from corrkd_jax.models.compensated import Answer, Compensated
 from train.datafree import ring
-from train.stage import Tree
+from train.engine.stage import Tree
 
 
 class Dictionary(NamedTuple):

@@ -18,7 +18,6 @@ from jax.typing import ArrayLike
 
 from configs.dfkd import DfkdConfig
 from corrkd_jax.losses import reduce, synthesis
-from train import optimizer, parallel
 from train.datafree.hosts.host import (
     Host,
     Shown,
@@ -30,7 +29,8 @@ from train.datafree.hosts.host import (
     weighted,
 )
 from train.datafree.hosts.networks import Networks, View
-from train.stage import Tree
+from train.engine import optimizer, parallel
+from train.engine.stage import Tree
 
 TERMS = ("class_prior", "activation", "balance", "bn", "adversarial")
 

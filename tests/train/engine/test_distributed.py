@@ -1,0 +1,140 @@
+"""Two processes of one device each, on this machine, do what one process with two devices does."""
+
+import contextlib
+import io
+import json
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from tests.train.engine import toy
+from tests.train.sentiment import tiny
+from train.engine.parallel import Layout
+from train.sentiment import program as msa
+from train.sentiment.trained import load_run
+
+TOY = """
+import sys
+
+import jax
+import numpy as np
+
+from train.engine import loop, parallel
+from tests.train.engine import toy
+from train.engine.workdir import Workdir
+from pathlib import Path
+
+address, number, split, folder = sys.argv[1:]
+parallel.connect(address, 2, int(number))
+assert jax.device_count() == 2 and jax.local_device_count() == 1
+pipe = toy.pipeline(parallel.choose_layout(split, 2, 16))
+workdir = Workdir(Path(folder) / "run", {}, False)
+workdir.claim()
+tracks = loop.run(pipe, toy.data(), (5, 9), ("plain", "soft"), workdir, save_every=0.0)
+workdir.save_model(tracks["student"].best)
+workdir.close()
+print(number, "writes" if parallel.is_main() else "does not write")
+np.savez(Path(folder) / f"{number}.npz", *jax.tree.leaves(tracks))
+"""
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("split", ["batch", "seeds"])
+def test_both_processes_hold_the_result_of_one(tmp_path, split):
+    address = free_address()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOY, address, str(number), split, str(tmp_path)],
+            cwd=tiny.ROOT,
+            env=tiny.environment(XLA_FLAGS=""),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors[-3000:]
+    one = toy.train(toy.pipeline(Layout(split, 2)), toy.data(), (5, 9))
+    for number in range(2):
+        with np.load(tmp_path / f"{number}.npz") as found:
+            for x, y in zip(found.values(), jax.tree.leaves(one), strict=True):
+                np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 3 + 2 * 4, "one process writes, once"
+    assert [json.loads(row)["global_epoch"] for row in rows] == [0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 1
+
+
+def test_the_program_on_two_processes(tiny_files, tmp_path):
+    """Dropout off, for each device draws its own."""
+    changes = {
+        f"network__{part}_dropout": 0.0
+        for part in ("embed", "attention", "relu", "residual", "head")
+    }
+    changes |= {"optimizer__epochs": 2, "optimizer__teacher_epochs": 1, "split": "batch"}
+    address = free_address()
+    processes = [
+        tiny.start(
+            "train.msa",
+            *tiny.arguments(
+                tiny_files,
+                tmp_path / "two",
+                **{**changes, "devices": 0},
+                coordinator=address,
+                processes=2,
+                process_id=number,
+            ),
+            XLA_FLAGS="",
+            JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # compiles faster
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=400) for process in processes]
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    assert "| CorrKD |" in outputs[0][0]
+    assert "| CorrKD |" not in outputs[1][0], "the second process is silent"
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        msa.main(tiny.arguments(tiny_files, tmp_path / "one", **{**changes, "devices": 2}))
+    metrics = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert len(metrics[0]) == len(metrics[1]) == 1 + 2 * 2
+    for a, b in zip(*metrics, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            # sums over a batch round differently across processes, and differently per machine
+            assert a[name] == (
+                b[name] if isinstance(a[name], str) else pytest.approx(b[name], rel=1e-4, abs=1e-4)
+            )
+    models = [load_run(tmp_path / name).models for name in ("one", "two")]
+    one, two = (dict(leaves_that_matter(model)) for model in models)
+    assert one.keys() == two.keys()
+    for name, x in one.items():
+        # a fortieth of one of Adam's steps, which magnify the rounding of small gradients
+        np.testing.assert_allclose(two[name], x, rtol=1e-5, atol=1e-4, err_msg=name)
+
+
+def leaves_that_matter(tree):
+    """All but the bias of attention's keys.
+
+    A softmax does not see it, so its gradient is rounding alone, which Adam makes a step of.
+    """
+    for path, x in jax.tree.leaves_with_path(tree):
+        name = jax.tree_util.keystr(path)
+        if "attention" in name and name.endswith("['bias']") and x.shape[-1] == 3 * 8:
+            x = np.delete(x, np.s_[8:16], axis=-1)
+        yield name, x

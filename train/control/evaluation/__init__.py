@@ -1,0 +1,1 @@
+"""Finished quadrupeds judged: every fault, leg, set of joints and speed."""

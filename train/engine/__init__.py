@@ -1,0 +1,1 @@
+"""The machine that trains: stages, pipelines, devices, work directories. It knows no method."""

@@ -1,0 +1,1 @@
+"""Multimodal sentiment: CorrKD and, in `debiasing`, base models whose bias is taken away."""

@@ -1,0 +1,272 @@
+"""What a person reads of a de-biasing run: a table a task, differences seed by seed, margins."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from configs.debias import DebiasConfig
+from corrkd_jax import metrics
+from corrkd_jax.errors import InputError
+from train.engine.tables import cell, line, paired
+from train.sentiment.debiasing import arms, counterfactual
+from train.sentiment.report import class_name
+from train.sentiment.results import Truth, confusions, floors, sentiment_floors, sentiment_metrics
+
+
+@dataclass(frozen=True)
+class Table:
+    """Results of one task.
+
+    Attributes:
+        outputs: row -> test split -> `[seeds, n, outputs]`; the vanilla row first.
+        truths: test split -> what they are held against.
+        coefficients: row -> `[seeds, 2]`, of the label and the context term; empty without them.
+    """
+
+    outputs: Mapping[str, Mapping[str, np.ndarray]]
+    truths: Mapping[str, Truth]
+    coefficients: Mapping[str, np.ndarray]
+
+    def accuracy(self, row: str, split: str) -> np.ndarray:
+        """Headline accuracy, `[seeds]`."""
+        return self._of(metrics.accuracy, row, split)
+
+    def weighted_f1(self, row: str, split: str) -> np.ndarray:
+        """Weighted F1 of the headline classes, `[seeds]`."""
+        return self._of(metrics.weighted_f1, row, split)
+
+    def macro_f1(self, row: str, split: str) -> np.ndarray:
+        """Macro F1 of the headline classes, `[seeds]`."""
+        return self._of(metrics.macro_f1, row, split)
+
+    def sentiment(self, row: str, split: str) -> dict[str, np.ndarray]:
+        """Metrics of real scores, each `[seeds]`."""
+        return sentiment_metrics(self.outputs[row][split][:, :, None], self.truths[split])
+
+    def _of(self, finish: Any, row: str, split: str) -> np.ndarray:
+        counts = confusions(self.outputs[row][split][:, :, None], self.truths[split])
+        return np.asarray(finish(counts[:, 0]))
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain lists."""
+        rows: dict[str, Any] = {}
+        for row in self.outputs:
+            rows[row] = {
+                split: {
+                    "accuracy": self.accuracy(row, split).tolist(),
+                    "weighted_f1": self.weighted_f1(row, split).tolist(),
+                    "macro_f1": self.macro_f1(row, split).tolist(),
+                }
+                for split in self.truths
+            }
+            if row in self.coefficients:
+                rows[row]["coefficients"] = self.coefficients[row].tolist()
+            for split, truth in self.truths.items():
+                if truth.scores is not None:
+                    found = self.sentiment(row, split)
+                    rows[row][split]["sentiment"] = {k: v.tolist() for k, v in found.items()}
+        return rows
+
+
+NAMES = {
+    "test": "test",
+    "test_reversed": "reversed",
+    "test_iid": "as training",
+    "test_seen": "seen subjects",
+}
+
+
+def text(
+    title: str,
+    config: DebiasConfig,
+    reports: Sequence[tuple[str, Table]],
+    facts: Sequence[str],
+    planted: bool,
+) -> str:
+    """The report in Markdown."""
+    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts)]
+    for name, table in reports:
+        if name:
+            parts.append(f"## {name.replace('-', ' ').capitalize()}")
+        parts += _parts(table)
+    if planted and (margins := planted_margins(config, dict(reports))):
+        parts.append("## What was planted\n" + margins)
+    parts.append(_reading(config))
+    parts.append("![accuracy by row](figures/accuracy.png)")
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(title: str, facts: Sequence[str], table: Table) -> str:
+    """Title, facts and figures of one table in Markdown."""
+    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts), *_parts(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _parts(table: Table) -> list[str]:
+    parts = [_accuracies(table)]
+    if table.coefficients:
+        parts.append(_coefficients(table))
+    if len(table.outputs) > 1:
+        parts.append(_differences(table))
+    if any(truth.scores is not None for truth in table.truths.values()):
+        parts += [_sentiment(table, split) for split in table.truths]
+    return parts
+
+
+def _accuracies(table: Table) -> str:
+    splits = list(table.truths)
+    head = [f"{NAMES.get(s, s)}: {m}" for s in splits for m in ("accuracy", "F1")]
+    lines = [line("x 100", head), "|---" * (len(head) + 1) + "|"]
+    for row in table.outputs:
+        cells = []
+        for split in splits:
+            for metric in (table.accuracy, table.weighted_f1):
+                cells.append(cell(100 * metric(row, split)))
+        lines.append(line(row, cells))
+    first = table.truths[splits[0]]
+    for constant in range(first.task.metric_classes):
+        cells = []
+        for split in splits:
+            truth = table.truths[split]
+            share = np.average(truth.classes[:, 0] == constant, weights=truth.weights[:, 0])
+            cells += [f"{100 * share:.1f}", f"{100 * floors(truth)[0, constant]:.1f}"]
+        lines.append(line(f"*always {class_name(first, constant)}*", cells))
+    return "\n".join(lines)
+
+
+def _coefficients(table: Table) -> str:
+    lines = [line("coefficient of", ["label term", "context term"]), "|---" * 3 + "|"]
+    for row, values in table.coefficients.items():
+        lines.append(line(row, [cell(v) for v in values.T]))
+    return "\n".join(lines)
+
+
+def _differences(table: Table) -> str:
+    base, splits = next(iter(table.outputs)), list(table.truths)
+    head = [NAMES.get(split, split) for split in splits]
+    lines = [line(f"accuracy minus {base}", head), "|---" * (len(head) + 1) + "|"]
+    for row in table.outputs:
+        if row != base:
+            pairs = (paired(table.accuracy(row, s), table.accuracy(base, s)) for s in splits)
+            lines.append(line(row, [f"{d['mean']:+.2f} ± {d['std']:.2f}" for d in pairs]))
+    return "\n".join(lines)
+
+
+def _sentiment(table: Table, split: str) -> str:
+    truth = table.truths[split]
+    found = {row: table.sentiment(row, split) for row in table.outputs}
+    found |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
+    keys = list(found[next(iter(table.outputs))])
+    lines = [line(NAMES.get(split, split), keys), "|---" * (len(keys) + 1) + "|"]
+    for row, values in found.items():
+        cells = [cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in keys]
+        lines.append(line(row, cells))
+    return "\n".join(lines)
+
+
+def planted_margins(config: DebiasConfig, tables: Mapping[str, Table]) -> str:
+    """What the planted task was built to show, and whether it did."""
+    main = tables[""]
+    base = next(iter(main.outputs))
+    lines = [line("accuracy", ["measured", "required", ""]), "|---" * 4 + "|"]
+
+    def claim(name: str, d: dict[str, Any], least: float, most: float = np.inf) -> None:
+        asked = f">= {least:+g}" if most == np.inf else f"{least:+g} to {most:+g}"
+        if least == -np.inf:
+            asked = f"<= {most:+g}"
+        holds = "holds" if least <= d["mean"] <= most else "MISSED"
+        lines.append(line(name, [f"{d['mean']:+.2f} ± {d['std']:.2f}", asked, holds]))
+
+    def gain(table: Table, row: str, split: str) -> dict[str, Any]:
+        return paired(table.accuracy(row, split), table.accuracy(base, split))
+
+    if config.debias == "mcis":
+        both = counterfactual.BOTH
+        # the sizes of the gain were set for the pooled model; for the others, its sign
+        known = config.model == "pooled"
+        claim(f"{both} - {base}, unbiased", gain(main, both, "test"), 8.0 * known)
+        claim(f"{both} - {base}, reversed", gain(main, both, "test_reversed"), 25.0 * known)
+        for split in ("test", "test_reversed"):
+            d = paired(main.accuracy(both, split), main.accuracy(counterfactual.CONTEXT, split))
+            claim(f"{both} - context term, {NAMES[split]}", d, -1.0)
+        claim(f"{both} - {base}, as training", gain(main, both, "test_iid"), -np.inf, 0.0)
+        if "label-bias-only" in tables:
+            label = counterfactual.LABEL
+            d = gain(tables["label-bias-only"], label, "test")
+            claim("label bias only: label term", d, 3.0)
+        if "control-no-bias" in tables:
+            d = gain(tables["control-no-bias"], both, "test")
+            claim(f"control, no bias: {both} - {base}", d, -1.5, 3.5)
+    elif config.debias == "suci":
+        linear = config.model == "pooled" and any("hidden=()" in n for n in config.network)
+        own, dot = arms.OWN, arms.DOT
+        claim(f"{own} - {base}, new subjects", gain(main, own, "test"), 5.0 if linear else 2.0)
+        claim(
+            f"{own} - {base}, reversed",
+            gain(main, own, "test_reversed"),
+            15.0 if linear else 10.0,
+        )
+        claim(f"{own} - {base}, seen subjects", gain(main, own, "test_seen"), -np.inf, 0.0)
+        for split in ("test", "test_reversed"):
+            claim(f"{dot} - {base}, {NAMES[split]}", gain(main, dot, split), -np.inf, 1.5)
+        if "control-no-confounder" in tables:
+            control = tables["control-no-confounder"]
+            claim(f"control: {own} - {base}", gain(control, own, "test"), -2.0, 2.0)
+            claim(f"control: {dot} - {base}", gain(control, dot, "test"), -2.0, 2.0)
+    else:
+        return ""
+    return "\n".join(lines)
+
+
+def _reading(config: DebiasConfig) -> str:
+    if config.debias == "mcis":
+        return (
+            "Coefficients are searched on the validation split and on nothing else. What is taken "
+            "away helps where the test split leans as training does: a gain there would be a leak. "
+            "A validation split that leans as well shows little of the bias, as its row says; a "
+            "small balanced one is worth having."
+        )
+    if config.debias == "suci":
+        return (
+            "All rows have the same head and differ in the confounder that it reads. `dot` is the "
+            "paper's letter, attention over a memory of subjects; `own_subject` conditions on a "
+            "training sample's own subject and on the prior afterwards, which is the adjustment. "
+            "The dictionary and the prior are of the training split alone."
+        )
+    return "No de-biasing was asked for."
+
+
+def figures(folder: Path, reports: Sequence[tuple[str, Table]]) -> None:
+    """Accuracy of every row on every test split, as bars with the deviation over seeds.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    figure = Figure(figsize=(8, 3.2 * len(reports)), layout="constrained")
+    for axes, (name, table) in zip(
+        np.atleast_1d(figure.subplots(len(reports), 1)), reports, strict=True
+    ):
+        rows, splits = list(table.outputs), list(table.truths)
+        wide = 0.8 / len(splits)
+        for number, split in enumerate(splits):
+            values = np.stack([100 * table.accuracy(row, split) for row in rows])
+            place = np.arange(len(rows)) + (number - (len(splits) - 1) / 2) * wide
+            axes.bar(
+                place,
+                values.mean(axis=1),
+                wide,
+                yerr=values.std(axis=1),
+                label=NAMES.get(split, split),
+            )
+        axes.set_xticks(np.arange(len(rows)), rows, rotation=20, ha="right", fontsize=7)
+        axes.set(ylabel="accuracy x 100", title=name.replace("-", " "))
+        axes.legend(fontsize=7)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / "accuracy.png", dpi=130)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
