@@ -153,7 +153,7 @@ def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, A
     from train.sentiment.debiasing.models import build_model
 
     config = DebiasConfig(model="mult", debias=name)
-    chosen = replace(config.optimizer, batch=options.batch, epochs=10_000, choose="last")
+    chosen = replace(config.optimizer, batch_size=options.batch, epochs=10_000, choose="last")
     config = replace(config, optimizer=chosen)
     layout = parallel.Layout("batch", 1)
     task = _task()

@@ -166,7 +166,7 @@ def _run(options: Options):
             config.compensation, first=0, every=0, ramp=0, prototypes=options.prototypes
         ),
         optimizer=replace(
-            config.optimizer, batch=options.batch, epochs=10_000, steps=options.steps
+            config.optimizer, batch_size=options.batch, epochs=10_000, steps=options.steps
         ),
         arms=(KDCI,),
     )

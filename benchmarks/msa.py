@@ -123,7 +123,7 @@ def _ours(name: str, options: Options):
         network=replace(config.network, dtype=options.dtype),
         optimizer=replace(
             config.optimizer,
-            batch=options.batch,
+            batch_size=options.batch,
             epochs=10_000,
             teacher_epochs=1,
             validate_every=20_000,

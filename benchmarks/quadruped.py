@@ -175,7 +175,7 @@ def _learning(options: Options) -> tuple[Step, Any]:
 
     config = PRESETS["solo8"]
     config = replace(
-        config, num_envs=options.num_envs, ppo=replace(config.ppo, unroll=options.steps)
+        config, num_envs=options.num_envs, ppo=replace(config.ppo, rollout_length=options.steps)
     )
     stage = ppo.PpoStage(config, robots.build(config), None)
     batch = {"row": jnp.ones(options.num_envs)}

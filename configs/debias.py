@@ -1,27 +1,33 @@
 """Runs of `python -m train.msa --model ... --debias ...`: base models, with bias taken away."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from configs.msa import RENAMED as MSA_RENAMED
 from configs.msa import SourceConfig
+from corrkd_jax.ranges import NotNegative, Positive
 
 
 @dataclass(frozen=True)
 class DebiasDataConfig(SourceConfig):
-    """Which file, what its labels mean, who speaks."""
+    """The file, what its labels mean, who speaks."""
 
     labels: Literal["score", "binary", "ternary", "seven", "classes"] = "score"
-    """score: regression; binary: score > 0; ternary: its sign; seven: rounded; classes: own."""
+    """Meaning of the labels. score: regression; binary: score > 0; ternary: the score's sign;
+    seven: the rounded score; classes: the file's own."""
     subjects: str = ""
-    """subjects.csv with video_id,subject_id; empty: the video of an id is its subject."""
+    """File subjects.csv with the columns video_id and subject_id; empty: the video of an id is its
+    subject."""
     leave_out: str = ""
-    """Subjects, separated by commas, who are the test split; empty: the file's own split."""
+    """Subjects of the test split, separated by commas; empty: the file's own split."""
     validate_on: str = ""
     """Subjects of the validation split with leave_out; empty: about a fifth of the other rows."""
-    folds: int = 0
-    """Deal all subjects into this many folds and test on number fold of them; 0: no."""
-    clusters: int = 0
-    """Strata of the dictionary by k-means on mean features instead of subjects; 0: subjects."""
+    folds: Annotated[int, NotNegative] = 0
+    """Number of folds that all subjects are dealt into; number fold of them is the test split; 0:
+    no folds."""
+    clusters: Annotated[int, NotNegative] = 0
+    """Number of strata of the dictionary, by k-means on mean features instead of subjects; 0:
+    subjects."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,22 @@ class McisConfig:
     """Counterfactual inference; nothing is trained."""
 
     content: Literal["lexicon", "tfidf", "bias_words"] = "lexicon"
-    """Which words carry content: a word list, TF-IDF's, or all but the most biased words."""
+    """Words that carry content: those of a word list, TF-IDF's, or all but the most biased
+    words."""
     lexicon: str = ""
-    """Word list, one a line; empty: the planted task's own, elsewhere a small English one."""
+    """File with a word list, one word a line; empty: the planted task's own, elsewhere a small
+    English one."""
     nonverbal: Literal["mean", "keep", "zero"] = "mean"
-    """Audio and vision of the context counterfactual."""
+    """Audio and vision of the context counterfactual: their training means, as they are, or
+    zeros."""
     standin: Literal["mean", "zero"] = "mean"
-    """What stands for absent input: training means position by position, or zeros."""
+    """Values in the place of absent input: training means position by position, or zeros."""
     objective: Literal["macro_f1", "weighted_f1", "accuracy", "acc7", "neg_mae"] = "macro_f1"
-    """What the coefficients maximise on the validation split."""
-    reach: float = 2.0
-    """Coefficients are searched from minus to plus this."""
-    step: float = 0.1
-    """Step of the search."""
+    """Score of the validation split that the coefficients maximise."""
+    reach: Annotated[float, Positive] = 2.0
+    """Largest magnitude of a coefficient in the search."""
+    step: Annotated[float, Positive] = 0.1
+    """Distance from one coefficient of the search to the next."""
 
 
 @dataclass(frozen=True)
@@ -49,49 +58,51 @@ class SuciConfig:
     """Subject causal intervention; a head is trained with the base model."""
 
     dictionary: Literal["features", "fused"] = "features"
-    """A subject's vector: its mean input features, or its mean fused feature, new each epoch."""
-    width: int = 128
+    """Vector of a subject: its mean input features, or its mean fused feature, new each epoch."""
+    width: Annotated[int, Positive] = 128
     """Width of the intervened feature."""
-    key_width: int = 256
+    key_width: Annotated[int, Positive] = 256
     """Width of queries and keys."""
     scale: Literal["key", "dictionary"] = "key"
     """Divisor of dot products: root of key_width, or of the dictionary's width as in CCIM."""
     renormalize: bool = False
-    """Divide the weights by their sum after the prior; CCIM does not."""
+    """Division of the weights by their sum after the prior; CCIM does not divide."""
 
 
 @dataclass(frozen=True)
 class DebiasOptimizerConfig:
     """AdamW."""
 
-    rate: float = 1e-3
+    learning_rate: Annotated[float, Positive] = 1e-3
     """Learning rate."""
-    batch: int = 32
+    batch_size: Annotated[int, Positive] = 32
     """Rows a step, over all devices."""
-    epochs: int = 20
+    epochs: Annotated[int, Positive] = 20
     """Passes over the training split."""
-    clip: float = 0.8
-    """Gradients longer than this are scaled down to it."""
-    decay: float = 0.0
+    clip_norm: Annotated[float, Positive] = 0.8
+    """Largest norm of the gradient; a longer one is scaled down to it."""
+    weight_decay: Annotated[float, NotNegative] = 0.0
     """Weight decay, apart from the gradient."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the run; cosine ends at zero."""
+    """Course of the learning rate over the run; cosine ends at zero."""
     choose: Literal["best", "last"] = "best"
     """Epoch that is kept: the one of least validation loss, or the last."""
     grouped: bool = True
-    """Parts of a model learn at their published multiples of the rate; off: all at the rate."""
+    """Published multiples of the learning rate for parts of a model; off: one rate for all
+    parts."""
 
 
 @dataclass(frozen=True)
 class DebiasConfig:
-    """Train a base model and take its bias away."""
+    """A base model, and how its bias is taken away."""
 
     model: Literal["pooled", "tfn", "lmf", "mult", "misa", "self_mm", "mag", "mmim", "corrkd"] = (
         "mult"
     )
     """Base model."""
     debias: Literal["none", "mcis", "suci"] = "none"
-    """none: the base model alone; mcis: label and context bias; suci: subjects as confounders."""
+    """De-biasing. none: the base model alone; mcis: against label and context bias; suci: against
+    subjects as confounders."""
     data: DebiasDataConfig = field(default_factory=DebiasDataConfig)
     mcis: McisConfig = field(default_factory=McisConfig)
     suci: SuciConfig = field(default_factory=SuciConfig)
@@ -99,16 +110,20 @@ class DebiasConfig:
     network: tuple[str, ...] = ()
     """Attributes of the base model, as width=40 layers=2; see its class in corrkd_jax.models."""
     small: bool = False
-    """Start from sizes for the planted tasks instead of the published ones."""
-    seeds: int = 1
+    """Sizes for the planted tasks instead of the published ones."""
+    seeds: Annotated[int, Positive] = 1
     """Number of seeds, trained in one program."""
-    first_seed: int = 1111
-    """Seeds are this, this + 1, ..."""
+    first_seed: Annotated[int, NotNegative] = 1111
+    """First seed; the others follow it."""
     ablate: bool = False
-    """suci: every form of the intervention; mcis: the label-bias-only task where it is planted."""
+    """Further rows. suci: every form of the intervention; mcis: the label-bias-only task where it
+    is planted."""
     controls: bool = True
-    """Planted data: train the negative control, without the bias, as well."""
+    """The negative control of planted data, without the bias, as a second task."""
 
+
+RENAMED = {**MSA_RENAMED, "optimizer.decay": "optimizer.weight_decay"}
+"""Fields by their names in version 0.1, and today's."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "pooled": {"text_width": 32},
@@ -170,7 +185,12 @@ _PLANTED = DebiasConfig(
     small=True,
     seeds=5,
     optimizer=DebiasOptimizerConfig(
-        rate=3e-3, batch=50, epochs=12, clip=1e9, decay=1e-3, choose="last"
+        learning_rate=3e-3,
+        batch_size=50,
+        epochs=12,
+        clip_norm=1e9,
+        weight_decay=1e-3,
+        choose="last",
     ),
     data=DebiasDataConfig(labels="classes"),
 )
@@ -189,7 +209,7 @@ def presets(debias: str) -> dict[str, DebiasConfig]:
         planted = replace(
             planted,
             suci=SuciConfig(width=32, key_width=32),
-            optimizer=replace(planted.optimizer, rate=1e-3, batch=60, epochs=30),
+            optimizer=replace(planted.optimizer, learning_rate=1e-3, batch_size=60, epochs=30),
             # the page's task, as it is: nothing is scaled
             data=replace(planted.data, scale=False),
         )

@@ -1,7 +1,9 @@
 """Runs of `python -m train.dfkd`: data-free distillation, with and without KDCI."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from corrkd_jax.ranges import Finite, Fraction, NotNegative, Positive, Share
 
 HostName = Literal["deepinv", "fast", "cmi", "dafl", "mosaic", "dfnd", "zskt", "dfq", "dfad"]
 
@@ -17,173 +19,177 @@ TARGETED = ("deepinv", "fast", "cmi")
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Which files."""
+    """The files."""
 
     root: str = ""
-    """Folder of the data set; its test part judges the student. Digits need none."""
+    """Folder of the data set, whose test part judges the student; digits need none."""
     pool: str = ""
     """Folder of images for dfnd and mosaic, files or batches of CIFAR or ImageNet32, labels unused;
     digits: patches of two photographs."""
     labels: str = ""
-    """ImageNet: labels of validation files that lie in one folder."""
+    """ImageNet: file of labels of validation images that lie in one folder."""
     feed: Literal["auto", "device", "grain"] = "auto"
-    """The pool of dfnd and mosaic. device: it lives on the device; grain: it is read from disk,
-    batch by batch; auto: what fits."""
-    threads: int = 4
-    """Reading threads when the pool is read from disk."""
+    """Place of the pool of dfnd and mosaic. device: it lives on the device; grain: it is read from
+    disk, batch by batch; auto: on the device if it fits."""
+    threads: Annotated[int, Positive] = 4
+    """Number of reading threads when the pool is read from disk."""
 
 
 @dataclass(frozen=True)
 class SynthesisConfig:
     """How the host makes or picks its images; the defaults shown are the chosen host's."""
 
-    rate: float = 1e-3
+    learning_rate: Annotated[float, Positive] = 1e-3
     """Adam's learning rate of the generator, or of the images themselves (deepinv)."""
-    latent_rate: float = 1e-3
+    latent_learning_rate: Annotated[float, NotNegative] = 1e-3
     """Learning rate of the latents (cmi, fast)."""
-    momentum: float = 0.5
-    """Adam's first decay."""
-    second_momentum: float = 0.999
-    """Adam's second decay."""
-    steps: int = 1
+    beta1: Annotated[float, Fraction] = 0.5
+    """Adam's decay of the mean of gradients."""
+    beta2: Annotated[float, Fraction] = 0.999
+    """Adam's decay of the mean of their squares."""
+    steps: Annotated[int, Positive] = 1
     """Descents of a call (deepinv, cmi, fast) or generator steps before the student's turn."""
-    student_steps: int = 1
+    student_steps: Annotated[int, Positive] = 1
     """Student steps on new images after the generator's turn; of the hosts that keep no images."""
     joint: bool = False
-    """dafl: generator and student take one step together, on the same images, as in DAFL's own
-    code, whose settings are then the defaults; else they take turns, as in zju-vipa's benchmark."""
-    calls: int = 0
-    """Epochs that begin with a call for a batch of images; 0: all."""
-    latent: int = 256
+    """One step of generator and student together, on the same images, as in DAFL's own code, whose
+    settings are then the defaults (dafl); off: they take turns, as in zju-vipa's benchmark."""
+    calls: Annotated[int, NotNegative] = 0
+    """Number of epochs that begin with a call for a batch of images; 0: all."""
+    latent: Annotated[int, Positive] = 256
     """Length of a latent."""
-    widths: tuple[int, int, int] = (128, 128, 64)
+    widths: Annotated[tuple[int, int, int], Positive] = (128, 128, 64)
     """Channels of the generator at a quarter, half and the full size of the images."""
     tanh: bool = False
-    """The generator has biases and ends in tanh and a batch norm, as DAFL's own and DFAD's: what it
-    makes is normalised already (hosts that keep no images); else it ends in a sigmoid."""
-    epsilon: float = 1e-5
-    """Added to the variance in the generator's inner batch norms; DAFL's own code has 0.8."""
-    batch: int = 0
-    """Images of a call; 0: as many as --optimizer.batch."""
-    keep: int = 60_000
-    """Most images that are kept; then the oldest give way."""
-    select: int = 0
-    """dfnd: how many images of the pool to take, the surest ones; 0: a tenth."""
-    class_prior: float = 0.0
+    """Biases in the generator, and tanh and a batch norm at its end, as in DAFL's own and DFAD's,
+    so that its images are normalised already (hosts that keep no images); off: a sigmoid at its
+    end."""
+    epsilon: Annotated[float, Positive] = 1e-5
+    """Number added to the variance in the generator's inner batch norms; DAFL's own code has
+    0.8."""
+    batch_size: Annotated[int, NotNegative] = 0
+    """Images of a call; 0: as many as --optimizer.batch-size."""
+    keep: Annotated[int, Positive] = 60_000
+    """Largest number of images that are kept; beyond it the oldest give way."""
+    select: Annotated[int, NotNegative] = 0
+    """Number of images that dfnd takes of the pool, the surest ones; 0: a tenth."""
+    class_prior: Annotated[float, NotNegative] = 0.0
     """Weight of the cross-entropy with a class."""
-    bn: float = 0.0
+    bn: Annotated[float, NotNegative] = 0.0
     """Weight of the distance to the teacher's batch norm statistics."""
-    adversarial: float = 0.0
-    """Weight of what the student gets wrong."""
-    adversarial_temperature: float = 1.0
+    adversarial: Annotated[float, NotNegative] = 0.0
+    """Weight of the student's error on the images."""
+    adversarial_temperature: Annotated[float, Positive] = 1.0
     """Temperature of that divergence. zju-vipa's scripts say 20, but the published figures of zskt,
     dfq and mosaic were made at 1; deepinv has DeepInversion's 3; fast, cmi and dfad use none."""
     reverse: bool = True
-    """deepinv: of the Jensen-Shannon divergence, KL(mean || answer), as its published code computes
-    it by torch's order of arguments; else the textbook's KL(answer || mean)."""
-    activation: float = 0.0
-    """Weight of the teacher's features' magnitude."""
-    balance: float = 0.0
-    """Weight of all classes alike in a batch."""
-    log_base: float = 2.718281828459045
+    """Direction of deepinv's Jensen-Shannon divergence: KL(mean || answer), as its published code
+    computes it by torch's order of arguments; off: the textbook's KL(answer || mean)."""
+    activation: Annotated[float, NotNegative] = 0.0
+    """Weight of the magnitude of the teacher's features."""
+    balance: Annotated[float, NotNegative] = 0.0
+    """Weight of the balance of classes in a batch."""
+    log_base: Annotated[float, Positive] = 2.718281828459045
     """Base of the logarithm in balance: 10 in DAFL's own code, 2 in MosaicKD's, else e."""
-    variation: float = 0.0
+    variation: Annotated[float, NotNegative] = 0.0
     """Weight of the total variation of images."""
     diagonals: bool = True
-    """Total variation also along both diagonals."""
-    norm: float = 0.0
+    """Total variation along both diagonals as well."""
+    norm: Annotated[float, NotNegative] = 0.0
     """Weight of the norm of images (deepinv)."""
-    contrast: float = 0.0
+    contrast: Annotated[float, NotNegative] = 0.0
     """Weight of CMI's contrast of images with each other."""
-    contrast_temperature: float = 0.2
+    contrast_temperature: Annotated[float, Positive] = 0.2
     """Temperature of that contrast."""
-    bank: int = 40_960
-    """Descriptors that CMI remembers."""
-    bank_draw: int = 4_096
-    """Descriptors of the memory that a step is contrasted with."""
-    align: float = 0.0
+    bank: Annotated[int, Positive] = 40_960
+    """Number of descriptors that CMI remembers."""
+    bank_draw: Annotated[int, Positive] = 4_096
+    """Number of remembered descriptors that a step is contrasted with."""
+    align: Annotated[float, NotNegative] = 0.0
     """Weight of the teacher's certainty (mosaic)."""
-    local: float = 0.0
+    local: Annotated[float, NotNegative] = 0.0
     """Weight of patches that pass for real ones (mosaic)."""
-    bn_momentum: float = 0.0
-    """Share of earlier calls in the statistics that bn compares (fast)."""
+    ema_decay: Annotated[float, Fraction] = 0.0
+    """Decay of the running mean over calls of the statistics that bn compares (fast)."""
     meta: Literal["fomaml", "reptile"] = "fomaml"
-    """How fast's generator learns from the descents of its copies."""
-    warmup: int = 0
-    """Calls before adversarial counts (fast); the student waits as many epochs."""
-    reset: int = 0
-    """Calls after the warm-up when fast draws its generator's first layer anew; 0: never."""
-    start_mean: float = 0.0
+    """Rule by which fast's generator learns from the descents of its copies."""
+    warmup: Annotated[int, NotNegative] = 0
+    """Number of calls before adversarial counts (fast); the student waits as many epochs."""
+    reset: Annotated[int, NotNegative] = 0
+    """Number of calls after the warm-up at which fast draws its generator's first layer anew; 0:
+    never."""
+    start_mean: Annotated[float, Finite] = 0.0
     """Mean of the noise that deepinv starts from, of normalised images."""
-    start_deviation: float = 1.0
-    """Its deviation."""
-    jitter: int = 0
+    start_deviation: Annotated[float, NotNegative] = 1.0
+    """Deviation of that noise."""
+    jitter: Annotated[int, NotNegative] = 0
     """Pixels by which deepinv rolls the batch to and fro, with a random flip."""
-    accuracy: float = 0.0
-    """dfnd: of the teacher; the diagonal of the noise matrix. Its code has a figure for CIFAR-10's
-    and for CIFAR-100's; other teachers' must be given (0: not yet)."""
+    teacher_accuracy: Annotated[float, Share] = 0.0
+    """Accuracy of the teacher (dfnd), the diagonal of the noise matrix. Its code has a figure for
+    CIFAR-10's and for CIFAR-100's; other teachers' must be given (0: not yet)."""
 
 
 @dataclass(frozen=True)
 class KdciConfig:
     """The compensation of the student's prediction."""
 
-    prototypes: int = 0
+    prototypes: Annotated[int, NotNegative] = 0
     """Size of the dictionary; 0: 64, 256 from 100 classes on, 512 from 1000 on."""
     feature: Literal["logits", "softmax", "penultimate"] = "logits"
-    """What of the teacher's answers is clustered."""
+    """Part of the teacher's answers that is clustered."""
     site: Literal["logits", "penultimate"] = "logits"
-    """What of the student is compensated."""
+    """Part of the student that is compensated."""
     attention: Literal["additive", "dot"] = "additive"
-    """How a prediction weighs the dictionary."""
-    width: int = 256
+    """Form of the attention by which a prediction weighs the dictionary."""
+    width: Annotated[int, Positive] = 256
     """Width of queries and keys."""
-    components: int = 0
-    """Principal components to cluster in; 0: all up to 16, else at most 64 with 95 % of all."""
+    components: Annotated[int, NotNegative] = 0
+    """Number of principal components to cluster in; 0: all up to 16, else at most 64 with 95 % of
+    all."""
     start: Literal["identity", "zero", "xavier"] = "identity"
-    """W_z at the beginning; zero makes the first step the host's own."""
+    """Start of W_z; zero makes the first step the host's own."""
     train_confounder: bool = False
-    """Train W_z."""
+    """Training of W_z."""
     train_prediction: bool = False
-    """Give the student's own prediction a trained W_s too."""
+    """A trained W_s for the student's own prediction too."""
     prior_scale: Literal["none", "count", "renormalize"] = "none"
-    """Weights of the dictionary as they are, times its size, or divided by their sum."""
-    first: int = 20
-    """Epochs before the first dictionary, without compensation."""
-    every: int = 20
-    """Epochs from one dictionary to the next; 0: the first one stays."""
-    ramp: int = 1
-    """Epochs in which the compensation rises to its strength."""
-    images: int = 10_000
-    """Most images that a dictionary is built from."""
+    """Scale of the dictionary's weights: as they are, times its size, or divided by their sum."""
+    first: Annotated[int, NotNegative] = 20
+    """Number of epochs before the first dictionary, without compensation."""
+    every: Annotated[int, NotNegative] = 20
+    """Number of epochs from one dictionary to the next; 0: the first one stays."""
+    ramp: Annotated[int, NotNegative] = 1
+    """Number of epochs in which the compensation rises to its strength."""
+    images: Annotated[int, Positive] = 10_000
+    """Largest number of images that a dictionary is built from."""
 
 
 @dataclass(frozen=True)
 class StudentConfig:
     """SGD of the student, and of the compensation with it."""
 
-    rate: float = 0.1
+    learning_rate: Annotated[float, Positive] = 0.1
     """Learning rate."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Fraction] = 0.9
     """Share of the direction that a step keeps."""
-    decay: float = 1e-4
+    weight_decay: Annotated[float, NotNegative] = 1e-4
     """Weight decay."""
-    clip: float = 0.0
-    """Gradients longer than this are scaled down to it; 0: none are."""
+    clip_norm: Annotated[float, NotNegative] = 0.0
+    """Largest norm of the gradient; a longer one is scaled down to it; 0: no limit."""
     schedule: Literal["constant", "cosine", "steps"] = "cosine"
-    """Learning rate over the run; steps: a tenth from 40 % on and again from 80 %."""
-    lowest: float = 0.0
+    """Course of the learning rate over the run; steps: a tenth from 40 % on and again from 80 %."""
+    final_learning_rate: Annotated[float, NotNegative] = 0.0
     """Learning rate at the end of the cosine."""
-    batch: int = 256
+    batch_size: Annotated[int, Positive] = 256
     """Images a step, over all devices."""
-    epochs: int = 200
-    """Epochs; each begins with a synthesis where images are kept."""
-    steps: int = 400
-    """Student steps an epoch."""
-    temperature: float = 20.0
-    """Of the distillation."""
+    epochs: Annotated[int, Positive] = 200
+    """Number of epochs; each begins with a synthesis where images are kept."""
+    steps: Annotated[int, Positive] = 400
+    """Steps of the student in an epoch."""
+    temperature: Annotated[float, Positive] = 20.0
+    """Temperature of the distillation."""
     augment: bool = True
-    """Crop kept images at random from four pixels of padding, and flip them."""
+    """Random crops of kept images from four pixels of padding, and random flips."""
 
 
 @dataclass(frozen=True)
@@ -191,59 +197,81 @@ class TeacherConfig:
     """Training of the digits' teacher; other data sets bring theirs."""
 
     network: str = "mlp256_128"
-    """Its network."""
-    epochs: int = 167
+    """Network of the teacher."""
+    epochs: Annotated[int, Positive] = 167
     """Passes over the training part."""
-    rate: float = 2e-3
+    learning_rate: Annotated[float, Positive] = 2e-3
     """AdamW's learning rate, falling along a cosine."""
-    decay: float = 1e-3
+    weight_decay: Annotated[float, NotNegative] = 1e-3
     """Weight decay."""
-    batch: int = 128
+    batch_size: Annotated[int, Positive] = 128
     """Images a step."""
-    noise: float = 0.1
+    noise: Annotated[float, NotNegative] = 0.1
     """Deviation of the noise on images in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class DfkdConfig:
-    """Distil a student without the teacher's data."""
+    """A student distilled without the teacher's data."""
 
     host: HostName = "deepinv"
-    """Where images come from."""
+    """Data-free method from which images come."""
     kdci: bool = True
-    """Train the host with KDCI beside the host alone."""
+    """KDCI beside the host alone."""
     data: ImageConfig = field(default_factory=ImageConfig)
     teacher: str = ""
     """File of the teacher's weights: .pth, .safetensors or .npz; digits train theirs."""
     teacher_network: str = ""
-    """Its network, such as wrn40_2; empty: as the weights' names and shapes say."""
+    """Network of the teacher, such as wrn40_2; empty: as the weights' names and shapes say."""
     student: str = "wrn16_1"
-    """The student's network."""
+    """Network of the student."""
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     compensation: KdciConfig = field(default_factory=KdciConfig)
     optimizer: StudentConfig = field(default_factory=StudentConfig)
-    training: TeacherConfig = field(default_factory=TeacherConfig)
-    skew: float = 1.0
+    teacher_training: TeacherConfig = field(default_factory=TeacherConfig)
+    skew: Annotated[float, Positive] = 1.0
     """Share of the last class over that of the first among the classes drawn; 1: all alike."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type of the networks; auto: bfloat16 on accelerators, float32 on CPU."""
-    seeds: int = 3
+    seeds: Annotated[int, Positive] = 3
     """Number of seeds, trained in one program."""
-    first_seed: int = 0
-    """Seeds are this, this + 1, ..."""
+    first_seed: Annotated[int, NotNegative] = 0
+    """First seed; the others follow it."""
     ablate: bool = False
-    """Train every control of the table, not only the host with and without KDCI."""
+    """Every control of the table, not only the host with and without KDCI."""
     arms: tuple[str, ...] = ()
-    """Only these rows of the table, by name."""
+    """Rows of the table that are trained, by name; empty: all."""
     dump: str = ""
     """Folder for the images that are kept, a PNG each, of the first seed under KDCI."""
 
 
+RENAMED = {
+    "optimizer.rate": "optimizer.learning_rate",
+    "optimizer.decay": "optimizer.weight_decay",
+    "optimizer.clip": "optimizer.clip_norm",
+    "optimizer.lowest": "optimizer.final_learning_rate",
+    "optimizer.batch": "optimizer.batch_size",
+    "synthesis.rate": "synthesis.learning_rate",
+    "synthesis.latent_rate": "synthesis.latent_learning_rate",
+    "synthesis.momentum": "synthesis.beta1",
+    "synthesis.second_momentum": "synthesis.beta2",
+    "synthesis.batch": "synthesis.batch_size",
+    "synthesis.bn_momentum": "synthesis.ema_decay",
+    "synthesis.accuracy": "synthesis.teacher_accuracy",
+    "training.network": "teacher_training.network",
+    "training.epochs": "teacher_training.epochs",
+    "training.rate": "teacher_training.learning_rate",
+    "training.decay": "teacher_training.weight_decay",
+    "training.batch": "teacher_training.batch_size",
+    "training.noise": "teacher_training.noise",
+}
+"""Fields by their names in version 0.1, and today's."""
+
 _ADVERSARIAL = SynthesisConfig(latent=256, widths=(256, 128, 64), student_steps=5)
 HOSTS: dict[str, SynthesisConfig] = {
     "deepinv": SynthesisConfig(
-        rate=0.1,
-        second_momentum=0.99,
+        learning_rate=0.1,
+        beta2=0.99,
         steps=1000,
         class_prior=1.0,
         bn=10.0,
@@ -253,13 +281,13 @@ HOSTS: dict[str, SynthesisConfig] = {
         jitter=4,
     ),
     "fast": SynthesisConfig(
-        rate=3e-3,
-        latent_rate=0.01,
+        learning_rate=3e-3,
+        latent_learning_rate=0.01,
         steps=5,
         class_prior=0.4,
         bn=10.0,
         adversarial=1.1,
-        bn_momentum=0.9,
+        ema_decay=0.9,
         warmup=20,
         reset=120,
     ),
@@ -279,24 +307,24 @@ HOSTS: dict[str, SynthesisConfig] = {
         balance=10.0,
         log_base=2.0,
     ),
-    "dfnd": SynthesisConfig(calls=1, accuracy=0.9523),
+    "dfnd": SynthesisConfig(calls=1, teacher_accuracy=0.9523),
 }
 """Published settings for 32 x 32 images (zju-vipa's benchmark, Fast-Datafree, MosaicKD, DFND)."""
 
 _OPTIMIZERS = {
     "deepinv": StudentConfig(),
-    "fast": StudentConfig(rate=0.2, lowest=2e-4, epochs=220),
+    "fast": StudentConfig(learning_rate=0.2, final_learning_rate=2e-4, epochs=220),
     "cmi": StudentConfig(),
     # the benchmark's scripts say 20 and its code replaces that by 1
     **dict.fromkeys(("dafl", "zskt", "dfq", "mosaic"), StudentConfig(temperature=1.0)),
     "dfad": StudentConfig(temperature=1.0, epochs=500, steps=50),
-    "dfnd": StudentConfig(temperature=4.0, decay=5e-4, schedule="steps"),
+    "dfnd": StudentConfig(temperature=4.0, weight_decay=5e-4, schedule="steps"),
 }
 
 JOINT = SynthesisConfig(
     joint=True,
-    rate=0.02,
-    momentum=0.9,
+    learning_rate=0.02,
+    beta1=0.9,
     latent=1000,
     tanh=True,
     epsilon=0.8,
@@ -313,7 +341,12 @@ JOINT_WEIGHTS: dict[str, dict[str, float]] = {
 }
 
 _JOINT_OPTIMIZER = StudentConfig(
-    decay=5e-4, schedule="steps", batch=1024, epochs=2000, steps=120, temperature=1.0
+    weight_decay=5e-4,
+    schedule="steps",
+    batch_size=1024,
+    epochs=2000,
+    steps=120,
+    temperature=1.0,
 )
 
 
@@ -334,9 +367,9 @@ def presets(host: str, joint: bool = False) -> dict[str, DfkdConfig]:
     cifar = DfkdConfig(host=host, synthesis=synthesis, optimizer=optimizer, compensation=kdci)
     hundred = cifar
     if host == "dfnd":
-        hundred = replace(cifar, synthesis=replace(synthesis, accuracy=0.7774))
+        hundred = replace(cifar, synthesis=replace(synthesis, teacher_accuracy=0.7774))
     # DFND's code has no figure for teachers of these
-    svhn = replace(cifar, synthesis=replace(synthesis, accuracy=0.0))
+    svhn = replace(cifar, synthesis=replace(synthesis, teacher_accuracy=0.0))
     large = replace(svhn, student="resnet18")
     if joint:
         hundred = replace(cifar, synthesis=replace(synthesis, **JOINT_WEIGHTS["cifar100"]))
@@ -347,8 +380,8 @@ def presets(host: str, joint: bool = False) -> dict[str, DfkdConfig]:
         "cifar10": cifar,
         "cifar100": hundred,
         "svhn": replace(svhn, optimizer=replace(optimizer, augment=False)),
-        "tiny_imagenet": replace(large, optimizer=replace(optimizer, batch=128)),
-        "imagenet": replace(large, optimizer=replace(optimizer, batch=64)),
+        "tiny_imagenet": replace(large, optimizer=replace(optimizer, batch_size=128)),
+        "imagenet": replace(large, optimizer=replace(optimizer, batch_size=64)),
     }
 
 
@@ -361,10 +394,10 @@ def _digits(host: str, synthesis: SynthesisConfig, optimizer: StudentConfig) -> 
     own = {
         "deepinv": replace(
             small,
-            rate=0.05,
+            learning_rate=0.05,
             steps=100,
             calls=1,
-            batch=200,
+            batch_size=200,
             bn=1.0,
             adversarial=0.0,
             variation=0.1,
@@ -373,13 +406,13 @@ def _digits(host: str, synthesis: SynthesisConfig, optimizer: StudentConfig) -> 
             start_deviation=0.3,
             jitter=0,
         ),
-        "fast": replace(small, batch=128, warmup=2, reset=0),
-        "cmi": replace(small, batch=128, steps=30, bank=512, bank_draw=128),
-        "dfnd": replace(small, select=400, accuracy=0.98),
+        "fast": replace(small, batch_size=128, warmup=2, reset=0),
+        "cmi": replace(small, batch_size=128, steps=30, bank=512, bank_draw=128),
+        "dfnd": replace(small, select=400, teacher_accuracy=0.98),
     }
     return DfkdConfig(
         host=host,
-        synthesis=own.get(host, replace(small, batch=128)),
+        synthesis=own.get(host, replace(small, batch_size=128)),
         compensation=KdciConfig(
             prototypes=16,
             components=8,
@@ -391,10 +424,10 @@ def _digits(host: str, synthesis: SynthesisConfig, optimizer: StudentConfig) -> 
         ),
         optimizer=replace(
             optimizer,
-            rate=0.05,
-            lowest=0.0,
-            clip=5.0,
-            batch=128,
+            learning_rate=0.05,
+            final_learning_rate=0.0,
+            clip_norm=5.0,
+            batch_size=128,
             epochs=10,
             steps=80,
             temperature=4.0,

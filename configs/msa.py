@@ -1,68 +1,75 @@
 """Runs of `python -m train.msa`: multimodal sentiment analysis with missing modalities."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from corrkd_jax.ranges import Fraction, NotNegative, Positive
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Which file, and how it is read."""
+    """The file, and how it is read."""
 
     path: str = ""
     """File or folder in one of the layouts of docs/data.md; empty: planted data."""
     word_vectors: str = ""
-    """Word vectors in GloVe's text format, for layouts that hold words; rebuilds text from them."""
+    """File of word vectors in GloVe's text format, for layouts that hold words; it replaces text
+    features."""
     vocabulary: str = ""
-    """BERT's vocab.txt, to tell the words of MMSA files that hold text_bert."""
+    """BERT's vocab.txt, which tells the words of MMSA files that hold text_bert."""
     scale: bool = True
-    """z-score every feature by its mean and deviation on the train split; off: literal values."""
-    clip: float = 5.0
-    """Scaled features are clipped to plus and minus this."""
-    max_frames: int = 50
-    """Longest sequence taken from layouts of variable length."""
+    """Scaling of every feature to mean 0 and deviation 1 of the train split; off: values as they
+    are."""
+    clip: Annotated[float, Positive] = 5.0
+    """Largest magnitude of a scaled feature; larger ones are cut to it."""
+    max_frames: Annotated[int, Positive] = 50
+    """Longest sequence that is taken from layouts of variable length."""
     context: bool = False
     """UR-FUNNY: the sentences before the punchline begin each sequence."""
-    fold: int = 0
-    """MUStARD: a fold of split_indices.p, from 1; 0: train on all shows but FRIENDS, test on it."""
+    fold: Annotated[int, NotNegative] = 0
+    """MUStARD: number of a fold of split_indices.p, from 1; 0: train on all shows but FRIENDS, test
+    on it."""
     feed: Literal["auto", "device", "grain"] = "auto"
-    """device: the data live on the device; grain: batches stream from disk; auto: what fits."""
-    threads: int = 2
-    """Reading threads when batches stream from disk."""
-    planted_seed: int = 0
+    """Where the data live. device: on the device; grain: on disk, and batches stream from there;
+    auto: on the device if they fit."""
+    threads: Annotated[int, Positive] = 2
+    """Number of reading threads when batches stream from disk."""
+    planted_seed: Annotated[int, NotNegative] = 0
     """Seed of the planted data."""
 
 
 @dataclass(frozen=True)
 class DataConfig(SourceConfig):
-    """Which files, and what their labels mean."""
+    """The files, and what their labels mean."""
 
     teacher_path: str = ""
-    """Another file whose train split trains the teacher; empty: the same as the student's."""
+    """Another file, whose train split trains the teacher; empty: the student's file."""
     labels: Literal["binary", "ternary", "seven", "classes", "single"] = "binary"
-    """binary: score > 0, zeros left out; ternary: its sign; seven: rounded; classes: the file's;
-    single: which of the file's binary tasks is 1 (IEMOCAP's emotions by one head)."""
+    """Meaning of the labels. binary: score > 0, zeros left out; ternary: the score's sign; seven:
+    the rounded score; classes: the file's own; single: which of the file's binary tasks is 1
+    (IEMOCAP's emotions by one head)."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Teacher and student; the defaults are the paper's where it says, MulT's elsewhere."""
 
-    features: int = 40
+    features: Annotated[int, Positive] = 40
     """Width d of each modality."""
-    layers: int = 4
+    layers: Annotated[int, NotNegative] = 4
     """Depth of the encoders."""
-    heads: int = 10
-    """Attention heads; must divide the width."""
-    embed_dropout: float = 0.25
-    """Dropout on embedded input."""
-    attention_dropout: float = 0.1
-    """Dropout on attention weights."""
-    relu_dropout: float = 0.1
-    """Dropout inside the feed-forward parts."""
-    residual_dropout: float = 0.1
-    """Dropout on what each branch adds."""
-    head_dropout: float = 0.1
-    """Dropout in the classification head."""
+    heads: Annotated[int, Positive] = 10
+    """Number of attention heads; it must divide the width."""
+    embed_dropout: Annotated[float, Fraction] = 0.25
+    """Dropout rate on embedded input."""
+    attention_dropout: Annotated[float, Fraction] = 0.1
+    """Dropout rate on attention weights."""
+    relu_dropout: Annotated[float, Fraction] = 0.1
+    """Dropout rate inside the feed-forward parts."""
+    residual_dropout: Annotated[float, Fraction] = 0.1
+    """Dropout rate on what each branch adds."""
+    head_dropout: Annotated[float, Fraction] = 0.1
+    """Dropout rate in the classification head."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type of the encoders; auto: bfloat16 on accelerators, float32 on CPU."""
 
@@ -71,35 +78,36 @@ class NetworkConfig:
 class LossConfig:
     """The student's objective; every choice that the paper leaves open."""
 
-    scd: float = 1.0
+    scd: Annotated[float, NotNegative] = 1.0
     """Weight of sample-level contrastive distillation."""
-    cpd: float = 1.0
+    cpd: Annotated[float, NotNegative] = 1.0
     """Weight of category-guided prototype distillation."""
-    rcd: float = 1.0
+    rcd: Annotated[float, NotNegative] = 1.0
     """Weight of response-disentangled consistency distillation."""
-    margin: float = 1.2
+    margin: Annotated[float, NotNegative] = 1.2
     """Distance beyond which a negative pair no longer counts (eta)."""
     normalize: bool = True
-    """Unit-normalise joint features in the contrastive term."""
+    """Normalisation of joint features to unit length in the contrastive term."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Contrastive term over pairs; sum is the paper's letter and swamps the task loss."""
+    """Reduction of the contrastive term over pairs; sum is the paper's letter and swamps the task
+    loss."""
     prototype_distance: Literal["square", "norm"] = "square"
     """Distance of two cosines in the prototype term."""
     count_absent: bool = False
-    """Divide the prototype term by all classes, also where a batch lacks some."""
+    """Division of the prototype term by all classes, also where a batch lacks some."""
     negatives: Literal["all", "next"] = "all"
     """Product pairs of the consistency term: all other rows of a batch, or the one that follows."""
     renormalize: bool = False
-    """Let the non-target responses sum to one, as decoupled KD does."""
-    statistics_hidden: int = 64
+    """Renormalisation of the non-target responses to a sum of one, as in decoupled KD."""
+    statistics_hidden: Annotated[int, Positive] = 64
     """Width of the statistics networks."""
-    kd_temperature: float = 1.0
+    kd_temperature: Annotated[float, Positive] = 1.0
     """Temperature of the KL arm."""
-    dkd_alpha: float = 1.0
+    dkd_alpha: Annotated[float, NotNegative] = 1.0
     """Weight of the target part in the decoupled-KD arm."""
-    dkd_beta: float = 8.0
+    dkd_beta: Annotated[float, NotNegative] = 8.0
     """Weight of the non-target part in the decoupled-KD arm."""
-    dkd_temperature: float = 4.0
+    dkd_temperature: Annotated[float, Positive] = 4.0
     """Temperature of the decoupled-KD arm."""
 
 
@@ -107,43 +115,51 @@ class LossConfig:
 class OptimizerConfig:
     """Adam, for teacher and student alike."""
 
-    rate: float = 4e-3
+    learning_rate: Annotated[float, Positive] = 4e-3
     """Learning rate."""
-    batch: int = 64
+    batch_size: Annotated[int, Positive] = 64
     """Rows a step, over all devices; the losses couple them."""
-    epochs: int = 50
+    epochs: Annotated[int, Positive] = 50
     """Passes of the student over its data."""
-    teacher_epochs: int = 0
+    teacher_epochs: Annotated[int, NotNegative] = 0
     """Passes of the teacher over its data; 0: as many as the student's."""
-    clip: float = 0.8
-    """Gradients longer than this are scaled down to it; statistics networks apart."""
+    clip_norm: Annotated[float, Positive] = 0.8
+    """Largest norm of the gradient; a longer one is scaled down to it, that of the statistics
+    networks apart."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the run; cosine ends at zero."""
-    validate_every: int = 1
-    """Epochs from one look at the validation split to the next; the best one is kept."""
+    """Course of the learning rate over the run; cosine ends at zero."""
+    validate_every: Annotated[int, Positive] = 1
+    """Epochs from one look at the validation split to the next; the best epoch is kept."""
 
 
 @dataclass(frozen=True)
 class MsaConfig:
-    """Distil a student that bears missing modalities from a teacher that saw everything."""
+    """A student robust to missing modalities, distilled from a teacher that sees everything."""
 
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    seeds: int = 1
+    seeds: Annotated[int, Positive] = 1
     """Number of seeds, trained side by side."""
-    first_seed: int = 1111
-    """Seeds are this, this + 1, ..."""
+    first_seed: Annotated[int, NotNegative] = 1111
+    """First seed; the others follow it."""
     ablate: bool = False
-    """Train every arm of the paper's ablation, not only MRM + CE and CorrKD."""
+    """Every arm of the paper's ablation, not only MRM + CE and CorrKD."""
     arms: tuple[str, ...] = ()
-    """Only these rows of the ablation, by name; --ablate trains all of them in any case."""
+    """Rows of the ablation that are trained, by name; --ablate trains all of them in any case."""
     sweep: tuple[str, ...] = ()
-    """Arms over hyper-parameters: rate, margin, scd, cpd or rcd, as margin=0.8,1.2,1.6."""
+    """Arms over hyper-parameters: learning_rate, margin, scd, cpd or rcd, as margin=0.8,1.2,1.6."""
     student_start: Literal["random", "teacher"] = "random"
-    """Where the student starts: from its own seed, or from the teacher's parameters."""
+    """Start of the student: its own seed, or the teacher's parameters."""
 
+
+RENAMED = {
+    "optimizer.rate": "optimizer.learning_rate",
+    "optimizer.batch": "optimizer.batch_size",
+    "optimizer.clip": "optimizer.clip_norm",
+}
+"""Fields by their names in version 0.1, and today's."""
 
 PRESETS: dict[str, MsaConfig] = {
     "planted": MsaConfig(
@@ -151,7 +167,7 @@ PRESETS: dict[str, MsaConfig] = {
         network=NetworkConfig(features=24, layers=1, heads=4),
         losses=LossConfig(statistics_hidden=32),
         optimizer=OptimizerConfig(
-            rate=2e-3, epochs=100, teacher_epochs=9, schedule="cosine", validate_every=20
+            learning_rate=2e-3, epochs=100, teacher_epochs=9, schedule="cosine", validate_every=20
         ),
         seeds=5,
         # --ablate adds the others; these show the effect and its control in a few minutes
@@ -161,7 +177,7 @@ PRESETS: dict[str, MsaConfig] = {
     "mosei": MsaConfig(
         network=NetworkConfig(heads=8),
         losses=LossConfig(margin=1.0),
-        optimizer=OptimizerConfig(rate=2e-3, batch=32, epochs=20),
+        optimizer=OptimizerConfig(learning_rate=2e-3, batch_size=32, epochs=20),
     ),
     "iemocap": MsaConfig(
         data=DataConfig(labels="classes"),

@@ -1,8 +1,9 @@
 """Runs of `python -m train.quadruped`: several policies for a robot whose joints may fail."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from corrkd_jax.ranges import NotNegative, Positive, Share
 from envs.switching import Rule
 
 
@@ -11,56 +12,59 @@ class RobotConfig:
     """The real robot; the surrogate has nothing to choose."""
 
     model: Literal["v7", "odri"] = "v7"
-    """v7: the authors' robot; odri: the open hardware."""
+    """Model of the robot. v7: the authors' robot; odri: the open hardware."""
     obs_mode: Literal["quat", "gravity"] = "quat"
     """Orientation as the paper's quaternion (30 features) or as gravity (29), without heading."""
     symmetric: bool = False
-    """Leave out what breaks the mirror group by hundredths of a millimetre."""
+    """Mirror symmetry of the model, exact; off: what breaks it by hundredths of a millimetre
+    stays."""
     backward: bool = False
-    """Commands go backwards as well: to a head that serves a hind leg by mirroring, forwards is
-    backwards. The released code's go forwards only."""
-    noise: float = 1.0
+    """Commands to go backwards as well: to a head that serves a hind leg by mirroring, forwards is
+    backwards. The released code's commands go forwards only."""
+    noise: Annotated[float, NotNegative] = 1.0
     """Factor on the observation noise."""
     randomize: bool = True
-    """Draw the friction of its feet and the mass of its torso for every robot in training."""
+    """Random friction of the feet and mass of the torso for every robot in training."""
     hardware_spread: bool = False
-    """Draw gains, strength, joint offsets and delay of every episode, and the torso's centre of
-    mass of every robot in training."""
-    action_limit: float = 10.0
-    """Actions are clipped to this, a quarter radian each; the paper's code has 100, with which a
-    few robots that lie on their knees spoil the learning of all (docs/quadruped.md)."""
-    lock_play: tuple[float, float] = (0.0, 0.0)
-    """rad that a locked joint may move below and above its angle."""
-    solver_iterations: int = 5
-    """Of the constraint solver, in each physics step."""
+    """Random gains, strength, joint offsets and delay of every episode, and a random centre of mass
+    of the torso of every robot in training."""
+    action_limit: Annotated[float, Positive] = 10.0
+    """Largest magnitude of an action, a quarter radian a unit; larger ones are clipped to it. The
+    paper's code has 100, with which a few robots that lie on their knees spoil the learning of all
+    (docs/quadruped.md)."""
+    lock_play: Annotated[tuple[float, float], NotNegative] = (0.0, 0.0)
+    """Play of a locked joint below and above its angle, in rad."""
+    solver_iterations: Annotated[int, Positive] = 5
+    """Iterations of the constraint solver in each physics step."""
 
 
 @dataclass(frozen=True)
 class FaultConfig:
-    """Which joints fail in training. Each group of robots has its own kind of fault."""
+    """The joints that fail in training; each group of robots has its own kind of fault."""
 
     legs: tuple[str, ...] = ("FL",)
     """Legs that may fail, equally often; one serves all four by mirroring."""
-    both: float = 1.0
-    """Probability that hip and knee fail together; otherwise one does, either equally. 1: as in
-    the released code, and faults of a single joint are never met in training."""
-    onset: tuple[int, int] = (0, 0)
+    both: Annotated[float, Share] = 1.0
+    """Probability that hip and knee fail together; otherwise one of them fails, either equally
+    often. At 1, as in the released code, faults of a single joint are never met in training."""
+    onset: Annotated[tuple[int, int], NotNegative] = (0, 0)
     """First and last control step of an episode at which a fault strikes in training."""
-    takeover: tuple[int, int] = (0, 0)
+    takeover: Annotated[tuple[int, int], NotNegative] = (0, 0)
     """Fewest and most control steps that the healthy head drives on after the onset in training, as
-    it does until a detector has seen the fault; 0 0: a fault's head drives all of its episodes."""
-    takeover_ramp: int = 0
-    """Iterations over which these delays grow from nothing to what is drawn; 0: none. No epoch of
-    the ramp is kept as the best."""
+    it does until a detector has seen the fault; 0 0: the head of a fault drives all of its
+    episodes."""
+    takeover_ramp: Annotated[int, NotNegative] = 0
+    """Iterations over which these delays grow from nothing to what is drawn; 0: no ramp. No epoch
+    of the ramp is kept as the best."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Actor and critic, each of these sizes."""
 
-    front: int = 128
+    front: Annotated[int, Positive] = 128
     """Width of the layer that all tasks share."""
-    hidden: tuple[int, ...] = (64, 32)
+    hidden: Annotated[tuple[int, ...], Positive] = (64, 32)
     """Widths of a task's own layers."""
 
 
@@ -68,38 +72,38 @@ class NetworkConfig:
 class PpoConfig:
     """Proximal policy optimisation; the defaults are the paper's released code."""
 
-    iterations: int = 1000
-    """Rollouts, each followed by an update."""
-    unroll: int = 24
+    iterations: Annotated[int, Positive] = 1000
+    """Number of rollouts, each followed by an update."""
+    rollout_length: Annotated[int, Positive] = 24
     """Control steps of a rollout."""
-    epochs: int = 5
+    epochs: Annotated[int, Positive] = 5
     """Passes over a rollout."""
-    minibatches: int = 4
-    """Parts of a rollout, each with the same share of every group."""
-    discount: float = 0.99
-    """Of the future, a control step."""
-    decay: float = 0.95
-    """Of longer advantage estimates."""
-    clip: float = 0.2
-    """How far ratios and values may move in an update."""
-    value_weight: float = 1.0
+    minibatches: Annotated[int, Positive] = 4
+    """Number of parts of a rollout, each with the same share of every group."""
+    discount: Annotated[float, Share] = 0.99
+    """Discount factor gamma of a control step."""
+    gae_lambda: Annotated[float, Share] = 0.95
+    """Factor lambda of generalised advantage estimation."""
+    clip_ratio: Annotated[float, Positive] = 0.2
+    """Distance that probability ratios and values may move in an update."""
+    value_weight: Annotated[float, NotNegative] = 1.0
     """Weight of the critic's loss."""
-    entropy_weight: float = 0.01
+    entropy_weight: Annotated[float, NotNegative] = 0.01
     """Weight of the entropy."""
-    rate: float = 1e-3
+    learning_rate: Annotated[float, Positive] = 1e-3
     """Learning rate at the start."""
-    kl: float = 0.01
+    target_kl: Annotated[float, Positive] = 0.01
     """Divergence of an update that the learning rate is steered to."""
-    max_norm: float = 1.0
-    """Gradients longer than this are scaled down to it."""
-    std: float = 1.0
-    """Deviation of the actions at the start."""
-    penalty_ramp: int = 0
-    """Iterations over which the negative terms of the reward grow from nothing to their weights; 0:
-    none. Of the real robot; no epoch of the ramp is kept as the best."""
+    clip_norm: Annotated[float, Positive] = 1.0
+    """Largest norm of the gradient; a longer one is scaled down to it."""
+    initial_std: Annotated[float, Positive] = 1.0
+    """Standard deviation of the actions at the start."""
+    penalty_ramp: Annotated[int, NotNegative] = 0
+    """Iterations over which the negative terms of the real robot's reward grow from nothing to
+    their weights; 0: no ramp. No epoch of the ramp is kept as the best."""
     normalize: Literal["pooled", "group"] = "pooled"
-    """Advantages are normalised over all groups together, or each group by itself."""
-    report_every: int = 10
+    """Groups over which advantages are normalised: all together, or each by itself."""
+    report_every: Annotated[int, Positive] = 10
     """Iterations from one row of metrics to the next."""
 
 
@@ -107,37 +111,38 @@ class PpoConfig:
 class DetectorConfig:
     """The fault detector, trained on rollouts of the frozen policies."""
 
-    hidden: int = 64
-    """Width of its layers."""
-    robots: int = 0
-    """Simulated at once, 0 for as many as --num-envs: a third driven by an oracle's heads, a third
-    by the healthy head whatever happens, a third by what the detector says."""
-    unroll: int = 1
-    """Control steps of them to a step of AdamW; all their windows are its batch."""
-    updates: int = 5000
-    """Steps of AdamW."""
-    rate: float = 1e-3
+    hidden: Annotated[int, Positive] = 64
+    """Width of the detector's layers."""
+    robots: Annotated[int, NotNegative] = 0
+    """Robots simulated at once, 0 for as many as --num-envs: a third driven by an oracle's heads, a
+    third by the healthy head whatever happens, a third by what the detector says."""
+    rollout_length: Annotated[int, Positive] = 1
+    """Control steps of these robots to a step of AdamW; all their windows are its batch."""
+    updates: Annotated[int, NotNegative] = 5000
+    """Number of steps of AdamW; 0: no detector."""
+    learning_rate: Annotated[float, Positive] = 1e-3
     """Learning rate."""
-    weight_decay: float = 1e-4
-    """Apart from the gradient."""
-    balance: float = 1.0
+    weight_decay: Annotated[float, NotNegative] = 1e-4
+    """Weight decay, apart from the gradient."""
+    balance: Annotated[float, NotNegative] = 1.0
     """Exponent of the weights of rare conditions, by joint: 1 makes all weigh the same, 0 leaves
     their frequencies, with which probabilities are those of the rollouts."""
-    report_every: int = 50
+    report_every: Annotated[int, Positive] = 50
     """Updates from one row of metrics to the next."""
-    tune_iterations: int = 0
-    """Then PPO of the fault heads with the detector switching, as they are deployed; 0: none. A
-    hundred did not pay for SOLO8 (docs/quadruped.md)."""
+    tune_iterations: Annotated[int, NotNegative] = 0
+    """Iterations of PPO that follow, of the fault heads with the detector switching, as they are
+    deployed; 0: none. A hundred did not pay for SOLO8 (docs/quadruped.md)."""
 
 
 @dataclass(frozen=True)
 class QuadrupedConfig:
-    """Train policies and a detector for a robot whose joints may fail."""
+    """Policies and a detector for a robot whose joints may fail."""
 
     robot: Literal["surrogate", "solo8"] = "solo8"
-    """Which robot; the surrogate is a toy that needs no rigid-body physics."""
-    num_envs: int = 4096
-    """Simulated robots, over all devices: two quarters healthy, one without power, one locked."""
+    """The robot; the surrogate is a toy that needs no rigid-body physics."""
+    num_envs: Annotated[int, Positive] = 4096
+    """Number of simulated robots, over all devices: two quarters healthy, one without power, one
+    locked."""
     body: RobotConfig = field(default_factory=RobotConfig)
     faults: FaultConfig = field(default_factory=FaultConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -145,27 +150,42 @@ class QuadrupedConfig:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     switch: Rule = field(default_factory=Rule)
     arms: tuple[str, ...] = ("ours",)
-    """Of ours, no-reflection, mix, normal; each a training of its own in the same program."""
-    reflection: float = 1.0
+    """Arms, of ours, no-reflection, mix and normal; each is a training of its own in the same
+    program."""
+    reflection: Annotated[float, Share] = 1.0
     """Probability that a faulty robot starts from its healthy partner's state."""
-    judged: int = 1024
-    """Robots a row of the surrogate's table; 0: no table. SOLO8 is judged by train.evaluate."""
-    seeds: int = 1
+    evaluation_robots: Annotated[int, NotNegative] = 1024
+    """Robots a row of the surrogate's table; 0: no table. SOLO8 is evaluated by train.evaluate."""
+    seeds: Annotated[int, Positive] = 1
     """Number of seeds, trained in one program."""
-    first_seed: int = 1
-    """Seeds are this, this + 1, ..."""
+    first_seed: Annotated[int, NotNegative] = 1
+    """First seed; the others follow it."""
 
+
+RENAMED = {
+    "ppo.unroll": "ppo.rollout_length",
+    "ppo.decay": "ppo.gae_lambda",
+    "ppo.clip": "ppo.clip_ratio",
+    "ppo.rate": "ppo.learning_rate",
+    "ppo.kl": "ppo.target_kl",
+    "ppo.max_norm": "ppo.clip_norm",
+    "ppo.std": "ppo.initial_std",
+    "detector.unroll": "detector.rollout_length",
+    "detector.rate": "detector.learning_rate",
+    "judged": "evaluation_robots",
+}
+"""Fields by their names in version 0.1, and today's."""
 
 # it bears no late switch, and running no wrong one: one verdict, but a sure one
-_SOLO8 = QuadrupedConfig(switch=Rule(confidence=0.95, strike=1), judged=0)
+_SOLO8 = QuadrupedConfig(switch=Rule(confidence=0.95, strike=1), evaluation_robots=0)
 
 PRESETS: dict[str, QuadrupedConfig] = {
     "surrogate": QuadrupedConfig(
         robot="surrogate",
         num_envs=256,
         network=NetworkConfig(front=32, hidden=(32, 16)),
-        ppo=PpoConfig(iterations=120, entropy_weight=0.002, std=0.5),
-        detector=DetectorConfig(unroll=4, updates=500),
+        ppo=PpoConfig(iterations=120, entropy_weight=0.002, initial_std=0.5),
+        detector=DetectorConfig(rollout_length=4, updates=500),
         arms=("ours", "no-reflection", "mix", "normal"),
         seeds=3,
     ),

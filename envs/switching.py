@@ -6,11 +6,12 @@ seen with confidence for some control steps before another head takes over, heal
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
+from corrkd_jax.ranges import Fraction, Positive
 from envs.faults import HEALTHY
 
 WINDOW = 25
@@ -21,12 +22,12 @@ WINDOW = 25
 class Rule:
     """When a detector's verdicts change the head that drives."""
 
-    confidence: float = 0.8
+    confidence: Annotated[float, Fraction] = 0.8
     """Probability up to which a verdict counts for nothing."""
-    strike: int = 3
-    """Consecutive confident verdicts before a fault's head takes over."""
-    recovery: int = 25
-    """Consecutive confident verdicts before the healthy head takes over again."""
+    strike: Annotated[int, Positive] = 3
+    """Number of consecutive confident verdicts before the head of a fault takes over."""
+    recovery: Annotated[int, Positive] = 25
+    """Number of consecutive confident verdicts before the healthy head takes over again."""
 
 
 class Memory(NamedTuple):

@@ -15,15 +15,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
-import tyro
 
 from corrkd_jax.data import images, msa
 from corrkd_jax.data.variables import check_ending
 from corrkd_jax.data.weights import TORCH_ENDINGS, holds_weights
 from corrkd_jax.errors import InputError
+from corrkd_jax.ranges import NotNegative, Positive
 from train.engine import cli
 from train.engine.progress import say
 from train.images import pretrained
@@ -35,7 +35,7 @@ class ConvertOptions:
 
     arch: str = ""
     """Weights: of which network, such as wrn40_2; empty: told by their names and shapes."""
-    classes: int = 0
+    classes: Annotated[int, NotNegative] = 0
     """Weights: the number of classes that they must have; 0: any."""
     trained_on: str = ""
     """Weights: data set whose usual normalisation the network was trained with, to be noted in
@@ -44,22 +44,19 @@ class ConvertOptions:
     """Weights: whose names the output has; .pth and .pt always have torch's."""
     word_vectors: str = ""
     """Features: word vectors in GloVe's text format, for layouts that hold words instead."""
-    max_frames: int = 50
+    max_frames: Annotated[int, Positive] = 50
     """Features: longest sequence taken from layouts of variable length (MAG-BERT)."""
     context: bool = False
     """Features: of UR-FUNNY, with the sentences before the punchline."""
-    fold: int = 0
+    fold: Annotated[int, NotNegative] = 0
     """Features: of MUStARD, a fold of split_indices.p; 0: the speaker-independent split."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Convert one file."""
     names, rest = cli.two_names(argv, "which file, and where to? python -m train.convert FILE OUT")
-    options = tyro.cli(
-        ConvertOptions,
-        args=rest,
-        prog="python -m train.convert FILE OUT",
-        description=__doc__,
+    options = cli.parse_options(
+        ConvertOptions, rest, "python -m train.convert FILE OUT", __doc__ or ""
     )
     source, target = Path(names[0]), Path(names[1])
     told = options.arch or options.classes or options.trained_on or options.to == "torch"

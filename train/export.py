@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jax import Array, export
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
+from corrkd_jax.ranges import NotNegative
 from train.datafree import trained as datafree_trained
 from train.engine import cli
 from train.engine.finished import Exportable, program_of, seed_number
@@ -37,7 +38,7 @@ class ExportOptions:
 
     arm: str = ""
     """Name of a row as the run's table shows it, or teacher; empty: the method's own."""
-    seed: int = 0
+    seed: Annotated[int, NotNegative] = 0
     """Seed; 0: the first of the run."""
 
 

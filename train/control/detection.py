@@ -175,7 +175,7 @@ class DetectorStage:
             gradients, state.optimizer, tree
         )
         params = optimizer.descend(
-            state.params, direction["detector"], chosen.rate, chosen.weight_decay
+            state.params, direction["detector"], chosen.learning_rate, chosen.weight_decay
         )
         right = truth * (jnp.argmax(logits, axis=-1) == flat)[..., None]
         right = parallel.mean(jnp.mean(right, axis=(0, 1)), self.axis_name)
@@ -251,7 +251,7 @@ class DetectorStage:
             kept = worlds.choose(over, blank(self.robot, count), memory)
             return (robots, kept), (memory.window, seen["true"], outcome.lost)
 
-        keys = jax.random.split(key, self.config.detector.unroll)
+        keys = jax.random.split(key, self.config.detector.rollout_length)
         carry, (windows, labels, lost) = lax.scan(move, (robots, memory), keys)
         shares = jnp.mean(jnp.any(lost, axis=0).astype(jnp.float32))
         return carry, (windows, labels.astype(jnp.int32), shares)

@@ -10,17 +10,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax.traverse_util import flatten_dict
 from jax import Array, export
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
+from corrkd_jax.ranges import NotNegative
 from envs import solo8_constants as c
 from envs import surrogate, switching
 from train.control import canonical, detection, finished, judging, ppo
@@ -35,11 +35,11 @@ from train.engine.workdir import make_folder, write_text
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Which of the run's networks."""
+    """The network of the run that is exported."""
 
     arm: str = ""
     """Arm of the run; empty: the tuned one, or else the first."""
-    seed: int = 0
+    seed: Annotated[int, NotNegative] = 0
     """Seed; 0: the first of the run."""
     switch: OwnRule = field(default_factory=OwnRule)
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     """Export a finished run."""
     usage = "python -m train.quadruped export RUN OUT"
     names, rest = cli.two_names(argv, f"which run, and where to? {usage}")
-    options = tyro.cli(ExportOptions, args=rest, prog=usage, description=__doc__)
+    options = cli.parse_options(ExportOptions, rest, usage, __doc__ or "")
     run(Path(names[0]), Path(names[1]), options)
 
 

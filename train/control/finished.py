@@ -3,17 +3,17 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.quadruped import QuadrupedConfig
+from configs.quadruped import RENAMED, QuadrupedConfig
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
-from envs.switching import Rule
+from corrkd_jax.ranges import Fraction, Positive
 from train.control import detection, ppo, robots
 from train.control.robots import Robot
 from train.engine import cli
@@ -43,14 +43,14 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class OwnRule:
-    """Switch by another rule than the run's; what is None stays as it was."""
+    """Rule of the switch in the place of the run's; what is None stays as it was."""
 
-    confidence: float | None = None
+    confidence: Annotated[float | None, Fraction] = None
     """Probability up to which a verdict counts for nothing."""
-    strike: int | None = None
-    """Consecutive confident verdicts before a fault's head takes over."""
-    recovery: int | None = None
-    """Consecutive confident verdicts before the healthy head takes over again."""
+    strike: Annotated[int | None, Positive] = None
+    """Number of consecutive confident verdicts before a fault's head takes over."""
+    recovery: Annotated[int | None, Positive] = None
+    """Number of consecutive confident verdicts before the healthy head takes over again."""
 
 
 def load(folder: Path, own: OwnRule | None = None) -> Loaded:
@@ -64,11 +64,11 @@ def load(folder: Path, own: OwnRule | None = None) -> Loaded:
         InputError: no such run, an unfinished one, one of another version or program, a model of
             another robot; or a switch that could never change the head.
     """
-    _, config = restore_config(folder, "quadruped", QuadrupedConfig, "train.quadruped")
+    _, config = restore_config(folder, "quadruped", QuadrupedConfig, "train.quadruped", RENAMED)
     if own is not None:
         given = {name: x for name, x in dataclasses.asdict(own).items() if x is not None}
         rule = dataclasses.replace(config.switch, **given)
-        check_switch(rule)
+        cli.check_ranges(rule, "switch.")
         config = dataclasses.replace(config, switch=rule)
     robot = robots.build(config)
     policy, detector = ppo.build_policy(config, robot), detection.build_detector(config, robot)
@@ -97,16 +97,6 @@ def load(folder: Path, own: OwnRule | None = None) -> Loaded:
     if ppo.TUNED in found:
         policies[ppo.TUNED] = found[ppo.TUNED]
     return Loaded(config, robot, policy, policies, detector, found.get("detector"))
-
-
-def check_switch(rule: Rule) -> None:
-    """Refuse a switch that could never change the head.
-
-    Raises:
-        InputError: names the option and what would do.
-    """
-    cli.require_shares({"--switch.confidence": rule.confidence})
-    cli.require_positive({"--switch.strike": rule.strike, "--switch.recovery": rule.recovery})
 
 
 def _zeros(shapes: Any, lead: tuple[int, ...]) -> Any:

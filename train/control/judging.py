@@ -23,20 +23,20 @@ def judge(config: QuadrupedConfig, robot: Robot, best: dict[str, Any]) -> Result
         robot: that it trained.
         best: stage -> parameters, leading axes seeds and, for the policies, arms.
     """
-    if not config.judged:
+    if not config.evaluation_robots:
         return Results({}, None, {})
     policy, detector = ppo.build_policy(config, robot), detection.build_detector(config, robot)
 
     @jax.jit
     def told(params: Any, aware: Any, kind: Any, key: Any) -> tuple[Any, Any]:
         switch = episodes.oracle(aware)
-        found = episodes.run(robot, policy, params, switch, kind, key, config.judged)
+        found = episodes.run(robot, policy, params, switch, kind, key, config.evaluation_robots)
         return jnp.mean(found.survived), jnp.mean(found.reward)
 
     @jax.jit
     def switched(params: Any, own: Any, kind: Any, key: Any) -> episodes.Episodes:
         switch = detection.learned(robot, detector, own, config.switch)
-        return episodes.run(robot, policy, params, switch, kind, key, config.judged)
+        return episodes.run(robot, policy, params, switch, kind, key, config.evaluation_robots)
 
     def each(run: Any) -> list[list[Any]]:
         """Results of `run(seed, condition, key)`, `[seeds][conditions]`."""

@@ -55,13 +55,13 @@ class Hyper(NamedTuple):
         heads: `[4]`, the head of each group of worlds.
         conditions: `[4]`, what is broken in each group, as `envs.faults` numbers it.
         reflection: probability that a faulty episode starts from its partner's state.
-        rate: learning rate at the start.
+        learning_rate: at the start.
     """
 
     heads: Any
     conditions: Any
     reflection: Any
-    rate: Any
+    learning_rate: Any
 
 
 class Training(NamedTuple):
@@ -114,7 +114,7 @@ def build_policy(config: QuadrupedConfig, robot: Robot) -> MultiTaskPolicy:
         len(CONDITIONS),
         config.network.front,
         config.network.hidden,
-        config.ppo.std,
+        config.ppo.initial_std,
     )
 
 
@@ -126,11 +126,11 @@ def arms(config: QuadrupedConfig) -> dict[str, Hyper]:
     """
     own, one = np.array(GROUPS), np.zeros(4, int)
     known = {
-        OURS: Hyper(own, own, config.reflection, config.ppo.rate),
-        NO_REFLECTION: Hyper(own, own, 0.0, config.ppo.rate),
+        OURS: Hyper(own, own, config.reflection, config.ppo.learning_rate),
+        NO_REFLECTION: Hyper(own, own, 0.0, config.ppo.learning_rate),
         # a single network: the other heads are never used
-        MIX: Hyper(one, own, config.reflection, config.ppo.rate),
-        NORMAL: Hyper(one, np.full(4, HEALTHY), 0.0, config.ppo.rate),
+        MIX: Hyper(one, own, config.reflection, config.ppo.learning_rate),
+        NORMAL: Hyper(one, np.full(4, HEALTHY), 0.0, config.ppo.learning_rate),
     }
     if unknown := [name for name in config.arms if name not in known]:
         raise InputError(f"--arms {unknown[0]}: choose from {', '.join(known)}")
@@ -188,7 +188,7 @@ class PpoStage:
 
     @property
     def _descent(self) -> optax.GradientTransformation:
-        return optimizer.adam(self.config.ppo.max_norm, ("policy",))
+        return optimizer.adam(self.config.ppo.clip_norm, ("policy",))
 
     def prepare(self, batch: Tree, key: Array, context: Context) -> Tree:
         """Adds the frozen detector."""
@@ -207,13 +207,13 @@ class PpoStage:
             params = jax.tree.map(lambda x: x[0], context[POLICIES])
             # faults strike in the middle of an episode, which is what reflection stands for
             own = jnp.array(GROUPS)
-            hyper = Hyper(own, own, jnp.float32(0), jnp.float32(self.config.ppo.rate))
+            hyper = Hyper(own, own, jnp.float32(0), jnp.float32(self.config.ppo.learning_rate))
         draw, memory = self._draw(hyper, count), self._blank(worlds_key, count, 0)
         running = ("reward", "fell", "ended")
         return Training(
             params,
             self._descent.init({"policy": params}),
-            jnp.asarray(hyper.rate, jnp.float32),
+            jnp.asarray(hyper.learning_rate, jnp.float32),
             hyper,
             parallel.Own((worlds.start(self.robot, draw, worlds_key, count), memory)),
             {name: jnp.zeros(4) for name in running},
@@ -370,7 +370,9 @@ class PpoStage:
             chosen = heads, counted, action, mean, log_prob, value
             return (robots, memory), (observation, *chosen, outcome)
 
-        carry, trail = lax.scan(move, state.worlds.tree, jax.random.split(key, settings.unroll))
+        carry, trail = lax.scan(
+            move, state.worlds.tree, jax.random.split(key, settings.rollout_length)
+        )
         *_, value, outcome = trail
         _, heads, _ = look(carry)
         last = grouped(carry[0].states.obs)
@@ -383,7 +385,7 @@ class PpoStage:
             ended,
             outcome.timeout,
             settings.discount,
-            settings.decay,
+            settings.gae_lambda,
         )
         samples = Samples(*trail[:-1], advantage, target)
         samples = samples._replace(advantage=self._normalized(advantage, samples.counted))
@@ -440,10 +442,10 @@ class PpoStage:
             log_prob = losses.gaussian_log_prob(minibatch.action, mean, std)
             entropy = losses.gaussian_entropy(std)
             surrogate = losses.clipped_surrogate(
-                log_prob, minibatch.log_prob, minibatch.advantage, settings.clip, **shared
+                log_prob, minibatch.log_prob, minibatch.advantage, settings.clip_ratio, **shared
             )
             critic = losses.clipped_value_loss(
-                value, minibatch.value, minibatch.target, settings.clip, **shared
+                value, minibatch.value, minibatch.target, settings.clip_ratio, **shared
             )
             kl = reduce(losses.gaussian_kl(minibatch.mean, old_std, mean, std), **shared)
             total = surrogate + settings.value_weight * critic - settings.entropy_weight * entropy
@@ -455,7 +457,7 @@ class PpoStage:
         gradients, kl = parallel.mean((gradients, kl), self.axis_name)
         if self.detector is not None:
             gradients = jax.tree.map_with_path(_of_fault_heads, gradients)
-        rate = losses.adapt_rate(rate, kl, settings.kl)
+        rate = losses.adapt_rate(rate, kl, settings.target_kl)
         direction, descent = self._descent.update(gradients, descent, tree)
         params = optimizer.descend(params, direction["policy"], rate)
         terms |= {"kl": kl, "gradient_norm": optax.tree.norm(gradients)}

@@ -19,12 +19,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs.quadruped import PRESETS, QuadrupedConfig
+from configs.quadruped import PRESETS, RENAMED, QuadrupedConfig
 from corrkd_jax.errors import InputError
 from train.control import detection, ppo, robots, throughput
 from train.control import report as quadruped_report
 from train.control.detection import watched_robots
-from train.control.finished import check_switch
 from train.control.judging import judge
 from train.control.report import Results
 from train.engine import cli, parallel
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
         importlib.import_module(f"train.control.{argv[0]}").main(argv[1:])
         return
     preset, config, options = cli.parse(
-        argv, "python -m train.quadruped", (__doc__ or "").split("\n\n")[0], PRESETS
+        argv, "python -m train.quadruped", (__doc__ or "").split("\n\n")[0], PRESETS, RENAMED
     )
     check(config)
     parallel.connect(options.coordinator, options.processes, options.process_id)
@@ -58,53 +57,13 @@ def check(config: QuadrupedConfig) -> None:
     """
     settings = config.ppo
     cli.require_seeds(config.first_seed, config.seeds)
-    cli.require_positive(
-        {
-            "--seeds": config.seeds,
-            "--num-envs": config.num_envs,
-            "--ppo.iterations": settings.iterations,
-            "--ppo.unroll": settings.unroll,
-            "--ppo.epochs": settings.epochs,
-            "--ppo.minibatches": settings.minibatches,
-            "--ppo.rate": settings.rate,
-            "--ppo.std": settings.std,
-            "--ppo.clip": settings.clip,
-            "--ppo.kl": settings.kl,
-            "--ppo.max-norm": settings.max_norm,
-            "--network.front": config.network.front,
-            "--network.hidden": min(config.network.hidden, default=1),
-            "--body.action-limit": config.body.action_limit,
-            "--body.solver-iterations": config.body.solver_iterations,
-            "--detector.hidden": config.detector.hidden,
-            "--detector.rate": config.detector.rate,
-            "--ppo.report-every": settings.report_every,
-            "--detector.unroll": config.detector.unroll,
-            "--detector.report-every": config.detector.report_every,
-        }
-    )
-    cli.require_not_negative(
-        {
-            "--judged": config.judged,
-            "--body.noise": config.body.noise,
-            "--body.lock-play": min(config.body.lock_play),
-            "--ppo.value-weight": settings.value_weight,
-            "--ppo.entropy-weight": settings.entropy_weight,
-            "--detector.weight-decay": config.detector.weight_decay,
-            "--detector.balance": config.detector.balance,
-            "--ppo.penalty-ramp": settings.penalty_ramp,
-            "--faults.takeover-ramp": config.faults.takeover_ramp,
-            "--detector.robots": config.detector.robots,
-            "--detector.updates": config.detector.updates,
-            "--detector.tune-iterations": config.detector.tune_iterations,
-        }
-    )
     if config.num_envs % 4:
         raise InputError(f"--num-envs {config.num_envs}: must be a multiple of the 4 groups")
-    samples = config.num_envs // 4 * settings.unroll
+    samples = config.num_envs // 4 * settings.rollout_length
     if samples % settings.minibatches:
         raise InputError(
             f"--ppo.minibatches {settings.minibatches} does not divide the {samples} control "
-            "steps of a group (--num-envs / 4 * --ppo.unroll)"
+            "steps of a group (--num-envs / 4 * --ppo.rollout-length)"
         )
     if settings.penalty_ramp and config.robot != "solo8":
         raise InputError(f"--ppo.penalty-ramp: {config.robot}'s reward has no negative terms")
@@ -118,14 +77,6 @@ def check(config: QuadrupedConfig) -> None:
                 f"{name} {ramp}: must end before the training does, after --ppo.iterations "
                 f"{settings.iterations}"
             )
-    for name, share in {
-        "--reflection": config.reflection,
-        "--faults.both": config.faults.both,
-        "--ppo.discount": settings.discount,
-        "--ppo.decay": settings.decay,
-    }.items():
-        if not 0 <= share <= 1:
-            raise InputError(f"{name} {share}: must be from 0 to 1")
     for name, count, every, report in (
         ("--ppo.iterations", settings.iterations, "--ppo", settings.report_every),
         ("--detector.tune-iterations", config.detector.tune_iterations, "--ppo",
@@ -137,7 +88,6 @@ def check(config: QuadrupedConfig) -> None:
             raise InputError(f"{name} {count}: {every}.report-every {report} does not divide it")
     if config.detector.tune_iterations and not config.detector.updates:
         raise InputError("--detector.tune-iterations: needs a detector (--detector.updates)")
-    check_switch(config.switch)
     if not config.arms:
         raise InputError("--arms: name at least one")
     ppo.arms(config)
@@ -148,8 +98,10 @@ def check(config: QuadrupedConfig) -> None:
             f"--arms {config.arms[0]}: the detector switches the heads of the first arm, and this "
             "one has but one network; name ours first, or --detector.updates 0"
         )
-    if config.judged and config.robot == "solo8":
-        raise InputError("--judged: is for the surrogate; judge SOLO8 by python -m train.evaluate")
+    if config.evaluation_robots and config.robot == "solo8":
+        raise InputError(
+            "--evaluation-robots: is for the surrogate; evaluate SOLO8 by python -m train.evaluate"
+        )
 
 
 def train(
@@ -192,7 +144,7 @@ def train(
         results = judge(config, robot, best)
         if parallel.is_main():
             seconds = time.monotonic() - started
-            steps = config.num_envs * config.ppo.iterations * config.ppo.unroll
+            steps = config.num_envs * config.ppo.iterations * config.ppo.rollout_length
             facts = [
                 f"robot {config.robot}, {config.num_envs} at once; {steps:.3g} control steps an "
                 f"arm and seed; seeds {seeds[0]} to {seeds[-1]}",

@@ -62,9 +62,9 @@ def of_training(folder: Path, config: QuadrupedConfig) -> list[Rate]:
 def control_steps(stage: str, config: QuadrupedConfig) -> int:
     """Control steps of all robots, arms and seeds in one step of a stage."""
     if stage == "detector":
-        return config.seeds * watched_robots(config) * config.detector.unroll
+        return config.seeds * watched_robots(config) * config.detector.rollout_length
     arms = len(config.arms) if stage == ppo.POLICIES else 1
-    return config.seeds * arms * config.num_envs * config.ppo.unroll
+    return config.seeds * arms * config.num_envs * config.ppo.rollout_length
 
 
 def table(rates: Sequence[Rate]) -> str:

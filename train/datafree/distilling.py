@@ -95,7 +95,7 @@ class DistillStage:
             name="student",
             epochs=chosen.epochs,
             data="pool" if self.config.host == "mosaic" else "steps",
-            batch=chosen.batch,
+            batch=chosen.batch_size,
             init=self.init,
             prepare=self.prepare,
             step=self.step,
@@ -124,7 +124,7 @@ class DistillStage:
     def picture_shape(self) -> tuple[int, ...]:
         """Of `Distilling.pictures`: of few epochs several lines each, no more than are made."""
         networks, epochs = self.networks, len(self.shown_epochs)
-        made = self.config.synthesis.batch or self.config.optimizer.batch
+        made = self.config.synthesis.batch_size or self.config.optimizer.batch_size
         made = self.places if self.config.host == "dfnd" else made
         count = min(SHOWN_COLUMNS * max(SHOWN_LINES // epochs, 1), made)
         side = min(networks.side, SHOWN_SIDE)
@@ -351,13 +351,15 @@ class DistillStage:
         chosen = self.config.optimizer
         wait = self.config.synthesis.warmup * self.steps
         after = max(chosen.epochs * self.steps - wait, 1)
-        begun, lowest = jnp.maximum(step - wait, 0), chosen.lowest / chosen.rate
+        begun = jnp.maximum(step - wait, 0)
+        lowest = chosen.final_learning_rate / chosen.learning_rate
         factor = optimizer.schedule(chosen.schedule, begun, after, lowest)
-        return chosen.rate * factor, step < wait
+        return chosen.learning_rate * factor, step < wait
 
     def _tx(self) -> optax.GradientTransformation:
         chosen = self.config.optimizer
-        return optimizer.momentum(chosen.decay, chosen.clip or math.inf, chosen.momentum)
+        clip_norm = chosen.clip_norm or math.inf
+        return optimizer.momentum(chosen.weight_decay, clip_norm, chosen.momentum)
 
     def _mask(self, params: Tree, hyper: Hyper) -> Tree:
         """Ones where a parameter is trained."""

@@ -105,7 +105,7 @@ def ask(run: Trained, data: ImageSet) -> Answers:
 
 
 def _blocks(run: Trained, data: ImageSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    count, block = len(data), min(run.config.optimizer.batch, len(data))
+    count, block = len(data), min(run.config.optimizer.batch_size, len(data))
     with Bar(count, unit="images") as bar:
         for first in range(0, count, block):
             bar.update(first, "judging")

@@ -28,74 +28,17 @@ def check(preset: str, config: DfkdConfig) -> None:
     """
     chosen, made, kdci = config.optimizer, config.synthesis, config.compensation
     cli.require_seeds(config.first_seed, config.seeds)
-    cli.require_positive(
-        {
-            "--seeds": config.seeds,
-            "--optimizer.batch": chosen.batch,
-            "--optimizer.epochs": chosen.epochs,
-            "--optimizer.steps": chosen.steps,
-            "--optimizer.rate": chosen.rate,
-            "--optimizer.temperature": chosen.temperature,
-            "--synthesis.rate": made.rate,
-            "--synthesis.steps": made.steps,
-            "--synthesis.student-steps": made.student_steps,
-            "--synthesis.latent": made.latent,
-            "--synthesis.widths": min(made.widths),
-            "--synthesis.keep": made.keep,
-            "--synthesis.epsilon": made.epsilon,
-            "--synthesis.adversarial-temperature": made.adversarial_temperature,
-            "--synthesis.log-base": made.log_base,
-            "--synthesis.contrast-temperature": made.contrast_temperature,
-            "--synthesis.bank": made.bank,
-            "--synthesis.bank-draw": made.bank_draw,
-            "--compensation.width": kdci.width,
-            "--compensation.images": kdci.images,
-            "--training.epochs": config.training.epochs,
-            "--training.batch": config.training.batch,
-            "--training.rate": config.training.rate,
-            "--skew": config.skew,
-            "--data.threads": config.data.threads,
-        }
-    )
-    cli.require_not_negative(
-        {
-            "--optimizer.decay": chosen.decay,
-            "--optimizer.clip": chosen.clip,
-            "--synthesis.latent-rate": made.latent_rate,
-            "--synthesis.calls": made.calls,
-            "--synthesis.batch": made.batch,
-            "--synthesis.select": made.select,
-            "--synthesis.warmup": made.warmup,
-            "--synthesis.reset": made.reset,
-            "--synthesis.jitter": made.jitter,
-            "--synthesis.start-deviation": made.start_deviation,
-            "--compensation.prototypes": kdci.prototypes,
-            "--compensation.components": kdci.components,
-            "--compensation.every": kdci.every,
-            "--compensation.ramp": kdci.ramp,
-            "--training.decay": config.training.decay,
-            "--training.noise": config.training.noise,
-        }
-    )
-    cli.require_shares(
-        {
-            "--optimizer.momentum": chosen.momentum,
-            "--synthesis.momentum": made.momentum,
-            "--synthesis.second-momentum": made.second_momentum,
-            "--synthesis.bn-momentum": made.bn_momentum,
-        }
-    )
     if made.log_base == 1:
         raise InputError("--synthesis.log-base 1: is the base of no logarithm")
-    if not 0 <= chosen.lowest <= chosen.rate:
+    if not 0 <= chosen.final_learning_rate <= chosen.learning_rate:
         raise InputError(
-            f"--optimizer.lowest {chosen.lowest}: must lie between 0 and --optimizer.rate "
-            f"{chosen.rate}"
+            f"--optimizer.final-learning-rate {chosen.final_learning_rate}: must lie between 0 "
+            f"and --optimizer.learning-rate {chosen.learning_rate}"
         )
-    if config.host == "dfnd" and not 0 < made.accuracy < 1:
+    if config.host == "dfnd" and not 0 < made.teacher_accuracy < 1:
         raise InputError(
-            f"--synthesis.accuracy {made.accuracy:g}: give the teacher's, between 0 and 1, as "
-            "measured on labelled images held out of its training and of the test set"
+            f"--synthesis.teacher-accuracy {made.teacher_accuracy:g}: give the teacher's, between "
+            "0 and 1, as measured on labelled images held out of its training and of the test set"
         )
     if config.skew != 1 and config.host not in TARGETED:
         raise InputError(
@@ -123,7 +66,7 @@ def check(preset: str, config: DfkdConfig) -> None:
             f"--synthesis.tanh: {config.host} keeps images as bytes, and such a generator makes "
             "none; add --synthesis.no-tanh"
         )
-    if (batch := made.batch or chosen.batch) > made.keep:
+    if (batch := made.batch_size or chosen.batch_size) > made.keep:
         raise InputError(f"--synthesis.keep {made.keep}: a call alone makes {batch} images")
     if config.kdci and not 0 <= kdci.first < chosen.epochs:
         raise InputError(
@@ -219,12 +162,12 @@ def turns_an_epoch(config: DfkdConfig, loaded: Loaded) -> int:
     """
     chosen = config.optimizer
     if config.host == "mosaic":
-        if len(loaded.pool) < chosen.batch:
+        if len(loaded.pool) < chosen.batch_size:
             raise InputError(
-                f"--optimizer.batch {chosen.batch}: {loaded.pool.source} has only "
+                f"--optimizer.batch-size {chosen.batch_size}: {loaded.pool.source} has only "
                 f"{len(loaded.pool)} images"
             )
-        return len(loaded.pool) // chosen.batch
+        return len(loaded.pool) // chosen.batch_size
     return chosen.steps // (1 if config.host in POOLED else config.synthesis.student_steps)
 
 
@@ -244,7 +187,7 @@ def kept(config: DfkdConfig, loaded: Loaded) -> int:
             )
         return count
     calls = min(made.calls or config.optimizer.epochs, config.optimizer.epochs)
-    return min(calls * (made.batch or config.optimizer.batch), made.keep)
+    return min(calls * (made.batch_size or config.optimizer.batch_size), made.keep)
 
 
 def prototypes(config: DfkdConfig, loaded: Loaded, places: int) -> int:
@@ -273,7 +216,7 @@ def prototypes(config: DfkdConfig, loaded: Loaded, places: int) -> int:
         there = min(there, places)
     elif config.host in POOLED:
         calls = min(made.calls or config.optimizer.epochs, chosen.first + 1)
-        there = min(there, places, calls * (made.batch or config.optimizer.batch))
+        there = min(there, places, calls * (made.batch_size or config.optimizer.batch_size))
     if config.kdci and there < count:
         raise InputError(
             f"--compensation.prototypes {count}: the first dictionary is built from {there} "
@@ -303,7 +246,7 @@ def surest(
         count: how many.
         ask: `[n, height, width, channels]` uint8 -> `[n]`, how sure the teacher is.
     """
-    block = min(config.optimizer.batch, len(pool))
+    block = min(config.optimizer.batch_size, len(pool))
     calls = -(-len(pool) // block)
 
     def read(call: int) -> np.ndarray:
@@ -329,7 +272,7 @@ def feed_of(config: DfkdConfig, loaded: Loaded, seeds: Sequence[int]) -> Feed | 
 
 def sets(config: DfkdConfig, loaded: Loaded) -> dict[str, Any]:
     """Data as the engine takes them."""
-    rows = turns_an_epoch(config, loaded) * config.optimizer.batch
+    rows = turns_an_epoch(config, loaded) * config.optimizer.batch_size
     # an epoch has as many steps as these rows make batches; the images come from the host
     data: dict[str, Any] = {
         "valid": loaded.test.take(),
@@ -340,7 +283,7 @@ def sets(config: DfkdConfig, loaded: Loaded) -> dict[str, Any]:
     if loaded.pool is not None:
         rows = slice(None)
         if config.host == "mosaic" and streamed(config, loaded):
-            count = max(config.optimizer.batch, config.compensation.images)
+            count = max(config.optimizer.batch_size, config.compensation.images)
             count = min(count, len(loaded.pool))
             rows = np.random.default_rng(0).choice(len(loaded.pool), count, replace=False)
         data["pool"] = loaded.pool.take(rows)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.dfkd import POOLED, DfkdConfig, presets
+from configs.dfkd import POOLED, RENAMED, DfkdConfig, presets
 from corrkd_jax.data import images
 from corrkd_jax.errors import InputError
 from corrkd_jax.losses.selection import confidence
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     # defaults depend on the host, and on whether DAFL takes its own step
     defaults = presets(_host(argv), "--synthesis.joint" in argv)
     preset, config, options = cli.parse(
-        argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], defaults
+        argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], defaults, RENAMED
     )
     check(preset, config)
     parallel.connect(options.coordinator, options.processes, options.process_id)
@@ -79,7 +79,7 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
     side, channels = loaded.test.images.shape[2:]
     classes, dtype = len(loaded.test.classes), compute_dtype(config.dtype)
     axis_name = layout.axis_name
-    name = loaded.teacher.network if loaded.teacher else config.training.network
+    name = loaded.teacher.network if loaded.teacher else config.teacher_training.network
     normalization = loaded.teacher and loaded.teacher.normalization
     generator, latent = hosts.build_generator(config, side, channels, axis_name, dtype)
     networks = Networks(
@@ -110,11 +110,11 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
             f"--compensation.components {kdci.components}: the teacher's {kdci.feature} have only "
             f"{width}; take as many or fewer"
         )
-    count = config.synthesis.batch or config.optimizer.batch
+    count = config.synthesis.batch_size or config.optimizer.batch_size
     if count % layout.shards:
         raise InputError(
-            f"--synthesis.batch {count}: does not divide among {layout.shards} devices; choose a "
-            "multiple, or fewer with --devices"
+            f"--synthesis.batch-size {count}: does not divide among {layout.shards} devices; "
+            "choose a multiple, or fewer with --devices"
         )
     turns, places = turns_an_epoch(config, loaded), kept(config, loaded)
     student = DistillStage(
@@ -128,12 +128,12 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
     )
     if loaded.train is None:
         return [student]
-    plan, white = config.training, loaded.train.white
+    plan, white = config.teacher_training, loaded.train.white
     teacher = TeacherStage(
         plan,
         networks.teacher,
         lambda x: networks.read(x, white),
-        plan.epochs * (len(loaded.train) // plan.batch),
+        plan.epochs * (len(loaded.train) // plan.batch_size),
         axis_name,
     )
     return [teacher, student]
@@ -148,7 +148,7 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         loaded = load(preset, config)
         seeds = [config.first_seed + i for i in range(config.seeds)]
         layout = parallel.choose_layout(
-            options.split, len(seeds), config.optimizer.batch, options.devices
+            options.split, len(seeds), config.optimizer.batch_size, options.devices
         )
         owners = build(preset, config, loaded, layout)
         student: DistillStage = owners[-1]
@@ -281,7 +281,7 @@ def judge(
     track = tracks["student"]
     # what inference does not look at stays on the host
     state = track.state._replace(optimizer=(), own=(), pool=None, extra=(), pictures=())
-    count, block = len(test), min(config.optimizer.batch, len(test))
+    count, block = len(test), min(config.optimizer.batch_size, len(test))
 
     def counts(state: Distilling, batch: Any) -> Any:
         return student.evaluate(state, batch)

@@ -64,7 +64,7 @@ def take_survey(view: View, key: Array, examples: Examples) -> Survey:
     most, pool = chosen.images, examples.pool
     whole = pool is not None and len(pool.rows) <= most
     most = len(pool.rows) if whole else most
-    block = min(view.config.optimizer.batch, most)
+    block = min(view.config.optimizer.batch_size, most)
     count = -(-most // block)
     position = jnp.arange(count * block)
 

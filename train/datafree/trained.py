@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from configs.dfkd import DfkdConfig
+from configs.dfkd import RENAMED, DfkdConfig
 from corrkd_jax.data.image_set import ImageSet, Normalization
 from corrkd_jax.errors import InputError
 from corrkd_jax.models.compensated import Compensated
@@ -109,7 +109,7 @@ def load_run(folder: Path) -> Trained:
     Raises:
         InputError: no such run, an unfinished one, or one of another version.
     """
-    preset, config = restore_config(folder, "dfkd", DfkdConfig, "train.dfkd")
+    preset, config = restore_config(folder, "dfkd", DfkdConfig, "train.dfkd", RENAMED)
 
     def made(facts: dict[str, Any]) -> Trained:
         size = facts["dictionary"]

@@ -1,42 +1,53 @@
 """The command line that every program shares: presets, dotted overrides, one-line errors."""
 
+import ast
+import inspect
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from corrkd_jax.errors import InputError
+from corrkd_jax.ranges import NotNegative, Positive, Range
 
 Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out. What is computed stays the same, but for the draws of dropout
-    where devices share a batch: resume such a run on as many devices."""
+    """The way in which a run is carried out. What is computed stays the same, but for the draws of
+    dropout where devices share a batch: resume such a run on as many devices."""
 
     workdir: str = ""
-    """Folder for everything the run writes; empty: runs/PRESET."""
+    """Folder for everything that the run writes; empty: runs/PRESET."""
     resume: bool = False
-    """Continue the run in the work directory, bit for bit, from its newest checkpoint."""
+    """Continuation of the run in the work directory, bit for bit, from its newest checkpoint."""
     fused: bool = False
     """One call for the whole pipeline: no progress or checkpoints on the way."""
-    save_every: float = 60.0
+    save_every: Annotated[float, NotNegative] = 60.0
     """Seconds between checkpoints; stages always end with one."""
-    devices: int = 0
-    """How many of this machine's devices to use; 0: all."""
+    devices: Annotated[int, NotNegative] = 0
+    """Number of this machine's devices that are used; 0: all."""
     split: Literal["auto", "seeds", "batch"] = "auto"
-    """What several devices share: seeds, batch, or auto."""
+    """Sharing among several devices: each has seeds of its own, or a part of every batch."""
     lanes: Literal["auto", "vmap", "map"] = "auto"
     """Seeds and arms side by side (vmap), one after the other (map), or auto by device."""
     coordinator: str = ""
-    """host:port of process 0 for several hosts; auto on Slurm, GKE and TPU pods."""
-    processes: int = 1
+    """Address host:port of process 0 for several hosts; auto on Slurm, GKE and TPU pods."""
+    processes: Annotated[int, Positive] = 1
     """Number of processes, with an explicit coordinator."""
-    process_id: int = 0
+    process_id: Annotated[int, NotNegative] = 0
     """Number of this process, with an explicit coordinator."""
 
 
@@ -45,6 +56,7 @@ def parse(
     program: str,
     description: str,
     presets: Mapping[str, Config],
+    renamed: Mapping[str, str] | None = None,
 ) -> tuple[str, Config, RunOptions]:
     """Read `[PRESET] --field.name value ...`; the first preset is the default.
 
@@ -53,12 +65,13 @@ def parse(
         program: how the user calls it, for `--help`.
         description: first lines of `--help`.
         presets: name -> configuration to start from.
+        renamed: dotted names of fields in earlier versions -> today's.
 
     Returns:
         Name of the preset, its configuration with the overrides, how to run it.
 
     Raises:
-        InputError: no such preset.
+        InputError: no such preset, an option's earlier name, a number out of its field's range.
         SystemExit: `--help`, or an option that does not parse.
     """
     argv = list(argv)
@@ -66,6 +79,7 @@ def parse(
     if name not in presets:
         raise InputError(f"{name}: no such preset; choose from {', '.join(presets)}")
     start = presets[name]
+    _refuse_renamed(argv, renamed or {})
     unnamed = tyro.conf.arg(name="")  # options start at the fields, not at these two words
 
     def combine(
@@ -75,8 +89,130 @@ def parse(
         return config, run
 
     text = f"{description}\n\nUsage: {program} [{' | '.join(presets)}] [options]"
-    config, run = tyro.cli(combine, args=argv, prog=f"{program} {name}", description=text)
+    config, run = tyro.cli(
+        combine, args=argv, prog=f"{program} {name}", description=text, registry=_registry()
+    )
+    check_ranges(config)
+    check_ranges(run)
     return name, config, run
+
+
+def parse_options(
+    kind: type[Config], argv: Sequence[str], program: str, description: str
+) -> Config:
+    """Read the options of a command that has no presets.
+
+    Args:
+        kind: dataclass of the options.
+        argv: the options.
+        program: how the user calls the command, for `--help`.
+        description: first lines of `--help`.
+
+    Raises:
+        InputError: a number out of its field's range.
+        SystemExit: `--help`, or an option that does not parse.
+    """
+    options = tyro.cli(
+        kind, args=list(argv), prog=program, description=description, registry=_registry()
+    )
+    check_ranges(options)
+    return options
+
+
+def _refuse_renamed(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
+    """Refuse an option by the name that it had, in one line that says today's name."""
+    flags = {flag(old): flag(new) for old, new in renamed.items()}
+    for word in argv:
+        name = word.partition("=")[0].replace("_", "-")
+        if name in flags:
+            raise InputError(f"{name}: is called {flags[name]} now")
+
+
+def flag(dotted: str) -> str:
+    """Option of a field by its dotted name: `optimizer.clip_norm` -> `--optimizer.clip-norm`."""
+    return "--" + dotted.replace("_", "-")
+
+
+def check_ranges(config: Any, prefix: str = "") -> None:
+    """Refuse a number that lies outside the range which stands beside its field.
+
+    Args:
+        config: dataclass, whose fields may be dataclasses.
+        prefix: dotted name of the configuration within a larger one, with a dot at its end.
+
+    Raises:
+        InputError: names the option, its value and the range.
+    """
+    for name, value, limit in ranges(config, prefix):
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if number is not None and not limit.admits(number):
+                raise InputError(f"{flag(name)} {number}: {limit.complaint(number)}")
+
+
+def ranges(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
+    """Dotted name, value and range of every field that has one; arguments of `check_ranges`."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        value, limit = getattr(config, field.name), _range_of(hints[field.name])
+        if limit is not None:
+            yield f"{prefix}{field.name}", value, limit
+        elif is_dataclass(value):
+            yield from ranges(value, f"{prefix}{field.name}.")
+
+
+def _range_of(hint: Any) -> Range | None:
+    if get_origin(hint) is not Annotated:
+        return None
+    return next((extra for extra in get_args(hint)[1:] if isinstance(extra, Range)), None)
+
+
+@cache
+def _registry() -> ConstructorRegistry:
+    """tyro's rules, and one that shows a field's range beside its default."""
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def with_ranges(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if not is_dataclass(info.type):
+            return None
+        hints, docs = get_type_hints(info.type, include_extras=True), field_docs(info.type)
+        specs = []
+        for field in fields(info.type):
+            default, hint = field.default, hints[field.name]
+            if isinstance(info.default, info.type):
+                default = getattr(info.default, field.name)
+            elif field.default_factory is not MISSING:
+                default = field.default_factory()
+            if (limit := _range_of(hint)) is not None:
+                hint = Annotated[hint, tyro.conf.arg(help_behavior_hint=_hint(limit))]
+            specs.append(StructFieldSpec(field.name, hint, default, docs.get(field.name)))
+        return StructConstructorSpec(info.type, tuple(specs))
+
+    return registry
+
+
+def _hint(limit: Range) -> Callable[[str], str]:
+    return lambda default: f"({limit}; default: {default})"
+
+
+@cache
+def field_docs(kind: type) -> dict[str, str]:
+    """What the source of a dataclass says below each of its fields, in one line each."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not is_dataclass(base):
+            continue
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(body, ast.ClassDef)
+        for node, after in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                docs[node.target.id] = " ".join(str(after.value.value).split())
+    return docs
 
 
 def two_names(argv: Sequence[str], question: str) -> tuple[list[str], list[str]]:
@@ -93,27 +229,6 @@ def two_names(argv: Sequence[str], question: str) -> tuple[list[str], list[str]]
     if len(names) < 2 and "-h" not in argv and "--help" not in argv:
         raise InputError(question)
     return names, list(argv[len(names) :])
-
-
-def require_positive(settings: Mapping[str, float]) -> None:
-    """Refuse a setting that is not above zero; raises an InputError that names the option."""
-    for name, value in settings.items():
-        if not value > 0:
-            raise InputError(f"{name} {value}: must be positive")
-
-
-def require_not_negative(settings: Mapping[str, float]) -> None:
-    """Refuse a setting below zero; raises an InputError that names the option."""
-    for name, value in settings.items():
-        if value < 0:
-            raise InputError(f"{name} {value}: must not be negative")
-
-
-def require_shares(settings: Mapping[str, float]) -> None:
-    """Refuse a setting outside [0, 1), such as a dropout rate; raises an InputError."""
-    for name, value in settings.items():
-        if not 0 <= value < 1:
-            raise InputError(f"{name} {value}: must be at least 0 and below 1")
 
 
 def require_seeds(first: int, count: int) -> None:

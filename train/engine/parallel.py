@@ -111,7 +111,7 @@ class Layout:
 
 
 def choose_layout(
-    split: str, seeds: int, batch: int, devices: int = 0, option: str = "--optimizer.batch"
+    split: str, seeds: int, batch: int, devices: int = 0, option: str = "--optimizer.batch-size"
 ) -> Layout:
     """Split seeds over the devices if they come out even, else the batch.
 

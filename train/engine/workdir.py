@@ -1,8 +1,10 @@
 """A run's folder: config, metrics, events, checkpoints. All writes are whole or not at all."""
 
 import contextlib
+import copy
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +64,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def restore_config(
-    folder: Path, program: str, kind: type[Config], called: str
+    folder: Path,
+    program: str,
+    kind: type[Config],
+    called: str,
+    renamed: Mapping[str, str] | None = None,
 ) -> tuple[str, Config]:
     """Preset and configuration of a run.
 
@@ -71,6 +77,8 @@ def restore_config(
         program: that must have written it.
         kind: of its configuration.
         called: how its user calls that program, for messages.
+        renamed: dotted names of fields in earlier versions -> today's, by which older runs are
+            read.
 
     Raises:
         InputError: the folder is no run, or one of another program or version.
@@ -80,7 +88,40 @@ def restore_config(
         raise InputError(f"{where}: not a run of {called}")
     if not isinstance(preset := saved.pop("preset", None), str):
         raise InputError(f"{where}: names no preset; it was not written by {called}")
-    return preset, config_from(kind, saved, str(where))
+    return preset, config_from(kind, rename_fields(saved, renamed or {}), str(where))
+
+
+def rename_fields(values: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """A configuration of an earlier version, as read, under today's names.
+
+    Args:
+        values: as read; left as it is.
+        renamed: dotted names then -> today's.
+    """
+
+    def group(dotted: str) -> tuple[dict[str, Any], str]:
+        *groups, name = dotted.split(".")
+        inner = result
+        for each in groups:
+            inner = inner.setdefault(each, {})
+            if not isinstance(inner, dict):
+                return {}, name
+        return inner, name
+
+    result = copy.deepcopy(values)
+    for old, new in renamed.items():
+        if old.partition(".")[0] not in values:
+            continue
+        then, name = group(old)
+        if name in then:
+            value = then.pop(name)
+            now, name = group(new)
+            now.setdefault(name, value)
+    # a group whose fields have all gone elsewhere
+    for old in {name.partition(".")[0] for name in renamed if "." in name}:
+        if result.get(old) == {}:
+            del result[old]
+    return result
 
 
 def config_from(kind: Any, values: dict[str, Any], where: str) -> Any:

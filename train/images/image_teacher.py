@@ -47,7 +47,7 @@ class TeacherStage:
             name="teacher",
             epochs=self.config.epochs,
             data="train",
-            batch=self.config.batch,
+            batch=self.config.batch_size,
             init=self.init,
             step=self.step,
             evaluate=self.evaluate,
@@ -81,8 +81,8 @@ class TeacherStage:
         (value, updates), gradient = jax.value_and_grad(objective, has_aux=True)(params)
         gradient = parallel.mean(gradient, self.axis_name)
         direction, tx_state = optax.scale_by_adam().update(gradient, state.optimizer)
-        rate = self.config.rate * optimizer.schedule("cosine", state.step, self.steps)
-        params = optimizer.descend(params, direction, rate, self.config.decay)
+        rate = self.config.learning_rate * optimizer.schedule("cosine", state.step, self.steps)
+        params = optimizer.descend(params, direction, rate, self.config.weight_decay)
         return Training({"params": params, **updates}, tx_state, state.step + 1), {"total": value}
 
     def evaluate(self, state: Training, batch: Tree) -> dict[str, Array]:

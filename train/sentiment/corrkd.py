@@ -30,7 +30,7 @@ class Hyper(NamedTuple):
     """What may differ from arm to arm inside one program; traced scalars.
 
     Attributes:
-        rate: learning rate.
+        learning_rate: of Adam.
         margin: boundary of the contrastive term.
         scd: weight of sample-level contrastive distillation.
         cpd: weight of category-guided prototype distillation.
@@ -40,7 +40,7 @@ class Hyper(NamedTuple):
         shuffle: 1 hands every sample another sample's teacher targets (negative control).
     """
 
-    rate: Any
+    learning_rate: Any
     margin: Any
     scd: Any = 0.0
     cpd: Any = 0.0
@@ -66,7 +66,7 @@ def arms(config: MsaConfig) -> dict[str, Hyper]:
         InputError: a sweep is not `FIELD=V1,V2,...` over a known field.
     """
     loss = config.losses
-    plain = Hyper(config.optimizer.rate, loss.margin)
+    plain = Hyper(config.optimizer.learning_rate, loss.margin)
     full = plain._replace(scd=loss.scd, cpd=loss.cpd, rcd=loss.rcd)
     rows = {BASELINE: plain, METHOD: full}
     if config.ablate or config.arms:
@@ -93,7 +93,7 @@ def arms(config: MsaConfig) -> dict[str, Hyper]:
 
 
 def _sweep_axis(text: str) -> list[tuple[str, float]]:
-    fields = ("rate", "margin", "scd", "cpd", "rcd")
+    fields = ("learning_rate", "margin", "scd", "cpd", "rcd")
     field, _, values = text.partition("=")
     try:
         axis = [(field, float(value)) for value in values.split(",")]
@@ -162,7 +162,7 @@ def build_stages(
         name="teacher",
         epochs=teacher_epochs,
         data=own,
-        batch=chosen.batch,
+        batch=chosen.batch_size,
         init=partial(_teacher_init, **shared),
         step=partial(_teacher_step, **shared, total=teacher_epochs * steps[own]),
         evaluate=partial(_evaluate, network=network, task=task, subsets=masks.SUBSETS[-1:]),
@@ -174,7 +174,7 @@ def build_stages(
         name="student",
         epochs=chosen.epochs,
         data="train",
-        batch=chosen.batch,
+        batch=chosen.batch_size,
         init=partial(_student_init, **shared, task=task),
         step=partial(
             _student_step, **shared, task=task, terms=used, total=chosen.epochs * steps["train"]
@@ -208,8 +208,8 @@ def _teacher_init(
     axis_name: str | None,
 ) -> Training:
     params = {"network": network.init(key, batch["inputs"], batch["valid"])["params"]}
-    rate = Hyper(jnp.float32(config.optimizer.rate), jnp.float32(config.losses.margin))
-    tx = optimizer.adam(config.optimizer.clip, ("network",))
+    rate = Hyper(jnp.float32(config.optimizer.learning_rate), jnp.float32(config.losses.margin))
+    tx = optimizer.adam(config.optimizer.clip_norm, ("network",))
     return Training(params, tx.init(params), jnp.int32(0), rate)
 
 
@@ -238,7 +238,7 @@ def _student_init(
             "others": scorer.init(others, rest, rest)["params"],
         },
     }
-    tx = optimizer.adam(config.optimizer.clip, ("network", "statistics"))
+    tx = optimizer.adam(config.optimizer.clip_norm, ("network", "statistics"))
     return Training(params, tx.init(params), jnp.int32(0), hyper)
 
 
@@ -438,9 +438,10 @@ def _descend(
     (value, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     # every shard has the whole batch's value; the mean of the gradients is its gradient
     gradients = parallel.mean(gradients, axis_name)
-    tx = optimizer.adam(config.optimizer.clip, tuple(state.params))
+    tx = optimizer.adam(config.optimizer.clip_norm, tuple(state.params))
     direction, tx_state = tx.update(gradients, state.optimizer, state.params)
-    rate = state.hyper.rate * optimizer.schedule(config.optimizer.schedule, state.step, total)
+    factor = optimizer.schedule(config.optimizer.schedule, state.step, total)
+    rate = state.hyper.learning_rate * factor
     params = optimizer.descend(state.params, direction, rate)
     metrics = {
         **metrics,

@@ -9,7 +9,7 @@ from configs.debias import DebiasDataConfig
 from configs.msa import DataConfig, SourceConfig
 from corrkd_jax.data import msa, subjects
 from corrkd_jax.errors import InputError
-from train.engine import cli, parallel
+from train.engine import parallel
 from train.engine.feed import Feed, released
 from train.sentiment.rows import Rows
 from train.sentiment.task import Task, check_known, make_task
@@ -80,13 +80,11 @@ def check_source(config: SourceConfig) -> None:
     Raises:
         InputError: names the option and what would do.
     """
-    cli.require_not_negative({"--data.fold": config.fold})
     if not config.path and (config.context or config.fold):
         option = "--data.context" if config.context else f"--data.fold {config.fold}"
         raise InputError(f"{option}: planted data have neither; name a file: --data.path")
     if not isinstance(config, DebiasDataConfig):
         return
-    cli.require_not_negative({"--data.folds": config.folds})
     if not config.path and (config.folds or config.leave_out):
         option = "--data.folds" if config.folds else "--data.leave-out"
         raise InputError(f"{option}: planted data have splits of their own; give --data.path")

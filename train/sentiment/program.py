@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from configs.msa import PRESETS, MsaConfig
+from configs.msa import PRESETS, RENAMED, MsaConfig
 from corrkd_jax.data import planted
 from corrkd_jax.errors import InputError
 from train.engine import cli, parallel
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     if debias.asked_for(argv):
         debias.main(argv)
         return
-    preset, config, options = cli.parse(argv, "python -m train.msa", _HELP, PRESETS)
+    preset, config, options = cli.parse(argv, "python -m train.msa", _HELP, PRESETS, RENAMED)
     check(config)
     parallel.connect(options.coordinator, options.processes, options.process_id)
     folder = Path(options.workdir) if options.workdir else fresh_folder(preset)
@@ -56,31 +56,8 @@ def check(config: MsaConfig) -> None:
     Raises:
         InputError: names the option and what would do.
     """
-    network, chosen = config.network, config.optimizer
+    network = config.network
     check_source(config.data)
-    cli.require_positive(
-        {
-            "--seeds": config.seeds,
-            "--optimizer.batch": chosen.batch,
-            "--optimizer.epochs": chosen.epochs,
-            "--optimizer.rate": chosen.rate,
-            "--optimizer.validate-every": chosen.validate_every,
-            "--network.features": network.features,
-            "--network.heads": network.heads,
-            "--losses.statistics-hidden": config.losses.statistics_hidden,
-            "--losses.kd-temperature": config.losses.kd_temperature,
-            "--losses.dkd-temperature": config.losses.dkd_temperature,
-        }
-    )
-    cli.require_not_negative(
-        {
-            "--optimizer.teacher-epochs": chosen.teacher_epochs,
-            "--network.layers": network.layers,
-            "--data.planted-seed": config.data.planted_seed,
-        }
-    )
-    rates = ("embed", "attention", "relu", "residual", "head")
-    cli.require_shares({f"--network.{x}-dropout": getattr(network, f"{x}_dropout") for x in rates})
     cli.require_seeds(config.first_seed, config.seeds)
     if network.features % network.heads:
         raise InputError(
@@ -105,19 +82,24 @@ def train(
             say(f"{inputs.dataset.source}: {note}")
         chosen, seeds = config.optimizer, [config.first_seed + i for i in range(config.seeds)]
         smallest = min(len(inputs.sets[name]) for name in stage_sets(inputs))
-        if chosen.batch > smallest:
-            say(f"--optimizer.batch {chosen.batch}: only {smallest} training rows; using those")
-            chosen = dataclasses.replace(chosen, batch=smallest)
+        if chosen.batch_size > smallest:
+            say(
+                f"--optimizer.batch-size {chosen.batch_size}: only {smallest} training rows; using "
+                "taken"
+            )
+            chosen = dataclasses.replace(chosen, batch_size=smallest)
         config = dataclasses.replace(config, optimizer=chosen)
-        layout = parallel.choose_layout(options.split, len(seeds), chosen.batch, options.devices)
-        steps = {name: len(inputs.sets[name]) // chosen.batch for name in stage_sets(inputs)}
+        layout = parallel.choose_layout(
+            options.split, len(seeds), chosen.batch_size, options.devices
+        )
+        steps = {name: len(inputs.sets[name]) // chosen.batch_size for name in stage_sets(inputs)}
         pipeline = Pipeline(
             corrkd.build_stages(config, inputs.task, steps, layout.axis_name),
             layout,
             lanes_for(options.lanes),
         )
         facts = facts_of(config, inputs)
-        feed, data = place(config.data, inputs, seeds, chosen.batch)
+        feed, data = place(config.data, inputs, seeds, chosen.batch_size)
         inputs = release(inputs)
         names = list(corrkd.arms(config))
         tracks = run(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from configs.msa import MsaConfig
+from configs.msa import RENAMED, MsaConfig
 from corrkd_jax.data import msa as files
 from corrkd_jax.data.msa import MODALITIES
 from corrkd_jax.errors import InputError
@@ -115,7 +115,7 @@ def load_run(folder: Path) -> Trained:
     Raises:
         InputError: no such run, an unfinished one, or one of another version.
     """
-    preset, config = restore_config(folder, "msa", MsaConfig, "train.msa that distils")
+    preset, config = restore_config(folder, "msa", MsaConfig, "train.msa that distils", RENAMED)
     facts = read_facts(folder)
     arms = list(corrkd.arms(config))
     like = _model_shapes(config, facts.task, facts.shapes, len(arms))

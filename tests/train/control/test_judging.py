@@ -29,7 +29,7 @@ def marks(monkeypatch):
     monkeypatch.setattr(reflection, "gates", gates)
 
     def judge(*arms):
-        config = replace(PRESETS["surrogate"], arms=arms, seeds=2, judged=3)
+        config = replace(PRESETS["surrogate"], arms=arms, seeds=2, evaluation_robots=3)
         own = jnp.arange(2)[:, None] * 10 + jnp.arange(len(arms))
         best = {
             "policies": {"mark": own.astype(jnp.float32)},

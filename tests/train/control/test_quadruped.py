@@ -22,8 +22,8 @@ from train.engine.pipeline import Pipeline
 from train.engine.stage import Limit, looped
 
 TINY = (
-    *("--num-envs", "16", "--seeds", "2", "--judged", "8", "--devices", "1"),
-    *("--network.front", "8", "--network.hidden", "8", "--ppo.unroll", "4"),
+    *("--num-envs", "16", "--seeds", "2", "--evaluation-robots", "8", "--devices", "1"),
+    *("--network.front", "8", "--network.hidden", "8", "--ppo.rollout-length", "4"),
     *("--ppo.iterations", "2", "--ppo.report-every", "1", "--ppo.epochs", "2"),
     *("--detector.updates", "2", "--detector.report-every", "1", "--detector.hidden", "8"),
     *("--detector.tune-iterations", "2", "--save-every", "0"),
@@ -33,7 +33,7 @@ TINY = (
 def config(**changes):
     """A run small enough to compile in seconds."""
     settings = dataclasses.replace(
-        PRESETS["surrogate"].ppo, unroll=4, iterations=2, report_every=1, epochs=2
+        PRESETS["surrogate"].ppo, rollout_length=4, iterations=2, report_every=1, epochs=2
     )
     start = dataclasses.replace(
         PRESETS["surrogate"],
@@ -89,7 +89,7 @@ def test_times_are_written_down(finished):
     rates = throughput.of_training(finished, load(finished).config)
     assert [(each.what, each.steps) for each in rates] == [
         ("policies", 2 * 16 * 4 * 4 * 2),
-        ("detector", 2 * 16 * PRESETS["surrogate"].detector.unroll * 2),
+        ("detector", 2 * 16 * PRESETS["surrogate"].detector.rollout_length * 2),
         ("tuned", 2 * 16 * 4 * 2),
     ]
     text = (finished / "report.md").read_text()
@@ -143,7 +143,9 @@ def test_resume_continues_bit_for_bit(finished, tmp_path, monkeypatch):
     )
     assert whole == resumed
     with pytest.raises(InputError, match=r"preset is 'surrogate' there, 'solo8' here"):
-        quadruped.main(["solo8", *TINY, "--judged", "0", "--workdir", str(folder), "--resume"])
+        quadruped.main(
+            ["solo8", *TINY, "--evaluation-robots", "0", "--workdir", str(folder), "--resume"]
+        )
 
 
 class TestArms:
@@ -555,7 +557,7 @@ def test_oracle_drives_by_the_flag():
         (("--reflection", "2"), "--reflection 2.0: must be from 0 to 1"),
         (("--faults.both", "-1"), "--faults.both -1.0: must be from 0 to 1"),
         (("--ppo.discount", "2"), "--ppo.discount 2.0: must be from 0 to 1"),
-        (("--ppo.kl", "0"), "--ppo.kl 0.0: must be positive"),
+        (("--ppo.target-kl", "0"), "--ppo.target-kl 0.0: must be positive"),
         (("--body.solver-iterations", "0"), "--body.solver-iterations 0: must be positive"),
         (("--body.lock-play", "-1", "0"), "--body.lock-play -1.0: must not be negative"),
         (("--arms", "ours", "ours"), "--arms ours ours: each once"),
@@ -591,8 +593,8 @@ def test_unknown_leg(tmp_path):
 
 
 def test_solo8_is_judged_by_its_own_program(tmp_path):
-    with pytest.raises(InputError, match="--judged: is for the surrogate"):
-        quadruped.main(["solo8", "--judged", "8", "--workdir", str(tmp_path / "run")])
+    with pytest.raises(InputError, match="--evaluation-robots: is for the surrogate"):
+        quadruped.main(["solo8", "--evaluation-robots", "8", "--workdir", str(tmp_path / "run")])
 
 
 @pytest.mark.parametrize("ramp", ["--ppo.penalty-ramp", "--faults.takeover-ramp"])
@@ -609,7 +611,7 @@ def test_presets_can_run(name):
 
 def test_defaults_are_the_papers():
     solo8 = QuadrupedConfig()
-    assert (solo8.num_envs, solo8.ppo.unroll, solo8.ppo.iterations) == (4096, 24, 1000)
+    assert (solo8.num_envs, solo8.ppo.rollout_length, solo8.ppo.iterations) == (4096, 24, 1000)
     assert (solo8.faults.legs, solo8.faults.both, solo8.reflection) == (("FL",), 1.0, 1.0)
 
 

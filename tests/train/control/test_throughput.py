@@ -12,8 +12,8 @@ CONFIG = QuadrupedConfig(
     num_envs=64,
     arms=("ours", "mix"),
     seeds=3,
-    ppo=PpoConfig(unroll=24),
-    detector=DetectorConfig(robots=32, unroll=4),
+    ppo=PpoConfig(rollout_length=24),
+    detector=DetectorConfig(robots=32, rollout_length=4),
 )
 
 
@@ -54,7 +54,7 @@ def test_rates_of_a_run(tmp_path):
 
 
 def test_as_many_robots_are_watched_as_trained_unless_said_otherwise():
-    config = replace(CONFIG, detector=DetectorConfig(robots=0, unroll=1))
+    config = replace(CONFIG, detector=DetectorConfig(robots=0, rollout_length=1))
     assert throughput.control_steps("detector", config) == 64 * 3
 
 

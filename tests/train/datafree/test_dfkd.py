@@ -56,7 +56,7 @@ def test_hosts_that_keep_their_images(host, loaded):
     """Bytes of the right number, terms by their names, a loss that falls with the descents."""
     losses = {}
     for steps in (1, 12) if host in ("deepinv", "fast") else (3,):
-        slow = {"rate": 0.01, "jitter": 0} if host == "deepinv" else {}
+        slow = {"learning_rate": 0.01, "jitter": 0} if host == "deepinv" else {}
         owner = owner_of(config(host, steps=steps, **slow), loaded)
         state, view = state_and_view(owner, loaded)
         data = jax.tree.map(jnp.asarray, dfkd.sets(owner.config, loaded))
@@ -329,7 +329,7 @@ def test_classes_are_drawn_by_their_shares(run, loaded):
 def test_the_students_rate(loaded):
     """It waits for the warm-up, then falls along a cosine to Fast's smallest."""
     chosen = config("fast")
-    learning = dataclasses.replace(chosen.optimizer, lowest=0.01)
+    learning = dataclasses.replace(chosen.optimizer, final_learning_rate=0.01)
     owner = owner_of(dataclasses.replace(chosen, optimizer=learning), loaded)
     # one of three epochs of four steps is the warm-up
     for step, rate, waits in ((0, 0.05, True), (4, 0.05, False), (8, 0.03, False), (12, 0.01, 0)):
@@ -357,7 +357,9 @@ class TestBadInput:
         assert "--data.pool" in refused("cifar10", "--host", "dfnd", *given, *out)
         assert "--skew" in refused("--host", "dafl", "--skew", 0.1, *out)
         assert "--optimizer.steps 81" in refused("--host", "dafl", "--optimizer.steps", 81, *out)
-        assert "--optimizer.lowest 0.2" in refused("--optimizer.lowest", 0.2, *out)
+        assert "--optimizer.final-learning-rate 0.2" in refused(
+            "--optimizer.final-learning-rate", 0.2, *out
+        )
         own = ("--host", "dafl", "--synthesis.joint")
         assert "joint: is a step of dafl, not of zskt" in refused(*own, "--host", "zskt", *out)
         assert "steps at 1" in refused(*own, "--synthesis.student-steps", 5, *out)
@@ -407,19 +409,19 @@ class TestBadInput:
             ("--compensation.ramp", "-1"),
             ("--optimizer.momentum", "1.5"),
             ("--optimizer.momentum", "-0.1"),
-            ("--optimizer.decay", "-1.0"),
-            ("--optimizer.clip", "-1.0"),
-            ("--synthesis.momentum", "1.0"),
-            ("--synthesis.bn-momentum", "2.0"),
-            ("--synthesis.rate", "0.0"),
+            ("--optimizer.weight-decay", "-1.0"),
+            ("--optimizer.clip-norm", "-1.0"),
+            ("--synthesis.beta1", "1.0"),
+            ("--synthesis.ema-decay", "2.0"),
+            ("--synthesis.learning-rate", "0.0"),
             ("--synthesis.latent", "0"),
             ("--synthesis.widths", "0", "4", "4"),
-            ("--synthesis.batch", "-1"),
+            ("--synthesis.batch-size", "-1"),
             ("--synthesis.calls", "-1"),
             ("--synthesis.select", "-1"),
             ("--synthesis.bank", "0"),
             ("--synthesis.log-base", "1.0"),
-            ("--training.epochs", "0"),
+            ("--teacher-training.epochs", "0"),
         ],
         ids=" ".join,
     )
@@ -458,12 +460,12 @@ class TestBadInput:
 def test_dfnd_sees_as_many_images_as_published():
     """floor(40,000 / taken * 512) passes over those that it takes."""
     chosen = presets("dfnd")["cifar10"].optimizer
-    assert chosen.epochs * chosen.steps * chosen.batch == 40_000 * 512
+    assert chosen.epochs * chosen.steps * chosen.batch_size == 40_000 * 512
 
 
 def test_dfnd_doubts_each_teacher_as_its_code_does():
     """The published figures belong to two data sets; no other teacher has them."""
-    found = {name: x.synthesis.accuracy for name, x in presets("dfnd").items()}
+    found = {name: x.synthesis.teacher_accuracy for name, x in presets("dfnd").items()}
     own = {"digits": 0.98, "cifar10": 0.9523, "cifar100": 0.7774}
     assert found == {**dict.fromkeys(found, 0.0), **own}
 
@@ -480,7 +482,7 @@ def test_presets_are_consistent(host, joint):
         if host == "dfnd" and name in ("svhn", "tiny_imagenet", "imagenet"):
             with pytest.raises(InputError, match=r"--synthesis\.accuracy 0: give the teacher's"):
                 dfkd.check(name, given)
-            own = dataclasses.replace(given.synthesis, accuracy=0.6)
+            own = dataclasses.replace(given.synthesis, teacher_accuracy=0.6)
             given = dataclasses.replace(given, synthesis=own)
         dfkd.check(name, given)
 
@@ -490,7 +492,14 @@ def test_the_program(tmp_path, capsys):
     dfkd.main(
         [
             *("--workdir", str(tmp_path / "run"), "--devices", "1", "--seeds", "2"),
-            *("--training.epochs", "8", "--optimizer.epochs", "2", "--optimizer.steps", "30"),
+            *(
+                "--teacher-training.epochs",
+                "8",
+                "--optimizer.epochs",
+                "2",
+                "--optimizer.steps",
+                "30",
+            ),
             *("--synthesis.steps", "20", "--dump", str(tmp_path / "dump")),
             *("--arms", BALANCED, ALONE, KDCI, RANDOM),
         ]
@@ -570,7 +579,7 @@ def test_cifar_from_its_files(tmp_path, capsys):
             *("cifar10", "--host", "fast", "--data.root", str(root), "--student", "wrn10_1"),
             *("--teacher", str(tmp_path / "teacher.npz"), "--kdci", "--devices", "1"),
             *("--seeds", "1", "--optimizer.epochs", "1", "--optimizer.steps", "1"),
-            *("--optimizer.batch", "4", "--synthesis.steps", "1", "--synthesis.warmup", "0"),
+            *("--optimizer.batch-size", "4", "--synthesis.steps", "1", "--synthesis.warmup", "0"),
             *("--synthesis.latent", "4", "--synthesis.widths", "4", "4", "4"),
             *("--compensation.prototypes", "2", "--compensation.first", "0"),
             *("--workdir", str(tmp_path / "run")),

@@ -34,9 +34,11 @@ def loaded():
 
 def joint(loaded, layout=ONE, **changes):
     """The stage, a state whose student is compensated, and a batch of a shard."""
-    own = {"log_base": 10.0, "student_steps": 1, "rate": 0.01, **WEIGHTS, **changes}
+    own = {"log_base": 10.0, "student_steps": 1, "learning_rate": 0.01, **WEIGHTS, **changes}
     chosen = config("dafl", joint=True, **own)
-    learning = dataclasses.replace(chosen.optimizer, schedule="constant", decay=0.01, clip=0.0)
+    learning = dataclasses.replace(
+        chosen.optimizer, schedule="constant", weight_decay=0.01, clip_norm=0.0
+    )
     owner = owner_of(dataclasses.replace(chosen, optimizer=learning), loaded, layout)
     teacher = loaded.teacher.variables
     state = owner.init(KEY, {}, Hyper(strength=1.0), {"teacher": teacher})
@@ -53,8 +55,10 @@ def plain(owner, state, teacher):
     params = {"generator": state.own.generator["params"], "student": state.variables["params"]}
     stats = {"generator": state.own.generator["batch_stats"]}
     stats["student"] = state.variables["batch_stats"]
-    made_by = optax.adam(owner.config.synthesis.rate, owner.config.synthesis.momentum, 0.999)
-    sgd = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(chosen.rate, chosen.momentum))
+    made_by = optax.adam(owner.config.synthesis.learning_rate, owner.config.synthesis.beta1, 0.999)
+    sgd = optax.chain(
+        optax.add_decayed_weights(0.01), optax.sgd(chosen.learning_rate, chosen.momentum)
+    )
     tx = {"generator": made_by, "student": sgd}
     states = {name: tx[name].init(params[name]) for name in tx}
 
@@ -154,7 +158,7 @@ def test_its_own_schedule(loaded):
     chosen = presets("dafl", joint=True)["cifar10"]
     assert (chosen.optimizer.epochs, chosen.optimizer.steps) == (2000, 120)
     small = joint(loaded)[0]
-    learning = dataclasses.replace(chosen.optimizer, batch=BATCH)
+    learning = dataclasses.replace(chosen.optimizer, batch_size=BATCH)
     owner = owner_of(dataclasses.replace(small.config, optimizer=learning), loaded)
     for epoch, rate in ((0, 0.1), (799, 0.1), (800, 0.01), (1599, 0.01), (1600, 0.001)):
         found, _ = owner._rate(jnp.int32(120 * epoch + 119 * (epoch % 2)))
@@ -174,7 +178,7 @@ def test_asking_for_its_step_brings_its_settings(tmp_path, monkeypatch):
         made = chosen.synthesis
         assert (made.class_prior, made.activation, made.balance) == weights
         assert (made.latent, made.rate, made.log_base, made.tanh) == (7, 0.02, 10, True)
-        assert (chosen.optimizer.batch, chosen.optimizer.decay) == (1024, 5e-4)
+        assert (chosen.optimizer.batch_size, chosen.optimizer.weight_decay) == (1024, 5e-4)
     assert not turns.synthesis.joint
     assert turns.synthesis.student_steps == 5
     assert turns.optimizer.epochs == 200

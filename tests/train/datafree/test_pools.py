@@ -35,7 +35,7 @@ def test_batches_of_another_set_are_a_pool(tmp_path):
 
 def small(config):
     """A batch that ten images fill."""
-    return dataclasses.replace(config.optimizer, batch=2)
+    return dataclasses.replace(config.optimizer, batch_size=2)
 
 
 @pytest.mark.parametrize("host", ["dfnd", "mosaic"])
@@ -43,7 +43,7 @@ def test_a_pool_of_fewer_images_than_prototypes(tmp_path, host):
     """One line and no folder; refused before anything is compiled."""
     for number, image in enumerate(layouts.pixels(20, 8, channels=1)):
         layouts.image(tmp_path / "pool" / f"{number}.png", image)
-    options = ("--host", host, "--data.pool", str(tmp_path / "pool"), "--optimizer.batch", "4")
+    options = ("--host", host, "--data.pool", str(tmp_path / "pool"), "--optimizer.batch-size", "4")
     options += ("--synthesis.select", "20", "--workdir", str(tmp_path / "run"), "--devices", "1")
     with pytest.raises(InputError) as error:
         dfkd.main([*options, "--compensation.prototypes", "64"])

@@ -60,7 +60,7 @@ def test_a_generators_pictures_and_dictionary(loaded):
 )
 def test_the_epochs_that_are_shown(loaded, epochs, calls, shown):
     """At most twenty, evenly apart, the first and the last among them; few have several lines."""
-    chosen = config("deepinv", calls=calls, batch=256)
+    chosen = config("deepinv", calls=calls, batch_size=256)
     learning = dataclasses.replace(chosen.optimizer, epochs=epochs)
     owner = owner_of(dataclasses.replace(chosen, optimizer=learning), loaded)
     found = owner.shown_epochs.tolist()
@@ -74,7 +74,7 @@ def test_the_epochs_that_are_shown(loaded, epochs, calls, shown):
 
 def test_large_images_are_shown_smaller(loaded):
     """From the first to the last of an epoch's, side 128 averaged to 64; other epochs are not."""
-    owner = owner_of(config("deepinv", batch=64), loaded)
+    owner = owner_of(config("deepinv", batch_size=64), loaded)
     owner = dataclasses.replace(owner, networks=dataclasses.replace(owner.networks, side=128))
     assert owner.picture_shape == (3, 48, 64, 64, 1)
     state = Distilling(*(None,) * len(Distilling._fields))

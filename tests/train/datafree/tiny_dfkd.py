@@ -40,7 +40,12 @@ def config(host, **changes):
         synthesis=dataclasses.replace(small, **changes),
         compensation=KdciConfig(prototypes=4, width=5, first=0, every=1, ramp=0, images=64),
         optimizer=StudentConfig(
-            batch=BATCH, epochs=3, steps=4, temperature=2.0, rate=0.05, clip=5.0
+            batch_size=BATCH,
+            epochs=3,
+            steps=4,
+            temperature=2.0,
+            learning_rate=0.05,
+            clip_norm=5.0,
         ),
         student="mlp4",
         seeds=1,

@@ -26,7 +26,7 @@ from train.sentiment.task import Task, make_task, predicted_classes, scores, tar
 CONFIG = MsaConfig(
     network=NetworkConfig(4, 1, 1, 0.0, 0.0, 0.0, 0.0, 0.0),
     losses=LossConfig(scd=0.5, cpd=2.0, rcd=3.0, statistics_hidden=4),
-    optimizer=OptimizerConfig(rate=0.01, batch=16, epochs=2),
+    optimizer=OptimizerConfig(learning_rate=0.01, batch_size=16, epochs=2),
 )
 LOSSES = CONFIG.losses
 ROWS, FRAMES, SIZES = 16, 3, {"text": 3, "audio": 2, "vision": 2}
@@ -83,7 +83,7 @@ def terms_of(student, teacher, batch, statistics, task, margin=1.2, axis=None):
 
 
 def test_arms_of_a_plain_run():
-    plain = Hyper(rate=0.01, margin=1.2)
+    plain = Hyper(learning_rate=0.01, margin=1.2)
     full = plain._replace(scd=0.5, cpd=2.0, rcd=3.0)
     assert corrkd.arms(CONFIG) == {
         "MRM + CE": plain,
@@ -92,7 +92,7 @@ def test_arms_of_a_plain_run():
 
 
 def test_arms_of_the_ablation():
-    plain = Hyper(rate=0.01, margin=1.2)
+    plain = Hyper(learning_rate=0.01, margin=1.2)
     full = plain._replace(scd=0.5, cpd=2.0, rcd=3.0)
     wanted = {
         "MRM + CE": plain,
@@ -114,11 +114,13 @@ def test_arms_of_the_ablation():
 
 
 def test_sweep_is_every_combination():
-    found = corrkd.arms(replace(CONFIG, sweep=("margin=0.8,1.6", "rate=1e-3,2e-3,4e-3")))
+    found = corrkd.arms(replace(CONFIG, sweep=("margin=0.8,1.6", "learning_rate=1e-3,2e-3,4e-3")))
     assert len(found) == 2 + 6
     full = Hyper(0.01, 1.2, 0.5, 2.0, 3.0)
     assert dict(list(found.items())[2:]) == {
-        f"CorrKD, margin={margin:g}, rate={rate:g}": full._replace(margin=margin, rate=rate)
+        f"CorrKD, margin={margin:g}, learning_rate={rate:g}": full._replace(
+            margin=margin, learning_rate=rate
+        )
         for margin in (0.8, 1.6)
         for rate in (1e-3, 2e-3, 4e-3)
     }
@@ -241,7 +243,7 @@ def test_a_step_is_adam_s(prepared, step):
     change = np.abs(moved - before)
     assert change.max() <= 0.01 * 1.001
     assert np.median(change) > 0.0099
-    idle = state._replace(hyper=state.hyper._replace(rate=jnp.float32(0)))
+    idle = state._replace(hyper=state.hyper._replace(learning_rate=jnp.float32(0)))
     after, _ = step(idle, batch, jax.random.key(3))
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
 

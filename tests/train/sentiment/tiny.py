@@ -39,7 +39,7 @@ def arguments(data: tuple[Path, Path], workdir: Path, **changes: Any) -> list[st
         "--network.features": 8,
         "--network.layers": 1,
         "--network.heads": 2,
-        "--optimizer.batch": 16,
+        "--optimizer.batch-size": 16,
         "--optimizer.epochs": EPOCHS,
         "--optimizer.teacher-epochs": TEACHER_EPOCHS,
         "--seeds": 1,

@@ -12,14 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 from jax import Array
 
 from corrkd_jax.errors import InputError
+from corrkd_jax.ranges import NotNegative
 from envs.faults import HEALTHY
 from envs.solo8_constants import LEGS, TORSO_MASS
 from train.control import episodes, finished, judging, ppo, robots, throughput
@@ -44,28 +44,28 @@ AT_ONCE, AT_ONCE_ON_CPU = 8192, 256
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How much of the grid, and where the results go."""
+    """Cells of the grid that are evaluated, and where the results go."""
 
-    num_envs: int = 0
-    """Robots a cell, in 32 groups; 0: 3200, the paper's, but 16 of SOLO8 on a CPU."""
-    seed: int = 0
-    """Seed of the run whose networks are judged; 0: the first."""
+    num_envs: Annotated[int, NotNegative] = 0
+    """Number of robots a cell, in 32 groups; 0: 3200, the paper's, but 16 of SOLO8 on a CPU."""
+    seed: Annotated[int, NotNegative] = 0
+    """Seed of the run whose networks are evaluated; 0: the first."""
     legs: tuple[str, ...] = LEGS
     """Legs that fail; the surrogate has but one that does."""
     joints: tuple[str, ...] = tuple(grid.PARTS)
     """Joints of the leg that fail."""
     speeds: tuple[str, ...] = tuple(grid.SPEEDS)
-    """Of middle and high."""
+    """Commanded speeds, of middle and high."""
     arms: tuple[str, ...] = ()
     """Arms of the run; empty: all."""
     added_mass: bool = True
-    """Draw each robot's torso mass as in training (-0.2 to +1 kg); the toy has none."""
-    noise: float = 0.0
+    """Random mass of each robot's torso, as in training (-0.2 to +1 kg); the toy has none."""
+    noise: Annotated[float, NotNegative] = 0.0
     """Factor on the sensor noise, 1 as in training; the toy keeps its own."""
-    late: tuple[int, ...] = ()
-    """Also an oracle that switches so many control steps after the onset, as a detector must."""
+    late: Annotated[tuple[int, ...], NotNegative] = ()
+    """Control steps after the onset at which a further oracle switches, late as a detector is."""
     strict: bool = True
-    """Also the strict onsets."""
+    """The strict onsets as well."""
     switch: OwnRule = field(default_factory=OwnRule)
     out: str = ""
     """Folder for the results; empty: the run's."""
@@ -73,8 +73,8 @@ class EvaluateOptions:
 
 def main(folder: Path, argv: Sequence[str]) -> None:
     """Evaluate a finished run."""
-    options = tyro.cli(
-        EvaluateOptions, args=argv, prog="python -m train.evaluate RUN", description=__doc__
+    options = cli.parse_options(
+        EvaluateOptions, argv, "python -m train.evaluate RUN", __doc__ or ""
     )
     check(options)
     loaded = finished.load(folder, own=options.switch)
@@ -130,8 +130,7 @@ def check(options: EvaluateOptions) -> None:
             raise InputError(f"--{name} {unknown[0]}: choose from {', '.join(known)}")
         if not given:
             raise InputError(f"--{name}: name at least one of {', '.join(known)}")
-    least = {"--num-envs": options.num_envs, "--late": min(options.late, default=0)}
-    cli.require_not_negative(least | {"--noise": options.noise})
+    cli.check_ranges(options)
 
 
 class Judged(NamedTuple):

@@ -11,19 +11,20 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
+from corrkd_jax.ranges import Finite, NotNegative, Positive
 from envs import faults, solo8_model, surrogate
 from envs import solo8_constants as c
 from envs.solo8 import motor_torque
@@ -44,23 +45,23 @@ EVERY = 2
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """What happens to the robot."""
+    """The fault that strikes, and what the film shows."""
 
     fault: str = "power-loss"
-    """What strikes: none, power-loss or locked."""
-    onset: float = 3.0
-    """When, s."""
+    """Fault that strikes: none, power-loss or locked."""
+    onset: Annotated[float, Finite] = 3.0
+    """Time at which it strikes, in s."""
     leg: str = "FL"
-    """Which leg, FL, FR, HL or HR; the surrogate breaks its first."""
+    """Leg that fails: FL, FR, HL or HR; the surrogate breaks its first."""
     joints: str = "both"
-    """Which of its joints: HFE, KFE or both."""
-    speed: float = 0.5
-    """Commanded, m/s."""
-    seconds: float = 8.0
-    """How long."""
+    """Joints of the leg that fail: HFE, KFE or both."""
+    speed: Annotated[float, Finite] = 0.5
+    """Commanded speed, in m/s."""
+    seconds: Annotated[float, Positive] = 8.0
+    """Length of the film, in s."""
     arm: str = ""
     """Arm of the run; empty: the tuned one, or else the first."""
-    seed: int = 0
+    seed: Annotated[int, NotNegative] = 0
     """Seed of the run; 0: the first."""
     switch: OwnRule = field(default_factory=OwnRule)
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     """Render a finished run."""
     usage = "python -m train.quadruped render RUN OUT.gif"
     names, rest = cli.two_names(argv, f"which run, and to which file? {usage}")
-    options = tyro.cli(RenderOptions, args=rest, prog=usage, description=__doc__)
+    options = cli.parse_options(RenderOptions, rest, usage, __doc__ or "")
     out = Path(names[1])
     check(out, options)
     loaded = finished.load(Path(names[0]), own=options.switch)
@@ -104,8 +105,7 @@ def check(out: Path, options: RenderOptions) -> None:
     ):
         if given not in known:
             raise InputError(f"--{name} {given}: choose from {', '.join(known)}")
-    if options.seconds <= 0:
-        raise InputError(f"--seconds {options.seconds:g}: must be positive")
+    cli.check_ranges(options)
     if options.fault != "none" and not 0 <= options.onset < options.seconds:
         raise InputError(f"--onset {options.onset:g}: not within the {options.seconds:g} s shown")
 

@@ -65,7 +65,7 @@ def call(own: Memory, view: View, key: Array, data: Tree) -> tuple[Memory, Array
     """The images of least loss of a generator that begins anew."""
     chosen, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    count = chosen.batch or view.config.optimizer.batch
+    count = chosen.batch_size or view.config.optimizer.batch_size
     classes, noise, fresh, steps = jax.random.split(key, 4)
     targets = jnp.sort(view.draw_classes(classes, count))
     targets = parallel.own_rows(targets, axis_name)
@@ -110,11 +110,11 @@ def call(own: Memory, view: View, key: Array, data: Tree) -> tuple[Memory, Array
             )
         return Made((pixels, remembered(local, whole)), weighted(view, terms))
 
-    betas = (chosen.momentum, chosen.second_momentum)
+    betas = (chosen.beta1, chosen.beta2)
     groups = {
-        "generator": Group(dcgan_normal(fresh, variables["params"]), chosen.rate, betas),
-        "latents": Group(start, chosen.latent_rate, betas, own=True),
-        "head": Group(own.head, chosen.rate, state=own.optimizer),
+        "generator": Group(dcgan_normal(fresh, variables["params"]), chosen.learning_rate, betas),
+        "latents": Group(start, chosen.latent_learning_rate, betas, own=True),
+        "head": Group(own.head, chosen.learning_rate, state=own.optimizer),
     }
     end = descend(loss, groups, steps, chosen.steps, axis_name)
     pixels, rows = end.made

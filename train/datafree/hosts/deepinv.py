@@ -25,7 +25,7 @@ def call(own: Tree, view: View, key: Array, data: Tree) -> tuple[Tree, Array, Te
     """A batch of images from noise; the last iterate is taken, as in the published code."""
     chosen, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    count = chosen.batch or view.config.optimizer.batch
+    count = chosen.batch_size or view.config.optimizer.batch_size
     classes, noise, steps = jax.random.split(key, 3)
     targets = parallel.own_rows(view.draw_classes(classes, count), axis_name)
     shape = (count, networks.side, networks.side, networks.channels)
@@ -59,8 +59,8 @@ def call(own: Tree, view: View, key: Array, data: Tree) -> tuple[Tree, Array, Te
         return Made((), terms := weighted(view, terms), terms)
 
     start = valid({"images": parallel.own_rows(images, axis_name)})
-    betas = (chosen.momentum, chosen.second_momentum)
-    groups = {"images": Group(start["images"], chosen.rate, betas, own=True)}
+    betas = (chosen.beta1, chosen.beta2)
+    groups = {"images": Group(start["images"], chosen.learning_rate, betas, own=True)}
     end = descend(loss, groups, steps, chosen.steps, axis_name, clip=valid)
     return own, gather(networks.to_bytes(end.parameters["images"]), axis_name), end.last
 

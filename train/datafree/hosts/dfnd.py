@@ -21,7 +21,7 @@ def host(config: DfkdConfig, select: int) -> Host:
         logits: Array, teacher: Array, extra: Tree, temperature: float, axis_name: str | None
     ) -> Terms:
         labels = jnp.argmax(teacher, axis=-1)
-        noise = noise_matrix(extra["noise"], config.synthesis.accuracy)
+        noise = noise_matrix(extra["noise"], config.synthesis.teacher_accuracy)
         terms = distillation(logits, teacher, extra, temperature, axis_name)
         return {**terms, "noisy": noisy_nll(logits, labels, noise, axis_name=axis_name)}
 
@@ -36,7 +36,7 @@ def host(config: DfkdConfig, select: int) -> Host:
 def _answers(view: View, images: Array) -> Array:
     """The teacher's logits for a whole pool, `[pool, classes]`, a block at a time."""
     count = len(images)
-    block = min(view.config.optimizer.batch, count)
+    block = min(view.config.optimizer.batch_size, count)
     blocks = -(-count // block)
     position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
 

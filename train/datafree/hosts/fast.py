@@ -55,7 +55,7 @@ def call(own: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Te
     """The images of least loss among a copy's few descents; then the generator learns from it."""
     chosen, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    count = chosen.batch or view.config.optimizer.batch
+    count = chosen.batch_size or view.config.optimizer.batch_size
     classes, noise, fresh, steps = jax.random.split(key, 4)
     targets = parallel.own_rows(view.draw_classes(classes, count), axis_name)
     statistics = {k: v for k, v in own.generator.items() if k != "params"}
@@ -79,7 +79,7 @@ def call(own: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Te
         met = synthesis.blend_statistics(
             said.statistics,
             own.statistics,
-            jnp.where(own.calls > 0, chosen.bn_momentum, 0.0),
+            jnp.where(own.calls > 0, chosen.ema_decay, 0.0),
         )
         terms = {
             "class_prior": synthesis.class_prior(said.logits, targets, axis_name=axis_name),
@@ -94,17 +94,17 @@ def call(own: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Te
             )
         return Made(pixels, weighted(view, terms), met)
 
-    betas = (chosen.momentum, chosen.second_momentum)
+    betas = (chosen.beta1, chosen.beta2)
     start = own_latents(noise, count, networks)
     groups = {
-        "copy": Group(params, chosen.rate, betas),
-        "latents": Group(start, chosen.latent_rate, betas, own=True),
+        "copy": Group(params, chosen.learning_rate, betas),
+        "latents": Group(start, chosen.latent_learning_rate, betas, own=True),
     }
     learned = ("copy",) if chosen.meta == "fomaml" else ()
     end = descend(loss, groups, steps, chosen.steps, axis_name, gradients_of=learned)
     gradient = meta_gradient(chosen.meta, params, end)
     direction, state = optax.scale_by_adam(*betas).update(gradient, own.optimizer)
-    rate = chosen.rate * chosen.steps
+    rate = chosen.learning_rate * chosen.steps
     params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
     generator = {"params": params, **statistics}
     images = gather(ring.quantize(end.made), axis_name)

@@ -66,8 +66,8 @@ def _turn(
     """The critic's step on these images, then the generator's on the same latents."""
     chosen, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    latents = own_latents(key, view.config.optimizer.batch, networks)
-    rate = chosen.rate * optimizer.schedule("cosine", own.turns, turns)
+    latents = own_latents(key, view.config.optimizer.batch_size, networks)
+    rate = chosen.learning_rate * optimizer.schedule("cosine", own.turns, turns)
     fake = lax.stop_gradient(draw(networks, own.generator, latents))
     statistics = {k: v for k, v in own.critic.items() if k != "params"}
 
@@ -84,7 +84,7 @@ def _turn(
     params = own.critic["params"]
     (loss, updates), gradient = jax.value_and_grad(objective, has_aux=True)(params)
     gradient = parallel.mean(gradient, axis_name)
-    tx = optax.scale_by_adam(chosen.momentum, chosen.second_momentum)
+    tx = optax.scale_by_adam(chosen.beta1, chosen.beta2)
     direction, critic_state = tx.update(gradient, own.critic_optimizer)
     judge = {"params": optimizer.descend(params, direction, rate), **updates}
 

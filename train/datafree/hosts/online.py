@@ -105,7 +105,7 @@ def _step(
     """One step of the generator, and the images that it was taken on."""
     chosen, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    latents = own_latents(key, view.config.optimizer.batch, networks)
+    latents = own_latents(key, view.config.optimizer.batch_size, networks)
 
     def terms_of(made: Array) -> tuple[Terms, Shown]:
         images = networks.from_generator(made)
@@ -159,9 +159,9 @@ def improved(
     params = generator["params"]
     gradient, (terms, kept, updates) = jax.grad(objective, has_aux=True)(params)
     gradient = parallel.mean(gradient, networks.axis_name)
-    tx = optax.scale_by_adam(chosen.momentum, chosen.second_momentum)
+    tx = optax.scale_by_adam(chosen.beta1, chosen.beta2)
     direction, state = tx.update(gradient, state)
-    rate = jnp.asarray(chosen.rate if rate is None else rate)
+    rate = jnp.asarray(chosen.learning_rate if rate is None else rate)
     new = {"params": optimizer.descend(params, direction, rate), **updates}
     return new, state, terms, kept
 

@@ -27,13 +27,13 @@ class Hyper(NamedTuple):
     """What may differ from arm to arm; traced scalars.
 
     Attributes:
-        rate: learning rate.
+        learning_rate: of AdamW.
         mixture: of weightings; zeros for the base model under the same head.
         random: 1 puts noise of the dictionary's mean and spread in its place (control).
         flat: 1 puts equal shares in the prior's place (ablation).
     """
 
-    rate: Any
+    learning_rate: Any
     mixture: Mixture = Mixture()
     random: Any = 0.0
     flat: Any = 0.0
@@ -46,7 +46,7 @@ def arms(config: DebiasConfig, strata: int) -> dict[str, Hyper]:
         config: of the run.
         strata: size of the dictionary.
     """
-    base = Hyper(config.optimizer.rate)
+    base = Hyper(config.optimizer.learning_rate)
     rows = {TITLES[config.model]: base}
     if config.debias == "suci":
 

@@ -73,7 +73,7 @@ class BaseStage:
             name="base",
             epochs=chosen.epochs,
             data="train",
-            batch=chosen.batch,
+            batch=chosen.batch_size,
             init=self.init,
             step=self.step,
             evaluate=self.evaluate,
@@ -109,7 +109,7 @@ class BaseStage:
             variables = self.model.init(key, *given, *blank, hyper.mixture)
         else:
             variables = self.model.init(key, *given)
-        tx = optimizer.adam(self.config.optimizer.clip, ("network",))
+        tx = optimizer.adam(self.config.optimizer.clip_norm, ("network",))
         state = tx.init({"network": variables["params"]})
         return Training(variables, state, jnp.int32(0), hyper, blank, None)
 
@@ -117,7 +117,7 @@ class BaseStage:
         self, state: Training, data: Tree, key: Array, context: Context, epoch: Array
     ) -> Training:
         """Build the dictionary from the training split alone; start what a model remembers."""
-        train, batch = data["train"], self.config.optimizer.batch
+        train, batch = data["train"], self.config.optimizer.batch_size
         if state.tables is None and self._remembers:
             shapes = jax.eval_shape(lambda: fused(self.model, state.variables, train, slice(0, 1)))
             tables = memory.begin(self.config.model, shapes, train["labels"][:, 0], batch)
@@ -158,11 +158,11 @@ class BaseStage:
         )
         gradients = parallel.mean(gradients, self.axis_name)
         chosen = self.config.optimizer
-        tx = optimizer.adam(chosen.clip, ("network",))
+        tx = optimizer.adam(chosen.clip_norm, ("network",))
         direction, tx_state = tx.update(gradients, state.optimizer, params)
         total = chosen.epochs * self.steps
-        rate = state.hyper.rate * optimizer.schedule(chosen.schedule, state.step, total)
-        params = optimizer.descend(params, direction, rate, chosen.decay, self._factors)
+        rate = state.hyper.learning_rate * optimizer.schedule(chosen.schedule, state.step, total)
+        params = optimizer.descend(params, direction, rate, chosen.weight_decay, self._factors)
         epoch = state.step // self.steps + 1
         metrics = {**terms, "total": value, "gradient_norm": optax.tree.norm(gradients["network"])}
         return state._replace(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.debias import DebiasConfig, presets
+from configs.debias import RENAMED, DebiasConfig, presets
 from corrkd_jax.data import msa, planted_bias, planted_subjects, subjects, words
 from corrkd_jax.errors import InputError
 from train.engine import cli, parallel
@@ -50,7 +50,11 @@ def asked_for(argv: Sequence[str]) -> bool:
 def main(argv: Sequence[str]) -> None:
     """Train a base model, take its bias away, report."""
     preset, config, options = cli.parse(
-        argv, "python -m train.msa", (__doc__ or "").split("\n\n")[0], presets(_method(argv))
+        argv,
+        "python -m train.msa",
+        (__doc__ or "").split("\n\n")[0],
+        presets(_method(argv)),
+        RENAMED,
     )
     check(config)
     parallel.connect(options.coordinator, options.processes, options.process_id)
@@ -77,22 +81,8 @@ def check(config: DebiasConfig) -> None:
     Raises:
         InputError: names the option and what would do.
     """
-    chosen = config.optimizer
     inputs.check_source(config.data)
     cli.require_seeds(config.first_seed, config.seeds)
-    cli.require_positive(
-        {
-            "--seeds": config.seeds,
-            "--optimizer.batch": chosen.batch,
-            "--optimizer.epochs": chosen.epochs,
-            "--optimizer.rate": chosen.rate,
-            "--optimizer.clip": chosen.clip,
-            "--suci.width": config.suci.width,
-            "--suci.key-width": config.suci.key_width,
-            "--mcis.reach": config.mcis.reach,
-            "--mcis.step": config.mcis.step,
-        }
-    )
     steps = config.mcis.reach / config.mcis.step
     if abs(steps - round(steps)) > 1e-6 * steps:
         raise InputError(
@@ -280,23 +270,23 @@ def _run_task(
         say(f"{loaded.dataset.source}: {note}")
     rows = len(loaded.sets["train"])
     chosen = config.optimizer
-    if chosen.batch > rows:
-        say(f"--optimizer.batch {chosen.batch}: only {rows} training rows; using those")
-        chosen = dataclasses.replace(chosen, batch=rows)
+    if chosen.batch_size > rows:
+        say(f"--optimizer.batch-size {chosen.batch_size}: only {rows} training rows; using those")
+        chosen = dataclasses.replace(chosen, batch_size=rows)
         config = dataclasses.replace(config, optimizer=chosen)
     seeds = [config.first_seed + i for i in range(config.seeds)]
-    layout = parallel.choose_layout(options.split, len(seeds), chosen.batch, options.devices)
+    layout = parallel.choose_layout(options.split, len(seeds), chosen.batch_size, options.devices)
     # small models leave a CPU idle one at a time
     lanes = lanes_for("vmap" if config.small and options.lanes == "auto" else options.lanes)
     model = build_model(config, loaded.task, layout.axis_name)
     names = list(arms(config, strata))
     if pipeline is None:
         stage = BaseStage(
-            config, preset, loaded.task, model, strata, rows // chosen.batch, layout.axis_name
+            config, preset, loaded.task, model, strata, rows // chosen.batch_size, layout.axis_name
         )
         pipeline = Pipeline([stage.stage()], layout, lanes)
     absent = _absent(config, loaded)
-    feed, data = place(config.data, loaded, seeds, chosen.batch)
+    feed, data = place(config.data, loaded, seeds, chosen.batch_size)
     splits = [name for name in loaded.sets if name != "train"]
     loaded = inputs.release(loaded, splits)
     tracks = run(

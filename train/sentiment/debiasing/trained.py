@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from configs.debias import DebiasConfig
+from configs.debias import RENAMED, DebiasConfig
 from corrkd_jax import causal
 from corrkd_jax.data.msa import Scaler
 from corrkd_jax.errors import InputError
@@ -82,7 +82,7 @@ def load_run(folder: Path) -> Trained:
         InputError: no such run, an unfinished one, or one of another version.
     """
     called = "train.msa with --model or --debias"
-    preset, config = restore_config(folder, "debias", DebiasConfig, called)
+    preset, config = restore_config(folder, "debias", DebiasConfig, called, RENAMED)
     facts = trained.read_facts(folder)
     strata, rows = int(facts.more.get("strata", 0)), list(facts.more.get("rows", []))
     own = arms(config, strata)

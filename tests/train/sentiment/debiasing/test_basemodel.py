@@ -21,7 +21,7 @@ from train.sentiment.debiasing.forward import forward
 )
 def test_self_mm_learns_by_groups(preset, grouped, factors):
     """Adam's first step is as long as the rate of its part: MMSA's for audio, vision, the rest."""
-    chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, grouped=grouped)
+    chosen = DebiasOptimizerConfig(learning_rate=1e-3, clip_norm=1e9, grouped=grouped)
     stage, before, batch = started("self_mm", chosen, preset)
     after, _ = jax.jit(stage.step)(before, batch, jax.random.key(1))
     moved = jax.tree.map(
@@ -51,7 +51,7 @@ def test_outputs_of_another_shape_are_refused():
 @pytest.mark.parametrize("model", ["corrkd", "mag", "pooled"])
 def test_training_minimises_the_loss_of_what_inference_gives(model):
     """Without dropout the first loss is that of `forward`, whatever the model's own call gives."""
-    stage, state, batch = started(model, DebiasOptimizerConfig(batch=4))
+    stage, state, batch = started(model, DebiasOptimizerConfig(batch_size=4))
     # a row without a label and one of padding count for nothing
     batch |= {"label_weight": np.array([[1.0], [0], [2], [1]]), "row": np.array([1.0, 1, 1, 0])}
     rates = {f.name: 0.0 for f in dataclasses.fields(stage.model) if "dropout" in f.name}
@@ -82,7 +82,9 @@ def test_the_rate_follows_its_schedule():
     """Cosine: at the middle of the run a step is half as long as under a constant rate."""
     moved = {}
     for schedule in ("constant", "cosine"):
-        chosen = DebiasOptimizerConfig(rate=1e-3, clip=1e9, epochs=2, schedule=schedule)
+        chosen = DebiasOptimizerConfig(
+            learning_rate=1e-3, clip_norm=1e9, epochs=2, schedule=schedule
+        )
         stage, state, batch = started("pooled", chosen)
         state = state._replace(step=np.int32(1))
         after, _ = jax.jit(stage.step)(state, batch, jax.random.key(0))

@@ -91,7 +91,7 @@ def test_every_model_trains(small_file, tmp_path, model):
     figures = run(
         tmp_path / "run",
         *("mosi", "--data.path", str(small_file[0]), "--model", model, "--debias", method),
-        *("--small", "--optimizer.epochs", "2", "--optimizer.batch", "8"),
+        *("--small", "--optimizer.epochs", "2", "--optimizer.batch-size", "8"),
     )["main"]
     for row in figures.values():
         assert np.isfinite(row["test"]["sentiment"]["mae"]).all()
@@ -151,7 +151,15 @@ def test_finished_run_comes_back_without_its_training_data(small_file, tmp_path,
 def test_interrupted_run_continues_bit_for_bit(small_file, tmp_path, monkeypatch):
     """A run that lost what came after its first epochs ends with the same figures."""
     given = ("mosi", "--data.path", str(small_file[0]), "--model", "pooled", "--debias", "suci")
-    given += ("--small", "--optimizer.epochs", "3", "--optimizer.batch", "8", "--save-every", "0")
+    given += (
+        "--small",
+        "--optimizer.epochs",
+        "3",
+        "--optimizer.batch-size",
+        "8",
+        "--save-every",
+        "0",
+    )
     whole = run(tmp_path / "run", *given)
     checkpoints = tmp_path / "run" / "checkpoints"
     assert sorted(p.name for p in checkpoints.iterdir()) == ["1", "3"]

@@ -14,7 +14,7 @@ from train.sentiment.task import Task
 
 def test_self_mm_makes_labels_from_the_second_epoch_on():
     task = Task("score", 1, ("sentiment",))
-    stage, _, batch = started("self_mm", DebiasOptimizerConfig(batch=4))
+    stage, _, batch = started("self_mm", DebiasOptimizerConfig(batch_size=4))
     model = build_model(stage.config, task)
     stage = dataclasses.replace(stage, task=task, model=model)
     batch |= {"labels": np.array([[-2.0], [1], [3], [-1]]), "index": np.arange(4)}

@@ -30,7 +30,7 @@ def test_misa_adds_its_terms_by_preset():
 def test_mmim_counts_entropy_from_an_epochs_third_batch_on():
     """With the batch before in its memory; MMSA's weights of its terms."""
     steps = 4
-    stage, state, batch = started("mmim", DebiasOptimizerConfig(batch=4), steps=steps)
+    stage, state, batch = started("mmim", DebiasOptimizerConfig(batch_size=4), steps=steps)
     state = stage.refresh(state, {"train": batch}, jax.random.key(0), {}, 0)
     step = jax.jit(stage.step)
     entropies, before = [], None
