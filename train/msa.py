@@ -1,4 +1,4 @@
-"""`python -m train.msa`: distil a student that bears missing modalities.
+"""`python -m train.msa`: distil a student robust to missing modalities.
 
 python -m train.msa                                    planted data, five seeds
 python -m train.msa mosi --data.path FILE --workdir runs/mosi

@@ -47,7 +47,7 @@ class ExportOptions:
 def main(argv: Sequence[str]) -> None:
     """Export a finished run."""
     usage = "python -m train.quadruped export RUN OUT"
-    names, rest = cli.two_names(argv, f"which run, and where to? {usage}")
+    names, rest = cli.leading(argv, 2, f"which run, and where to? {usage}", __doc__ or "")
     options = cli.parse_options(ExportOptions, rest, usage, __doc__ or "")
     run(Path(names[0]), Path(names[1]), options)
 

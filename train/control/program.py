@@ -33,12 +33,14 @@ from train.engine.progress import say
 from train.engine.stage import lanes_for
 from train.engine.workdir import METRICS, Workdir, fresh_folder
 
+NAME = "quadruped"
+
 
 def main(argv: Sequence[str]) -> None:
     """Train, judge, report; or export or render a finished run."""
     if argv[:1] in (["export"], ["render"]):
-        # they load runs by this module
-        importlib.import_module(f"train.control.{argv[0]}").main(argv[1:])
+        module = {"export": "train.control.export", "render": "train.control.film.render"}[argv[0]]
+        importlib.import_module(module).main(argv[1:])
         return
     preset, config, options = cli.parse(
         argv, "python -m train.quadruped", (__doc__ or "").split("\n\n")[0], PRESETS, RENAMED
@@ -109,7 +111,7 @@ def train(
 ) -> Results | None:
     """One run from configuration to report; returns what its table shows."""
     started = time.monotonic()
-    saved = {"program": "quadruped", "preset": preset, **dataclasses.asdict(config)}
+    saved = {"program": NAME, "preset": preset, **dataclasses.asdict(config)}
     workdir = Workdir(folder, saved, options.resume)
     try:
         robot = robots.build(config)
@@ -171,3 +173,13 @@ def rows(config: QuadrupedConfig) -> dict[str, dict[str, np.ndarray]]:
         "valid": 1,
     }
     return {name: {"row": np.ones(count, np.float32)} for name, count in counts.items()}
+
+
+def evaluate(run: Path, argv: Sequence[str]) -> None:
+    """Evaluate a finished run on the grid of faults; arguments as of `train.programs`."""
+    importlib.import_module("train.control.evaluation.evaluate").main(run, argv)
+
+
+def export(run: Path, out: Path, argv: Sequence[str]) -> None:
+    """Write a finished run's controller; arguments as of `train.programs`."""
+    importlib.import_module("train.control.export").main([str(run), str(out), *argv])

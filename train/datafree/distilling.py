@@ -359,7 +359,7 @@ class DistillStage:
     def _tx(self) -> optax.GradientTransformation:
         chosen = self.config.optimizer
         clip_norm = chosen.clip_norm or math.inf
-        return optimizer.momentum(chosen.weight_decay, clip_norm, chosen.momentum)
+        return optimizer.sgd(chosen.weight_decay, clip_norm, chosen.momentum)
 
     def _mask(self, params: Tree, hyper: Hyper) -> Tree:
         """Ones where a parameter is trained."""

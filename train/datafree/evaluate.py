@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from jax import Array
 
 from corrkd_jax.data import images
 from corrkd_jax.data.image_set import ImageSet
-from corrkd_jax.errors import InputError
 from train.datafree.distilling import Selected
 from train.datafree.trained import Trained, load_run
+from train.engine import cli
 from train.engine.progress import Bar, say
 from train.engine.stage import lanes_for
 from train.engine.tables import cell, line
@@ -47,23 +47,42 @@ class Answers:
         return self.classes[mode] == self.labels
 
 
-def evaluate(folder: Path, root: str, split: str, out: Path) -> None:
+@dataclass(frozen=True)
+class EvaluateData:
+    """The images to evaluate on."""
+
+    path: str = ""
+    """Folder of the data set; empty: the one that the run was trained on."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The part of the images, and where the results go."""
+
+    data: EvaluateData = field(default_factory=EvaluateData)
+    split: Literal["train", "test"] = "test"
+    """Part of the data set."""
+    out: str = ""
+    """Folder for the results; empty: the run's."""
+
+
+def evaluate(folder: Path, argv: Sequence[str]) -> None:
     """Write `evaluation.md`, `evaluation.json` and `predictions.csv` of a finished run.
 
-    Args:
-        folder: of the run.
-        root: folder of the data set; empty: the run's.
-        split: `test` or `train`.
-        out: folder for the results.
+    Arguments as of `train.programs`.
 
     Raises:
         InputError: the run is not finished, or the images do not fit it.
     """
+    options = cli.parse_options(
+        EvaluateOptions, argv, "python -m train.evaluate RUN", __doc__ or ""
+    )
+    out = Path(options.out) if options.out else folder
     run = load_run(folder)
-    if split not in ("train", "test"):
-        raise InputError(f"--split {split}: sets of images have train and test")
     data = run.config.data
-    found = images.read(run.preset, root or data.root, split, labels=data.labels)
+    found = images.read(
+        run.preset, options.data.path or data.root, options.split, labels=data.labels
+    )
     run.check(found)
     answers = ask(run, found)
     seeds = [run.config.first_seed + i for i in range(run.config.seeds)]

@@ -51,6 +51,8 @@ from train.engine.workdir import METRICS, Workdir, fresh_folder
 from train.images.image_teacher import TeacherStage
 from train.images.normalization import doubt, first_gap
 
+NAME = "dfkd"
+
 
 def main(argv: Sequence[str]) -> None:
     """Train teacher (where none is given) and students, evaluate, report."""
@@ -142,7 +144,7 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
 def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path) -> Results:
     """One run from files to report."""
     started = time.monotonic()
-    saved = {"program": "dfkd", "preset": preset, **dataclasses.asdict(config)}
+    saved = {"program": NAME, "preset": preset, **dataclasses.asdict(config)}
     workdir = Workdir(folder, saved, options.resume)
     try:
         loaded = load(preset, config)

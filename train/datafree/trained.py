@@ -19,7 +19,8 @@ from train.datafree.arms import ALONE, KDCI
 from train.datafree.distilling import Distilling, DistillStage, Selected
 from train.datafree.hosts.networks import Dictionary, build_student, read_pixels
 from train.datafree.inputs import Loaded
-from train.engine.finished import FACTS, Exportable, facts_as, seed_number
+from train.engine.export import Argument, Exportable
+from train.engine.finished import METADATA, metadata_as, seed_number
 from train.engine.parallel import compute_dtype
 from train.engine.workdir import Workdir, load_model, restore_config
 from train.images.pretrained import Pretrained
@@ -100,7 +101,7 @@ def save(
         "normalization": networks.normalization._asdict(),
         "dictionary": list(state.dictionary.confounders.shape[-2:]),
     }
-    workdir.write(FACTS, json.dumps(facts, indent=2) + "\n")
+    workdir.write(METADATA, json.dumps(facts, indent=2) + "\n")
 
 
 def load_run(folder: Path) -> Trained:
@@ -125,7 +126,7 @@ def load_run(folder: Path) -> Trained:
             Selected({}, Dictionary(jnp.zeros(size), jnp.zeros(size[0]), jnp.int32(0)), 0.0),
         )
 
-    run = facts_as(made, folder)
+    run = metadata_as(made, folder)
     return replace(run, chosen=load_model(folder, _like(run)))
 
 
@@ -192,7 +193,14 @@ def exportable(run: Trained, row: str, seed: int) -> tuple[Exportable, Pretraine
         )
     chosen = Exportable(
         predict,
-        {"images": (run.side, run.side, run.channels)},
+        {
+            "images": Argument(
+                (run.side, run.side, run.channels),
+                "uint8",
+                "",
+                "* `images`: pixels as they stand in the file; normalisation happens inside.",
+            )
+        },
         [len(run.classes)],
         "probabilities",
         {

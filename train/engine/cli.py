@@ -215,20 +215,30 @@ def field_docs(kind: type) -> dict[str, str]:
     return docs
 
 
-def two_names(argv: Sequence[str], question: str) -> tuple[list[str], list[str]]:
-    """The two names that a command starts with, and its options.
+def leading(
+    argv: Sequence[str], count: int, question: str, usage: str
+) -> tuple[list[str], list[str]]:
+    """The names that a command starts with, and its options.
 
     Args:
         argv: arguments after the program's name.
-        question: what to ask for if a name is missing, with the usage.
+        count: how many names there are.
+        question: what to ask for if one is missing, with the usage.
+        usage: what `--help` says before there are names.
 
     Raises:
-        InputError: fewer than two names, and no call for help.
+        InputError: fewer names, and no call for help.
+        SystemExit: fewer names, and a call for help.
     """
-    names = [argument for argument in argv[:2] if not argument.startswith("-")]
-    if len(names) < 2 and "-h" not in argv and "--help" not in argv:
-        raise InputError(question)
-    return names, list(argv[len(names) :])
+    names, rest = [], list(argv)
+    while rest and len(names) < count and not rest[0].startswith("-"):
+        names.append(rest.pop(0))
+    if len(names) == count:
+        return names, rest
+    if "-h" in rest or "--help" in rest:
+        print(usage)
+        raise SystemExit(0)
+    raise InputError(question)
 
 
 def require_seeds(first: int, count: int) -> None:

@@ -6,7 +6,7 @@ the same; what is lost is the single compiled program (one call a few steps inst
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import grain
 import jax
@@ -22,6 +22,7 @@ from train.engine.stage import Stage
 _STEPS_A_CALL = 16
 
 
+@runtime_checkable
 class Set(Protocol):
     """Rows that a run reads, of whatever kind."""
 

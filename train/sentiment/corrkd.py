@@ -17,7 +17,8 @@ from corrkd_jax.losses.batch import gather, own_columns
 from corrkd_jax.metrics import confusion, weighted_f1
 from corrkd_jax.models.corrkd import CorrKDNetwork, Output
 from corrkd_jax.models.statistics import StatisticsNetwork
-from train.engine import optimizer, parallel
+from train.engine import optimizer
+from train.engine.finished import choose
 from train.engine.parallel import compute_dtype
 from train.engine.stage import Context, Stage, Tree, stacked
 from train.sentiment.task import Task, predicted_classes
@@ -85,11 +86,8 @@ def arms(config: MsaConfig) -> dict[str, Hyper]:
     for point in product(*axes) if axes else ():
         name = ", ".join(f"{field}={value:g}" for field, value in point)
         rows[f"{METHOD}, {name}"] = full._replace(**dict(point))
-    unknown = [name for name in config.arms if name not in rows]
-    if unknown:
-        raise InputError(f"--arms {unknown[0]!r}: choose from {', '.join(map(repr, rows))}")
-    chosen = rows if config.ablate else config.arms or rows
-    return {name: rows[name] for name in chosen}
+    chosen = choose(rows, config.arms)
+    return rows if config.ablate or not chosen else chosen
 
 
 def _sweep_axis(text: str) -> list[tuple[str, float]]:
@@ -435,20 +433,19 @@ def _task_loss(logits: Array, batch: Tree, axis_name: str | None) -> Array:
 def _descend(
     state: Training, objective: Any, config: MsaConfig, total: int, axis_name: str | None
 ) -> tuple[Training, dict[str, Array]]:
-    (value, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-    # every shard has the whole batch's value; the mean of the gradients is its gradient
-    gradients = parallel.mean(gradients, axis_name)
-    tx = optimizer.adam(config.optimizer.clip_norm, tuple(state.params))
-    direction, tx_state = tx.update(gradients, state.optimizer, state.params)
-    factor = optimizer.schedule(config.optimizer.schedule, state.step, total)
+    settings = config.optimizer
+    factor = optimizer.schedule(settings.schedule, state.step, total)
+    tx = optimizer.adam(settings.clip_norm, tuple(state.params))
     rate = state.hyper.learning_rate * factor
-    params = optimizer.descend(state.params, direction, rate)
+    step = optimizer.gradient_step(
+        objective, state.params, tx, state.optimizer, rate, axis_name=axis_name
+    )
     metrics = {
-        **metrics,
-        "total": value,
-        "gradient_norm": optax.tree.norm(gradients["network"]),
+        **step.extra,
+        "total": step.value,
+        "gradient_norm": optax.tree.norm(step.gradients["network"]),
     }
-    return Training(params, tx_state, state.step + 1, state.hyper), metrics
+    return Training(step.params, step.state, state.step + 1, state.hyper), metrics
 
 
 def _prepare(batch: Tree, key: Array, context: Context, *, network: CorrKDNetwork) -> Tree:

@@ -1,15 +1,14 @@
 """What a person reads of a run: the table, the curve, the differences, the figures."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from corrkd_jax.errors import InputError
-from train.engine.tables import cell, line, paired
-from train.engine.workdir import write_text
+from train.engine import tables
+from train.engine.report import Report
+from train.engine.tables import Claims, cell, paired, points
 from train.sentiment import corrkd, paper_tables
 from train.sentiment.results import (
     COLUMNS,
@@ -34,16 +33,16 @@ def table(
     """The seven-subset table in Markdown, weighted F1 x 100, mean and deviation over seeds."""
     parts = []
     for number, name in enumerate(truth.task.names):
-        lines = ["| " + " | ".join([name, *COLUMNS]) + " |", "|---" * 9 + "|"]
+        lines = []
         for row in rows:
             values = 100 * columns(headline_f1(row.subsets, truth, legacy_order)[..., number])
-            lines.append(line(row.name, [cell(v) for v in values.T]))
+            lines.append([row.name, *(cell(v) for v in values.T)])
         for constant, value in enumerate(floors(truth, legacy_order)[number]):
             label = class_name(truth, constant)
-            lines.append(line(f"*always {label}*", [f"{100 * value:.1f}"] * 8))
+            lines.append([f"*always {label}*", *[f"{100 * value:.1f}"] * 8])
         for label, numbers in (paper or {}).items():
-            lines.append(line(f"*{label}*", [f"{x:.1f}" for x in numbers]))
-        parts.append("\n".join(lines))
+            lines.append([f"*{label}*", *(f"{x:.1f}" for x in numbers)])
+        parts.append(tables.table([name, *COLUMNS], lines))
     return "\n\n".join(parts)
 
 
@@ -66,26 +65,26 @@ def sentiment_table(rows: Sequence[Row], truth: Truth) -> str:
         "mae": "MAE",
         "corr": "Corr",
     }
-    found = {row.name: sentiment_metrics(row.subsets[:, 6], truth) for row in rows}
-    found |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
-    shown = [key for key in names if key in found[rows[0].name]]
-    lines = [line("complete input", [names[k] for k in shown]), "|---" * (len(shown) + 1) + "|"]
-    for name, values in found.items():
-        cells = [cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in shown]
-        lines.append(line(name, cells))
-    return "\n".join(lines)
+    metrics = {row.name: sentiment_metrics(row.subsets[:, 6], truth) for row in rows}
+    metrics |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
+    shown = [key for key in names if key in metrics[rows[0].name]]
+    lines = [
+        [name, *(cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in shown)]
+        for name, values in metrics.items()
+    ]
+    return tables.table(["complete input", *(names[k] for k in shown)], lines)
 
 
 def curve_table(rows: Sequence[Row], truth: Truth) -> str:
     """Weighted F1 x 100 against the share of frames missing, mean over seeds."""
-    lines = [line("frames missing", [f"{r:.1f}" for r in RATIOS]), "|---" * 12 + "|"]
+    lines = []
     for row in rows:
         values = 100 * headline_f1(row.curve, truth).mean(axis=(0, -1))
-        lines.append(line(row.name, [f"{v:.1f}" for v in values]))
+        lines.append([row.name, *(f"{v:.1f}" for v in values)])
     for constant, value in enumerate(floors(truth).mean(axis=0)):
         name = f"*always {class_name(truth, constant)}*"
-        lines.append(line(name, [f"{100 * value:.1f}"] * len(RATIOS)))
-    return "\n".join(lines)
+        lines.append([name, *[f"{100 * value:.1f}"] * len(RATIOS)])
+    return tables.table(["frames missing", *(f"{r:.1f}" for r in RATIOS)], lines)
 
 
 def differences(rows: Sequence[Row], truth: Truth) -> str:
@@ -93,50 +92,38 @@ def differences(rows: Sequence[Row], truth: Truth) -> str:
     # where the arms asked for leave the baseline out, the zero-filled teacher stands in
     base_row = next((row for row in rows if row.name == corrkd.BASELINE), rows[0])
     base = average(base_row, truth)
-    lines = [
-        line(f"Avg minus {base_row.name}", ["mean ± std", "least seed", "seeds"]),
-        "|---" * 4 + "|",
-    ]
+    lines = []
     for row in rows:
-        if row is base_row:
-            continue
-        d = paired(average(row, truth), base)
-        lines.append(
-            line(
-                row.name,
-                [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", str(len(d["each"]))],
-            )
-        )
-    return "\n".join(lines)
+        if row is not base_row:
+            d = paired(average(row, truth), base)
+            lines.append([row.name, points(d), f"{d['least']:+.2f}", str(len(d["each"]))])
+    return tables.table([f"Avg minus {base_row.name}", "mean ± std", "least seed", "seeds"], lines)
 
 
-def planted_margins(rows: Sequence[Row], truth: Truth) -> str:
+def planted_claims(rows: Sequence[Row], truth: Truth) -> Claims:
     """What the planted task was built to show, and whether it did; empty if arms are missing."""
+    claims = Claims("Avg", "measured", "least seed", "required")
     avg = {row.name: average(row, truth) for row in rows}
     needed = (corrkd.TEACHER_ROW, corrkd.BASELINE, corrkd.METHOD)
     if not all(name in avg for name in needed):
-        return ""
+        return claims
     teacher, base, method = (avg[name] for name in needed)
-    claims = [
+    for name, d, least in (
         (f"{corrkd.METHOD} - {corrkd.BASELINE}", paired(method, base), 3.0),
         (f"{corrkd.BASELINE} - {corrkd.TEACHER_ROW}", paired(base, teacher), 6.0),
         (f"{corrkd.METHOD} - {corrkd.TEACHER_ROW}", paired(method, teacher), 0.0),
-    ]
-    lines = [line("Avg", ["measured", "least seed", "required", ""]), "|---" * 5 + "|"]
-    for name, d, least in claims:
-        verdict = "holds" if d["mean"] >= least else "MISSED"
-        cells = [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", f">= {least:g}"]
-        lines.append(line(name, [*cells, verdict]))
+    ):
+        cells = points(d), f"{d['least']:+.2f}", f">= {least:g}"
+        claims.add(name, *cells, holds=d["mean"] >= least)
     if corrkd.CONTROL in avg:
         d, gain = paired(avg[corrkd.CONTROL], base), paired(method, base)["mean"]
-        verdict = "holds" if d["mean"] < gain / 2 else "MISSED"
-        cells = [f"{d['mean']:+.2f} ± {d['std']:.2f}", f"{d['least']:+.2f}", "gain gone"]
-        lines.append(line(f"control: {corrkd.CONTROL}, - {corrkd.BASELINE}", [*cells, verdict]))
-    return "\n".join(lines)
+        name = f"control: {corrkd.CONTROL}, - {corrkd.BASELINE}"
+        cells = points(d), f"{d['least']:+.2f}", "gain gone"
+        claims.add(name, *cells, holds=d["mean"] < gain / 2)
+    return claims
 
 
-def write(
-    folder: Path,
+def build(
     rows: Sequence[Row],
     truth: Truth,
     *,
@@ -144,55 +131,45 @@ def write(
     preset: str,
     facts: Sequence[str],
     metrics: Sequence[dict[str, Any]] = (),
-) -> str:
-    """Write `report.md` and its figures into a run's folder.
+) -> Report:
+    """The report of a run and its figures.
 
     Args:
-        folder: of the run.
         rows: test results, the zero-filled teacher first.
         truth: of the test split.
         title: heading.
         preset: for the paper's table beside the measured one.
         facts: lines on data, seeds and machine.
         metrics: rows of `metrics.jsonl`, for the training curves.
-
-    Returns:
-        The report's text.
     """
-
     paper = paper_tables.rows_for(preset)
-    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts)]
-    parts.append(
-        "## Missing modalities\nWeighted F1 x 100 on the test split; columns are the modalities "
+    meaning = (
+        "Weighted F1 x 100 on the test split; columns are the modalities "
         "that are there (l text, a audio, v vision); Avg is the mean of the six incomplete "
         "subsets. *always ...* is a constant prediction: a row that equals it has collapsed."
     )
     if paper:
-        parts[-1] += (
+        meaning += (
             " Rows marked *paper* are the authors', on their features and split: a direction, "
             "not a target."
         )
-    parts.append(table(rows, truth, paper))
-    if preset == "planted" and (margins := planted_margins(rows, truth)):
-        parts.append("## What was planted\n" + margins)
-    parts.append("## Against the baseline, seed by seed\n" + differences(rows, truth))
+    report = Report(title, facts)
+    report.section("Missing modalities", meaning, table(rows, truth, paper))
+    if preset == "planted" and (claims := planted_claims(rows, truth)):
+        report.section("What was planted", claims.table())
+    report.section("Against the baseline, seed by seed", differences(rows, truth))
     if truth.scores is not None:
-        parts.append("## Other metrics\n" + sentiment_table(rows, truth))
-    parts.append("## Missing frames\n" + curve_table(rows, truth))
-    try:
-        _curve_figure(folder / "figures" / "missing_frames.png", rows, truth)
-        parts.append("![F1 against missing frames](figures/missing_frames.png)")
-        if metrics:
-            _training_figure(folder / "figures" / "training.png", metrics)
-            parts.append("## Training\n![validation score and loss](figures/training.png)")
-    except OSError as error:
-        raise InputError(f"{folder / 'figures'}: cannot be written: {error.strerror}") from error
-    text = "\n\n".join(parts) + "\n"
-    write_text(folder / "report.md", text)
-    return text
+        report.section("Other metrics", sentiment_table(rows, truth))
+    report.section("Missing frames", curve_table(rows, truth))
+    report.figure("missing_frames.png", "F1 against missing frames", _curve_figure(rows, truth))
+    if metrics:
+        report.section("Training")
+        caption = "validation score and loss"
+        report.figure("training.png", caption, _training_figure(metrics))
+    return report
 
 
-def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
+def _curve_figure(rows: Sequence[Row], truth: Truth) -> Figure:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in rows:
@@ -203,21 +180,21 @@ def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
     axes.axhline(100 * floors(truth).max(axis=1).mean(), color="0.6", linestyle=":", lw=1)
     axes.set(xlabel="share of frames missing in every modality", ylabel="weighted F1 x 100")
     axes.legend(fontsize=7)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
-def _training_figure(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
+def _training_figure(metrics: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     scores, losses = figure.subplots(1, 2)
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in metrics:
         groups.setdefault(row.get("arm", row["stage"]), []).append(row)
-    for name, points in groups.items():
+    for name, epochs_of in groups.items():
         for axes, key in ((scores, "valid_score"), (losses, "train_total")):
-            shown = [p for p in points if key in p]
+            shown = [p for p in epochs_of if key in p]
             epochs = [p["epoch"] + 1 for p in shown]
             axes.plot(epochs, [np.mean(p[key]) for p in shown], label=name, lw=1)
     scores.set(xlabel="epoch", ylabel="validation F1 (teacher: complete input)")
     losses.set(xlabel="epoch", ylabel="training loss, total")
     scores.legend(fontsize=6)
-    figure.savefig(path, dpi=130)
+    return figure

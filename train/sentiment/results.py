@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from corrkd_jax import metrics
 from corrkd_jax.data import masks, msa
+from train.engine import predict as engine
 from train.engine.stage import Lanes
 from train.sentiment.task import Task, predicted_classes, scores, targets
 
@@ -60,33 +61,20 @@ def predict(
         Logits `[..., 7, n, tasks, classes]` of the subsets and
         `[..., len(RATIOS), n, tasks, classes]` of the p-curve.
     """
-    count = rows["row"].shape[0]
-    block = min(block, count)
-    blocks = -(-count // block)
-    position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
     everything = masks.SUBSETS[-1]
     subset = jnp.asarray([*masks.SUBSETS, *[everything for _ in RATIOS]])
     ratio = jnp.asarray([*[0.0 for _ in masks.SUBSETS], *RATIOS])
 
-    def of_model(params: Any, rows: dict[str, Any]) -> Array:
-        def of_block(position: Array) -> Array:
-            batch = jax.tree.map(lambda x: x[position], rows)
+    def of_batch(params: Any, batch: dict[str, Any]) -> Array:
+        def of_condition(condition: tuple[Array, Array]) -> Array:
+            keep = masks.frame_masks(key, batch["ids"], batch["valid"], condition[1])
+            keep = masks.subset_masks(keep, condition[0])
+            return forward(params, masks.drop(batch["inputs"], keep), batch["valid"])
 
-            def of_condition(condition: tuple[Array, Array]) -> Array:
-                keep = masks.frame_masks(key, batch["ids"], batch["valid"], condition[1])
-                keep = masks.subset_masks(keep, condition[0])
-                return forward(params, masks.drop(batch["inputs"], keep), batch["valid"])
+        return jnp.moveaxis(lax.map(of_condition, (subset, ratio)), 0, 1)
 
-            return lax.map(of_condition, (subset, ratio))
-
-        logits = lax.map(of_block, position)  # [blocks, conditions, block, tasks, classes]
-        logits = jnp.moveaxis(logits, 0, 1)
-        return logits.reshape(logits.shape[0], blocks * block, *logits.shape[3:])[:, :count]
-
-    model = of_model
-    for _ in range(depth):
-        model = lanes(model, (0, None))
-    logits = np.asarray(jax.jit(model)(params, rows))
+    logits = engine.predict(of_batch, params, rows, depth=depth, lanes=lanes, block=block)
+    logits = np.moveaxis(logits, depth + 1, depth)
     return tuple(np.split(logits, [len(masks.SUBSETS)], axis=depth))
 
 

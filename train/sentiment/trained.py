@@ -8,44 +8,44 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from configs.msa import RENAMED, MsaConfig
 from corrkd_jax.data import msa as files
-from corrkd_jax.data.msa import MODALITIES
 from corrkd_jax.errors import InputError
-from train.engine.finished import FACTS, facts_as
+from train.engine.finished import METADATA, Finished, by_arm, metadata_as
 from train.engine.workdir import Workdir, load_model, restore_config
 from train.sentiment import corrkd
 from train.sentiment.inputs import Inputs
 from train.sentiment.task import Task
 
+TEACHER = "teacher"
+"""Name by which a run's teacher is asked for, beside its arms."""
+
 
 @dataclass(frozen=True)
-class Trained:
-    """What `train.evaluate` and `train.export` need of a run.
+class Trained(Finished[MsaConfig]):
+    """A finished distillation; `models` holds the teacher beside the arms.
 
     Attributes:
-        preset: it was made from.
-        config: of the run, as given.
         task: what the labels mean.
         shapes: modality -> (time, features) of its training data.
         scaler: fitted on the train split, or None.
-        models: selected parameters by stage, leading axes seeds (and arms).
-        arms: names of the arms.
+        stages: selected parameters by stage, leading axes seeds (and arms).
     """
 
-    preset: str
-    config: MsaConfig
     task: Task
     shapes: dict[str, tuple[int, int]]
     scaler: files.Scaler | None
-    models: dict[str, Any]
-    arms: list[str]
+    stages: dict[str, Any]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms; the teacher is none."""
+        return tuple(name for name in self.models if name != TEACHER)
 
 
 @dataclass(frozen=True)
-class Facts:
+class Metadata:
     """What a run's `model.json` says of its models.
 
     Attributes:
@@ -65,48 +65,48 @@ def save(workdir: Workdir, inputs: Inputs, best: dict[str, Any], **more: Any) ->
     """Write the selected parameters, the scaler and what the model expects."""
     scaler = inputs.sets["train"].scaler
     workdir.save_model({**best, "scaler": _arrays(scaler)})
-    facts = {
+    metadata = {
         "task": asdict(inputs.task),
         "shapes": {m: list(x.shape[1:]) for m, x in inputs.dataset.train.features.items()},
         "clip": None if scaler is None else scaler.clip,
         **more,
     }
-    workdir.write(FACTS, json.dumps(facts, indent=2) + "\n")
+    workdir.write(METADATA, json.dumps(metadata, indent=2) + "\n")
 
 
-def read_facts(folder: Path) -> Facts:
-    """What `save` wrote beside the arrays; raises as `facts_as` does."""
+def read_metadata(folder: Path) -> Metadata:
+    """What `save` wrote beside the arrays; raises as `metadata_as` does."""
 
-    def made(facts: dict[str, Any]) -> Facts:
-        task = facts.pop("task")
-        return Facts(
+    def make(saved: dict[str, Any]) -> Metadata:
+        task = saved.pop("task")
+        return Metadata(
             Task(**{**task, "names": tuple(task["names"])}),
-            {m: tuple(shape) for m, shape in facts.pop("shapes").items()},
-            facts.pop("clip"),
-            facts,
+            {m: tuple(shape) for m, shape in saved.pop("shapes").items()},
+            saved.pop("clip"),
+            saved,
         )
 
-    return facts_as(made, folder)
+    return metadata_as(make, folder)
 
 
-def load_arrays(folder: Path, like: Any, facts: Facts) -> tuple[Any, files.Scaler | None]:
+def load_arrays(folder: Path, like: Any, metadata: Metadata) -> tuple[Any, files.Scaler | None]:
     """Arrays and scaler that `save` wrote.
 
     Args:
         folder: of the run.
         like: tree of arrays with the shapes to expect, the scaler left out.
-        facts: of the run.
+        metadata: of the run.
 
     Raises:
         InputError: there are none, or they belong to another configuration.
     """
-    sizes = {m: np.zeros(size, np.float32) for m, (_, size) in facts.shapes.items()}
-    scaler = None if facts.clip is None else files.Scaler(sizes, sizes, facts.clip)
-    found = load_model(folder, {**like, "scaler": _arrays(scaler)})
-    kept = found.pop("scaler")
-    if facts.clip is None:
-        return found, None
-    return found, files.Scaler(kept["mean"], kept["std"], facts.clip)
+    sizes = {m: np.zeros(size, np.float32) for m, (_, size) in metadata.shapes.items()}
+    scaler = None if metadata.clip is None else files.Scaler(sizes, sizes, metadata.clip)
+    arrays = load_model(folder, {**like, "scaler": _arrays(scaler)})
+    saved = arrays.pop("scaler")
+    if metadata.clip is None:
+        return arrays, None
+    return arrays, files.Scaler(saved["mean"], saved["std"], metadata.clip)
 
 
 def load_run(folder: Path) -> Trained:
@@ -116,11 +116,12 @@ def load_run(folder: Path) -> Trained:
         InputError: no such run, an unfinished one, or one of another version.
     """
     preset, config = restore_config(folder, "msa", MsaConfig, "train.msa that distils", RENAMED)
-    facts = read_facts(folder)
+    metadata = read_metadata(folder)
     arms = list(corrkd.arms(config))
-    like = _model_shapes(config, facts.task, facts.shapes, len(arms))
-    models, scaler = load_arrays(folder, like, facts)
-    return Trained(preset, config, facts.task, facts.shapes, scaler, models, arms)
+    like = _model_shapes(config, metadata.task, metadata.shapes, len(arms))
+    stages, scaler = load_arrays(folder, like, metadata)
+    models = {TEACHER: stages["teacher"], **by_arm(stages["student"], arms)}
+    return Trained(preset, config, models, metadata.task, metadata.shapes, scaler, stages)
 
 
 def check_features(shapes: dict[str, tuple[int, int]], dataset: files.Dataset) -> None:
@@ -139,22 +140,6 @@ def check_features(shapes: dict[str, tuple[int, int]], dataset: files.Dataset) -
             raise InputError(
                 f"{dataset.source}: {name} has {found} features, the run was trained with {size}"
             )
-
-
-def standardize(
-    scaler: files.Scaler | None,
-    features: dict[str, Array],
-    present: dict[str, Array],
-    kept: dict[str, Array],
-) -> dict[str, Array]:
-    """Raw features as networks take them: cleaned, scaled, zero where nothing is to be seen."""
-    inputs = {}
-    for name in MODALITIES:
-        x = jnp.where(jnp.isfinite(features[name]), features[name], 0.0)
-        if scaler is not None:
-            x = jnp.clip((x - scaler.mean[name]) / scaler.std[name], -scaler.clip, scaler.clip)
-        inputs[name] = jnp.where((present[name] & kept[name])[..., None], x, 0.0)
-    return inputs
 
 
 def _arrays(scaler: files.Scaler | None) -> dict[str, dict[str, np.ndarray]]:

@@ -15,7 +15,7 @@ def test_momentum_is_torchs_sgd(clip):
     gradients = random.normal(size=(5, 4)).astype(np.float32)
     theirs = torch.nn.Parameter(torch.tensor(start))
     sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.8, weight_decay=0.05)
-    tx = optimizer.momentum(0.05, clip, 0.8)
+    tx = optimizer.sgd(0.05, clip, 0.8)
     params = {"w": jnp.asarray(start)}
     state = tx.init(params)
     for gradient in gradients:

@@ -69,7 +69,7 @@ class RenderOptions:
 def main(argv: Sequence[str]) -> None:
     """Render a finished run."""
     usage = "python -m train.quadruped render RUN OUT.gif"
-    names, rest = cli.two_names(argv, f"which run, and to which file? {usage}")
+    names, rest = cli.leading(argv, 2, f"which run, and to which file? {usage}", __doc__ or "")
     options = cli.parse_options(RenderOptions, rest, usage, __doc__ or "")
     out = Path(names[1])
     check(out, options)

@@ -12,7 +12,7 @@ from jax import Array
 from configs.debias import PRESET_RATES, RATES, DebiasConfig
 from corrkd_jax.errors import InputError
 from corrkd_jax.metrics import confusion, weighted_f1
-from train.engine import optimizer, parallel
+from train.engine import optimizer
 from train.engine.stage import Context, Stage, Tree, stacked
 from train.sentiment.debiasing import dictionary, memory
 from train.sentiment.debiasing.arms import Hyper, arms
@@ -119,7 +119,8 @@ class BaseStage:
         """Build the dictionary from the training split alone; start what a model remembers."""
         train, batch = data["train"], self.config.optimizer.batch_size
         if state.tables is None and self._remembers:
-            shapes = jax.eval_shape(lambda: fused(self.model, state.variables, train, slice(0, 1)))
+            one = jax.tree.map(lambda x: x[:1], {n: train[n] for n in ("inputs", "valid")})
+            shapes = jax.eval_shape(lambda: fused(self.model, state.variables, one))
             tables = memory.begin(self.config.model, shapes, train["labels"][:, 0], batch)
             state = state._replace(tables=tables)
         if not self.strata:
@@ -152,22 +153,26 @@ class BaseStage:
             terms = self.objective.terms(outputs, made, batch, state.tables, number)
             return sum(terms.values()), (terms, updates, made)
 
-        params = {"network": state.variables["params"]}
-        (value, (terms, updates, made)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            params
+        settings = self.config.optimizer
+        total = settings.epochs * self.steps
+        factor = optimizer.schedule(settings.schedule, state.step, total)
+        descent = optimizer.gradient_step(
+            objective,
+            {"network": state.variables["params"]},
+            optimizer.adam(settings.clip_norm, ("network",)),
+            state.optimizer,
+            state.hyper.learning_rate * factor,
+            weight_decay=settings.weight_decay,
+            factors=self._factors,
+            axis_name=self.axis_name,
         )
-        gradients = parallel.mean(gradients, self.axis_name)
-        chosen = self.config.optimizer
-        tx = optimizer.adam(chosen.clip_norm, ("network",))
-        direction, tx_state = tx.update(gradients, state.optimizer, params)
-        total = chosen.epochs * self.steps
-        rate = state.hyper.learning_rate * optimizer.schedule(chosen.schedule, state.step, total)
-        params = optimizer.descend(params, direction, rate, chosen.weight_decay, self._factors)
+        terms, updates, made = descent.extra
         epoch = state.step // self.steps + 1
-        metrics = {**terms, "total": value, "gradient_norm": optax.tree.norm(gradients["network"])}
+        norm = optax.tree.norm(descent.gradients["network"])
+        metrics = {**terms, "total": descent.value, "gradient_norm": norm}
         return state._replace(
-            variables={"params": params["network"], **updates},
-            optimizer=tx_state,
+            variables={"params": descent.params["network"], **updates},
+            optimizer=descent.state,
             step=state.step + 1,
             tables=memory.renewed(state.tables, made, batch, epoch, self.task, self.axis_name),
         ), metrics

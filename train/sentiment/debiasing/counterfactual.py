@@ -14,6 +14,7 @@ from jax import Array, lax
 from configs.debias import McisConfig
 from corrkd_jax import causal
 from corrkd_jax.metrics import accuracy, accuracy_at, confusion, macro_f1, mae, weighted_f1
+from train.engine.predict import by_block
 from train.engine.stage import Lanes, Tree
 from train.sentiment.debiasing.forward import Selected, forward
 from train.sentiment.results import Truth
@@ -103,23 +104,13 @@ def outputs_of(
                 outputs["context"] = call(*_context(batch, absent, nonverbal))
             return outputs
 
-        outputs = of_batch(rows) if block is None else _by_block(of_batch, rows, block)
+        outputs = of_batch(rows) if block is None else by_block(of_batch, rows, block)
         if absent is not None:
             outputs["label"] = call(*jax.tree.map(lambda x: x[None], absent))[0]
         return outputs
 
     found = lanes(of_model, (0, None, None))(chosen, rows, absent)
     return found["factual"], found.get("label"), found.get("context")
-
-
-def _by_block(function: Callable[[Tree], Tree], rows: Tree, block: int) -> Tree:
-    """Results `[n, outputs]` of rows, a block of them at a time."""
-    count = jax.tree.leaves(rows)[0].shape[0]
-    block = min(block, count)
-    blocks = -(-count // block)
-    position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
-    found = lax.map(lambda index: function(jax.tree.map(lambda x: x[index], rows)), position)
-    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:count], found)
 
 
 def _seen(rows: Tree, absent: Any) -> Tree:

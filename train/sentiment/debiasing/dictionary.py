@@ -3,11 +3,12 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from configs.debias import SuciConfig
 from corrkd_jax.causal import random_dictionary, subject_dictionary
 from corrkd_jax.models.transformer import masked_mean
+from train.engine.predict import by_block
 from train.engine.stage import Tree
 from train.sentiment.debiasing.arms import Hyper
 from train.sentiment.debiasing.forward import Dictionary, fused
@@ -79,9 +80,5 @@ def mean_features(rows: Tree) -> Array:
 
 def _all_fused(model: nn.Module, variables: Tree, rows: Tree, block: int) -> Array:
     """Fused features of a whole split, `[n, width]`, a block at a time."""
-    count = rows["row"].shape[0]
-    block = min(block, count)
-    blocks = -(-count // block)
-    position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
-    features = lax.map(lambda index: fused(model, variables, rows, index).features, position)
-    return features.reshape(blocks * block, -1)[:count]
+    seen = {name: rows[name] for name in ("inputs", "valid")}
+    return by_block(lambda batch: fused(model, variables, batch).features, seen, block)

@@ -10,55 +10,53 @@ from pathlib import Path
 import numpy as np
 
 from corrkd_jax.errors import InputError
+from train.engine import cli
 from train.engine.progress import say
+from train.engine.report import Report
 from train.engine.stage import lanes_for
-from train.engine.workdir import make_folder, write_text
-from train.sentiment.debiasing import program as debias
-from train.sentiment.debiasing import report as debias_report
+from train.engine.workdir import write_text
+from train.sentiment.debiasing.inputs import load
 from train.sentiment.debiasing.models import build_model
-from train.sentiment.debiasing.report import Table
+from train.sentiment.debiasing.report import Table, parts_of
+from train.sentiment.debiasing.results import outputs, table_of
 from train.sentiment.debiasing.trained import Trained, load_run
+from train.sentiment.evaluate import EvaluateOptions
 from train.sentiment.inputs import Inputs
 from train.sentiment.task import predicted_classes, scores
 from train.sentiment.trained import check_features
 
 
-def evaluate(folder: Path, path: str, split: str, out: Path) -> None:
+def evaluate(folder: Path, argv: Sequence[str]) -> None:
     """Write `evaluation.md`, `evaluation.json` and `predictions.csv` of a finished run.
 
     Nothing is searched or fitted here: scaler, dictionary, stand-ins and coefficients are the
-    run's.
-
-    Args:
-        folder: of the run.
-        path: file to evaluate on; empty: the one that the run was trained on.
-        split: of the file; `test` takes all test splits.
-        out: folder for the results.
+    run's. Arguments as of `train.programs`.
 
     Raises:
         InputError: the run is not finished, or the file cannot be used.
     """
+    options = cli.parse_options(
+        EvaluateOptions, argv, "python -m train.evaluate RUN", __doc__ or ""
+    )
+    out, split = Path(options.out) if options.out else folder, options.split
     run = load_run(folder)
-    inputs = read(run, folder, path)
+    inputs = read(run, folder, options.data.path)
     splits = [s for s in inputs.sets if s == split or (split == "test" and s.startswith("test"))]
     model = build_model(run.config, run.task)
-    found = debias.outputs(
-        run.config, model, run.chosen, inputs, splits, run.absent, lanes_for("auto")
-    )
-    table = debias.table_of(found, inputs, splits, run.arms, run.config.seeds, run.coefficients)
-    first = run.config.first_seed
-    seeds = [first + i for i in range(run.config.seeds)]
+    lanes = lanes_for("auto")
+    answers = outputs(run.config, model, run.selected, inputs, splits, run.absent, lanes)
+    table = table_of(answers, inputs, splits, run.arms, run.config.seeds, run.coefficients)
     facts = [
         f"run {folder}, preset {run.preset}, model {run.config.model}, de-biasing "
-        f"{run.config.debias}, seeds {seeds[0]} to {seeds[-1]}",
+        f"{run.config.debias}, seeds {run.seeds[0]} to {run.seeds[-1]}",
         f"file {Path(inputs.dataset.source).name}, "
         + ", ".join(f"{name} {len(inputs.sets[name])} rows" for name in splits),
     ]
-    text = debias_report.tables(f"Evaluation of {folder.name}", facts, table)
-    make_folder(out)
-    write_text(out / "evaluation.md", text)
+    page = Report(f"Evaluation of {folder.name}", facts)
+    page.add(*parts_of(table))
+    text = page.write(out, "evaluation")
     write_text(out / "evaluation.json", json.dumps(table.to_json(), indent=1) + "\n")
-    write_text(out / "predictions.csv", _predictions(table, inputs, seeds))
+    write_text(out / "predictions.csv", _predictions(table, inputs, run.seeds))
     say(text)
     say(f"{out / 'evaluation.md'}, {out / 'predictions.csv'}")
 
@@ -81,7 +79,7 @@ def read(run: Trained, folder: Path, path: str) -> Inputs:
         fold = 0 if data.folds else data.fold
         data = replace(data, folds=0, fold=fold, leave_out="", validate_on="")
     config = replace(config, data=replace(data, path=path))
-    loaded, _ = debias.load(config, training=False)
+    loaded, _ = load(config, training=False)
     check_features(run.shapes, loaded.dataset)
     sets = {
         name: replace(rows, scaler=run.scaler, task=run.task) for name, rows in loaded.sets.items()
@@ -97,18 +95,18 @@ def _predictions(table: Table, inputs: Inputs, seeds: Sequence[int]) -> str:
     head = ["model", "split", "seed", "id", "true_class", "counts", "true_score"]
     writer.writerow([*head, "predicted_class", "predicted_score", *[f"o{k}" for k in range(width)]])
     for row, by_split in table.outputs.items():
-        for split, outputs in by_split.items():
+        for split, answers in by_split.items():
             truth, ids = table.truths[split], inputs.sets[split].split.ids
-            predicted = np.asarray(predicted_classes(outputs, truth.task.mode))
+            predicted = np.asarray(predicted_classes(answers, truth.task.mode))
             scored = None
             if truth.scores is not None:
-                scored = np.asarray(scores(outputs, truth.task.mode))
+                scored = np.asarray(scores(answers, truth.task.mode))
             for s, seed in enumerate(seeds):
                 for n, name in enumerate(ids):
                     true = "" if truth.scores is None else truth.scores[n]
                     mine = "" if scored is None else f"{float(scored[s, n]):.6f}"
                     counts = int(truth.weights[n, 0] > 0)
                     start = [row, split, seed, name, truth.classes[n, 0], counts, true]
-                    own = [f"{x:.6f}" for x in outputs[s, n]]
+                    own = [f"{x:.6f}" for x in answers[s, n]]
                     writer.writerow([*start, predicted[s, n], mine, *own])
     return text.getvalue()

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 from jax import Array
 
 from corrkd_jax.models.deconfounded import Deconfounded, Mixture
@@ -71,14 +70,13 @@ def called(
     return module.head(fused.features, train), fused
 
 
-def fused(model: nn.Module, variables: Tree, rows: Tree, index: Any) -> Fused:
+def fused(model: nn.Module, variables: Tree, rows: Tree) -> Fused:
     """What some rows are fused to, at inference.
 
     Args:
         model: of `train.sentiment.debiasing.models.build_model`.
         variables: its variables.
-        rows: a split.
-        index: which of them.
+        rows: `inputs` and `valid` of these rows.
     """
-    inputs, valid = (jax.tree.map(lambda x: x[index], rows[name]) for name in ("inputs", "valid"))
+    inputs, valid = rows["inputs"], rows["valid"]
     return nn.apply(lambda m: m.fuse(m.embed(inputs), valid), model)(variables)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,18 @@ from matplotlib.figure import Figure
 
 from configs.debias import DebiasConfig
 from corrkd_jax import metrics
-from corrkd_jax.errors import InputError
-from train.engine.tables import cell, line, paired
+from train.engine import tables
+from train.engine.report import Report
+from train.engine.tables import Claims, cell, paired, points
 from train.sentiment.debiasing import arms, counterfactual
 from train.sentiment.report import class_name
-from train.sentiment.results import Truth, confusions, floors, sentiment_floors, sentiment_metrics
+from train.sentiment.results import (
+    Truth,
+    confusions,
+    floors,
+    sentiment_floors,
+    sentiment_metrics,
+)
 
 
 @dataclass(frozen=True)
@@ -80,33 +86,36 @@ NAMES = {
 }
 
 
-def text(
+def build(
     title: str,
     config: DebiasConfig,
     reports: Sequence[tuple[str, Table]],
     facts: Sequence[str],
     planted: bool,
-) -> str:
-    """The report in Markdown."""
-    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts)]
+) -> Report:
+    """The report of a run and its figure.
+
+    Args:
+        title: heading.
+        config: of the run.
+        reports: name of a task, empty for the method's own, and its table.
+        facts: lines on seeds and machine.
+        planted: whether the data are, so that the run has something to show.
+    """
+    report = Report(title, facts)
     for name, table in reports:
         if name:
-            parts.append(f"## {name.replace('-', ' ').capitalize()}")
-        parts += _parts(table)
-    if planted and (margins := planted_margins(config, dict(reports))):
-        parts.append("## What was planted\n" + margins)
-    parts.append(_reading(config))
-    parts.append("![accuracy by row](figures/accuracy.png)")
-    return "\n\n".join(parts) + "\n"
+            report.section(name.replace("-", " ").capitalize())
+        report.add(*parts_of(table))
+    if planted and (claims := planted_claims(config, dict(reports))):
+        report.section("What was planted", claims.table())
+    report.add(_reading(config))
+    report.figure("accuracy.png", "accuracy by row", _figure(reports))
+    return report
 
 
-def tables(title: str, facts: Sequence[str], table: Table) -> str:
-    """Title, facts and figures of one table in Markdown."""
-    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts), *_parts(table)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _parts(table: Table) -> list[str]:
+def parts_of(table: Table) -> list[str]:
+    """Figures of one table in Markdown."""
     parts = [_accuracies(table)]
     if table.coefficients:
         parts.append(_coefficients(table))
@@ -120,13 +129,13 @@ def _parts(table: Table) -> list[str]:
 def _accuracies(table: Table) -> str:
     splits = list(table.truths)
     head = [f"{NAMES.get(s, s)}: {m}" for s in splits for m in ("accuracy", "F1")]
-    lines = [line("x 100", head), "|---" * (len(head) + 1) + "|"]
+    lines = []
     for row in table.outputs:
         cells = []
         for split in splits:
             for metric in (table.accuracy, table.weighted_f1):
                 cells.append(cell(100 * metric(row, split)))
-        lines.append(line(row, cells))
+        lines.append([row, *cells])
     first = table.truths[splits[0]]
     for constant in range(first.task.metric_classes):
         cells = []
@@ -134,52 +143,49 @@ def _accuracies(table: Table) -> str:
             truth = table.truths[split]
             share = np.average(truth.classes[:, 0] == constant, weights=truth.weights[:, 0])
             cells += [f"{100 * share:.1f}", f"{100 * floors(truth)[0, constant]:.1f}"]
-        lines.append(line(f"*always {class_name(first, constant)}*", cells))
-    return "\n".join(lines)
+        lines.append([f"*always {class_name(first, constant)}*", *cells])
+    return tables.table(["x 100", *head], lines)
 
 
 def _coefficients(table: Table) -> str:
-    lines = [line("coefficient of", ["label term", "context term"]), "|---" * 3 + "|"]
-    for row, values in table.coefficients.items():
-        lines.append(line(row, [cell(v) for v in values.T]))
-    return "\n".join(lines)
+    lines = [[row, *(cell(v) for v in values.T)] for row, values in table.coefficients.items()]
+    return tables.table(["coefficient of", "label term", "context term"], lines)
 
 
 def _differences(table: Table) -> str:
     base, splits = next(iter(table.outputs)), list(table.truths)
     head = [NAMES.get(split, split) for split in splits]
-    lines = [line(f"accuracy minus {base}", head), "|---" * (len(head) + 1) + "|"]
+    lines = []
     for row in table.outputs:
         if row != base:
             pairs = (paired(table.accuracy(row, s), table.accuracy(base, s)) for s in splits)
-            lines.append(line(row, [f"{d['mean']:+.2f} ± {d['std']:.2f}" for d in pairs]))
-    return "\n".join(lines)
+            lines.append([row, *(points(d) for d in pairs)])
+    return tables.table([f"accuracy minus {base}", *head], lines)
 
 
 def _sentiment(table: Table, split: str) -> str:
     truth = table.truths[split]
-    found = {row: table.sentiment(row, split) for row in table.outputs}
-    found |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
-    keys = list(found[next(iter(table.outputs))])
-    lines = [line(NAMES.get(split, split), keys), "|---" * (len(keys) + 1) + "|"]
-    for row, values in found.items():
-        cells = [cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in keys]
-        lines.append(line(row, cells))
-    return "\n".join(lines)
+    metrics_of = {row: table.sentiment(row, split) for row in table.outputs}
+    metrics_of |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
+    keys = list(metrics_of[next(iter(table.outputs))])
+    lines = [
+        [row, *(cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in keys)]
+        for row, values in metrics_of.items()
+    ]
+    return tables.table([NAMES.get(split, split), *keys], lines)
 
 
-def planted_margins(config: DebiasConfig, tables: Mapping[str, Table]) -> str:
+def planted_claims(config: DebiasConfig, results: Mapping[str, Table]) -> Claims:
     """What the planted task was built to show, and whether it did."""
-    main = tables[""]
+    main = results[""]
     base = next(iter(main.outputs))
-    lines = [line("accuracy", ["measured", "required", ""]), "|---" * 4 + "|"]
+    claims = Claims("accuracy", "measured", "required")
 
     def claim(name: str, d: dict[str, Any], least: float, most: float = np.inf) -> None:
         asked = f">= {least:+g}" if most == np.inf else f"{least:+g} to {most:+g}"
         if least == -np.inf:
             asked = f"<= {most:+g}"
-        holds = "holds" if least <= d["mean"] <= most else "MISSED"
-        lines.append(line(name, [f"{d['mean']:+.2f} ± {d['std']:.2f}", asked, holds]))
+        claims.add(name, points(d), asked, holds=least <= d["mean"] <= most)
 
     def gain(table: Table, row: str, split: str) -> dict[str, Any]:
         return paired(table.accuracy(row, split), table.accuracy(base, split))
@@ -194,12 +200,12 @@ def planted_margins(config: DebiasConfig, tables: Mapping[str, Table]) -> str:
             d = paired(main.accuracy(both, split), main.accuracy(counterfactual.CONTEXT, split))
             claim(f"{both} - context term, {NAMES[split]}", d, -1.0)
         claim(f"{both} - {base}, as training", gain(main, both, "test_iid"), -np.inf, 0.0)
-        if "label-bias-only" in tables:
+        if "label-bias-only" in results:
             label = counterfactual.LABEL
-            d = gain(tables["label-bias-only"], label, "test")
+            d = gain(results["label-bias-only"], label, "test")
             claim("label bias only: label term", d, 3.0)
-        if "control-no-bias" in tables:
-            d = gain(tables["control-no-bias"], both, "test")
+        if "control-no-bias" in results:
+            d = gain(results["control-no-bias"], both, "test")
             claim(f"control, no bias: {both} - {base}", d, -1.5, 3.5)
     elif config.debias == "suci":
         linear = config.model == "pooled" and any("hidden=()" in n for n in config.network)
@@ -213,13 +219,11 @@ def planted_margins(config: DebiasConfig, tables: Mapping[str, Table]) -> str:
         claim(f"{own} - {base}, seen subjects", gain(main, own, "test_seen"), -np.inf, 0.0)
         for split in ("test", "test_reversed"):
             claim(f"{dot} - {base}, {NAMES[split]}", gain(main, dot, split), -np.inf, 1.5)
-        if "control-no-confounder" in tables:
-            control = tables["control-no-confounder"]
+        if "control-no-confounder" in results:
+            control = results["control-no-confounder"]
             claim(f"control: {own} - {base}", gain(control, own, "test"), -2.0, 2.0)
             claim(f"control: {dot} - {base}", gain(control, dot, "test"), -2.0, 2.0)
-    else:
-        return ""
-    return "\n".join(lines)
+    return claims
 
 
 def _reading(config: DebiasConfig) -> str:
@@ -240,12 +244,8 @@ def _reading(config: DebiasConfig) -> str:
     return "No de-biasing was asked for."
 
 
-def figures(folder: Path, reports: Sequence[tuple[str, Table]]) -> None:
-    """Accuracy of every row on every test split, as bars with the deviation over seeds.
-
-    Raises:
-        InputError: the disk refuses.
-    """
+def _figure(reports: Sequence[tuple[str, Table]]) -> Figure:
+    """Accuracy of every row on every test split, as bars with the deviation over seeds."""
     figure = Figure(figsize=(8, 3.2 * len(reports)), layout="constrained")
     for axes, (name, table) in zip(
         np.atleast_1d(figure.subplots(len(reports), 1)), reports, strict=True
@@ -264,9 +264,6 @@ def figures(folder: Path, reports: Sequence[tuple[str, Table]]) -> None:
             )
         axes.set_xticks(np.arange(len(rows)), rows, rotation=20, ha="right", fontsize=7)
         axes.set(ylabel="accuracy x 100", title=name.replace("-", " "))
-        axes.legend(fontsize=7)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / "accuracy.png", dpi=130)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+        # beside the bars, not over them
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
