@@ -12,8 +12,8 @@ import pytest
 import tyro
 
 from configs.msa import PRESETS
-from train import convert, evaluate, export
-from train.engine import cli
+from train.engine import cli, export
+from train.sentiment import convert, evaluate
 from train.sentiment import program as msa
 
 PATH = Path(__file__).parents[2] / "docs" / "colab.ipynb"
@@ -53,7 +53,7 @@ def check(words):
         msa.check(config)
         return
     names, options = {
-        "train.evaluate": (1, evaluate.EvaluateOptions),
+        "train.evaluate": (1, evaluate.DistillationOptions),
         "train.export": (2, export.ExportOptions),
         "train.convert": (2, convert.ConvertOptions),
     }[program]

@@ -26,6 +26,8 @@ from corrkd_jax.models.backbones import named
 from train.datafree import hosts, pictures, report, trained
 from train.datafree.arms import arms, pictured
 from train.datafree.distilling import Distilling, DistillStage
+from train.datafree.evaluate import evaluate
+from train.datafree.export import export
 from train.datafree.hosts.networks import Networks, build_student
 from train.datafree.inputs import (
     Loaded,
@@ -50,6 +52,8 @@ from train.engine.stage import Lanes, Stage, lanes_for, vectorized
 from train.engine.workdir import METRICS, Workdir, fresh_folder
 from train.images.image_teacher import TeacherStage
 from train.images.normalization import doubt, first_gap
+
+__all__ = ["NAME", "evaluate", "export", "main", "train"]
 
 NAME = "dfkd"
 

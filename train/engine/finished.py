@@ -70,7 +70,7 @@ class Finished(Generic[C]):
             InputError: the run has no such arm or seed.
         """
         if arm not in self.models:
-            raise InputError(f"--arm {arm}: the run has {'; '.join(self.arms)}")
+            raise InputError(f"--arm {arm}: the run has {'; '.join(self.models)}")
         number = seed_number(seed, self.config.first_seed, self.config.seeds)
         return jax.tree.map(lambda x: x[number], self.models[arm])
 

@@ -27,7 +27,6 @@ from train.engine.stage import vectorized
 from train.images.pretrained import Pretrained
 from train.sentiment import inputs
 from train.sentiment import program as msa
-from train.sentiment.debiasing import program as debias
 
 
 def root(x):
@@ -104,7 +103,7 @@ def test_programs_let_go_of_the_rows_that_they_place(tmp_path, monkeypatch, argv
 
     found = {}
     monkeypatch.setattr(module, "load", noted)
-    monkeypatch.setattr(debias if module is inputs else main, "run", place)
+    monkeypatch.setattr(loop, "run", place)
     with pytest.raises(Placed):
         main.main(argv)
     assert len(read) > len(kept)
