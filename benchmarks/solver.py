@@ -57,8 +57,10 @@ class Gait:
     """Robots that swing their legs, each with its own phases and size, a part of them broken."""
 
     def __init__(self, count: int):
-        """Args:
-        count: of robots.
+        """Draw phases and sizes.
+
+        Args:
+            count: of robots.
         """
         random = np.random.default_rng(0)
         self.phase = jnp.asarray(random.uniform(0, 2 * np.pi, (count, 8)))

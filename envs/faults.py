@@ -160,7 +160,9 @@ def lock(
     Args:
         model: MJX model of `solo8_model.mjcf`.
         data: MJX data.
-        locked, angle, play: as in `engage`.
+        locked: as in `engage`.
+        angle: as in `engage`.
+        play: as in `engage`.
 
     Returns:
         Model and data with other `eq_data` and `eq_active`.
@@ -181,7 +183,8 @@ def engage(
     it would pass. NumPy arrays give NumPy arrays.
 
     Args:
-        q, velocity: `[8]`, rad and rad/s.
+        q: `[8]`, rad.
+        velocity: `[8]`, rad/s.
         locked: `[8]` bool.
         angle: `[8]`, rad, where each joint was when it locked.
         play: rad that a locked joint may move below and above that angle; zeros for none.
@@ -204,6 +207,8 @@ def clip_joints(q: Array, locked: Array, angle: Array, play: tuple[float, float]
 
     Args:
         q: `[8]`, rad.
-        locked, angle, play: as in `engage`.
+        locked: as in `engage`.
+        angle: as in `engage`.
+        play: as in `engage`.
     """
     return jnp.where(locked, jnp.clip(q, angle - play[0], angle + play[1]), q)

@@ -6,7 +6,7 @@ quaternion, hardware spread) stands in `Config`.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,7 @@ class Solo8(PipelineEnv):
         q = jnp.concatenate([jnp.array([0, 0, c.SPAWN_HEIGHT, 1, 0, 0, 0]), c.DEFAULT_POSE])
         return self.begin(self.pipeline_init(q, jnp.concatenate([base, jnp.zeros(8)])), key)
 
-    def begin(self, pipeline_state, key: Array, fault: faults.Fault | None = None) -> State:
+    def begin(self, pipeline_state: Any, key: Array, fault: faults.Fault | None = None) -> State:
         """First state of an episode that begins in the middle of a motion.
 
         Costs no physics: give it another environment's `pipeline_state` for what the paper calls
@@ -340,7 +340,8 @@ def motor_torque(
         error: `[8]`, target minus joint angle, rad.
         velocity: `[8]`, rad/s.
         dead: `[8]` bool, motors without power: exactly zero.
-        kp, kd: gains.
+        kp: gain of the error.
+        kd: gain of the velocity.
     """
     return (kp * error - kd * velocity).clip(-c.TORQUE_LIMIT, c.TORQUE_LIMIT) * ~dead
 

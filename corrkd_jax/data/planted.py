@@ -47,7 +47,9 @@ def generate(
 
     Args:
         seed: not negative.
-        train, valid, test: samples in the student's file; valid and test are clean.
+        train: samples in the train split of the student's file.
+        valid: samples in the validation split, clean.
+        test: samples in the test split, clean.
         teacher_train: samples in the teacher's train split, clean.
         flips: share of the student's train labels that are drawn again from all four classes,
             which makes 3/4 of that share wrong.

@@ -30,7 +30,8 @@ def advantages(
     state after it has been replaced by a new episode's. Brax leaves such steps out instead.
 
     Args:
-        rewards, values: `[time, ...]`.
+        rewards: `[time, ...]`.
+        values: `[time, ...]`, of the states before the steps.
         last_value: `[...]`, value of the state after the last step.
         done: `[time, ...]`, 1 where an episode ended with this step, by the clock or not.
         timeout: `[time, ...]`, 1 where the clock ended it; None for nowhere.
@@ -60,7 +61,8 @@ def gaussian_log_prob(actions: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Ar
     """Log-density of actions, summed over the last axis.
 
     Args:
-        actions, mean: `[..., actions]`.
+        actions: `[..., actions]`.
+        mean: `[..., actions]`.
         std: `[actions]` or any shape that broadcasts.
     """
     actions, mean, std = (at_least_float32(x) for x in (actions, mean, std))
@@ -80,8 +82,10 @@ def gaussian_kl(old_mean: ArrayLike, old_std: ArrayLike, mean: ArrayLike, std: A
     1e-5 is the released code's, so that equal policies give 1e-5 an action rather than 0.
 
     Args:
-        old_mean, mean: `[..., actions]`.
-        old_std, std: `[actions]` or any shape that broadcasts.
+        old_mean: `[..., actions]`.
+        old_std: `[actions]` or any shape that broadcasts.
+        mean: `[..., actions]`.
+        std: `[actions]` or any shape that broadcasts.
     """
     old_mean, old_std, mean, std = (at_least_float32(x) for x in (old_mean, old_std, mean, std))
     spread = (old_std**2 + (old_mean - mean) ** 2) / (2 * std**2)
@@ -99,10 +103,12 @@ def clipped_surrogate(
     """Policy loss `mean max(-A r, -A clip(r, 1 - clip, 1 + clip))`, `r` the ratio (PPO, eq. 7).
 
     Args:
-        log_prob, old_log_prob: `[...]`, of the actions taken, now and when they were taken.
+        log_prob: `[...]`, of the actions taken, now.
+        old_log_prob: `[...]`, of the same actions when they were taken.
         advantage: `[...]`, constant.
         clip: how far the ratio may move before its gradient ends.
-        weights, axis_name: see `corrkd_jax.losses.reduce`.
+        weights: see `corrkd_jax.losses.reduce`.
+        axis_name: see `corrkd_jax.losses.reduce`.
     """
     ratio = jnp.exp(at_least_float32(log_prob) - at_least_float32(old_log_prob))
     advantage = at_least_float32(advantage)
@@ -123,10 +129,12 @@ def clipped_value_loss(
     Without the factor 1/2 that Brax has.
 
     Args:
-        value, old_value: `[...]`, now and during the rollout.
+        value: `[...]`, now.
+        old_value: `[...]`, during the rollout.
         returns: `[...]` of `advantages`.
         clip: how far a value may move before its gradient ends.
-        weights, axis_name: see `corrkd_jax.losses.reduce`.
+        weights: see `corrkd_jax.losses.reduce`.
+        axis_name: see `corrkd_jax.losses.reduce`.
     """
     value, old_value, returns = (at_least_float32(x) for x in (value, old_value, returns))
     near = old_value + jnp.clip(value - old_value, -clip, clip)

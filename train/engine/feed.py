@@ -58,10 +58,12 @@ class Feed:
     """Streams the training sets of a pipeline."""
 
     def __init__(self, sets: Mapping[str, Set], seeds: Sequence[int], threads: int):
-        """Args:
-        sets: data set -> rows on disk.
-        seeds: of the run, in order.
-        threads: that read.
+        """Nothing is read before `advance`.
+
+        Args:
+            sets: data set -> rows on disk.
+            seeds: of the run, in order.
+            threads: that read.
         """
         self.sets = dict(sets)
         self._seeds = np.asarray(seeds, np.int32)

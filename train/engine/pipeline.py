@@ -58,10 +58,12 @@ class Pipeline:
     """Stages that train one after another, each seeing what the earlier ones selected."""
 
     def __init__(self, stages: Sequence[Stage], layout: parallel.Layout, lanes: Lanes):
-        """Args:
-        stages: in training order.
-        layout: how the run lies on the devices.
-        lanes: `train.engine.stage.vectorized` or `looped`, for seeds and arms.
+        """Nothing is compiled before `advance`.
+
+        Args:
+            stages: in training order.
+            layout: how the run lies on the devices.
+            lanes: `train.engine.stage.vectorized` or `looped`, for seeds and arms.
         """
         self.stages = tuple(stages)
         self.layout = layout

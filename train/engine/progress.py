@@ -15,11 +15,13 @@ class Bar:
     """Counts steps; shows rate and time left. Silent on processes other than the first."""
 
     def __init__(self, total: int, quiet_seconds: float = 10.0, unit: str = "steps"):
-        """Args:
-        total: steps in the whole run.
-        quiet_seconds: time between two lines where there is no terminal, whether or not a step
-            was done in it: compilation may take minutes.
-        unit: what is counted.
+        """Start the clock.
+
+        Args:
+            total: steps in the whole run.
+            quiet_seconds: time between two lines where there is no terminal, whether or not a step
+                was done in it: compilation may take minutes.
+            unit: what is counted.
         """
         self._total, self._quiet, self._unit = total, quiet_seconds, unit
         self._console = Console(file=sys.stderr)

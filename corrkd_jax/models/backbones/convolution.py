@@ -141,9 +141,9 @@ def _convolved(
     """A convolution of images, which may be dilated, by XLA's faster kernels.
 
     jaxlib 0.10 has two kinds on CPUs. YNNPACK's, which it prefers at stride 1, ran at about half
-    the rate of Eigen's with 32 and 64 channels (an Intel Xeon, docs/dfkd.md), and are not given a
-    convolution whose result is larger than its images. So one row more than that is asked for, and
-    left out. With fewer than 16 channels Eigen's are the slower.
+    the rate of Eigen's with 32 and 64 channels (an Intel Xeon, docs/results/dfkd.md), and are not
+    given a convolution whose result is larger than its images. So one row more than that is asked
+    for, and left out. With fewer than 16 channels Eigen's are the slower.
     """
     (low, high), across = padding
     more = 0
