@@ -2,7 +2,7 @@
 
 The network of the preset `paper` (batch 64, T 50, dims 300/74/35, d 40, 4 layers): teacher forward,
 masked student, SCD + CPD + CE, clip and Adam. Ours runs through the engine that trains
-(`train.engine.Pipeline`), torch through `benchmarks.torch_twin`; see `benchmarks.rounds`.
+(`train.engine.pipeline.Pipeline`), torch through `benchmarks.torch_twin`; see `benchmarks.rounds`.
 """
 
 import json

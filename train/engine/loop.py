@@ -170,7 +170,7 @@ def _rows(
                 if part == "valid" and not validates(stage, within):
                     continue
                 for name, values in metrics.items():
-                    own = values[:, number] if arm is not None else values
-                    row[f"{part}_{name}"] = [float(x) for x in own[:, within]]
+                    of_arm = values[:, number] if arm is not None else values
+                    row[f"{part}_{name}"] = [float(x) for x in of_arm[:, within]]
             rows.append(row)
     return rows

@@ -73,8 +73,8 @@ def descend(
     factors = factors or {}
 
     def step(path: tuple, p: Array, d: Array) -> Array:
-        own = math.prod(factors.get(getattr(key, "key", None), 1.0) for key in path)
-        return p - own * learning_rate * (d + weight_decay * p)
+        factor = math.prod(factors.get(getattr(key, "key", None), 1.0) for key in path)
+        return p - factor * learning_rate * (d + weight_decay * p)
 
     return jax.tree.map_with_path(step, params, direction)
 

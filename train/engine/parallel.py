@@ -260,8 +260,8 @@ def own_rows(x: Any, axis_name: str | None) -> Any:
     """This shard's block of a batch that every shard has drawn whole, from the same key."""
     if axis_name is None:
         return x
-    own = x.shape[0] // shard_count(axis_name)
-    return jax.lax.dynamic_slice_in_dim(x, shard_index(axis_name) * own, own)
+    rows = x.shape[0] // shard_count(axis_name)
+    return jax.lax.dynamic_slice_in_dim(x, shard_index(axis_name) * rows, rows)
 
 
 def wait(what: str) -> None:

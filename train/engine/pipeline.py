@@ -165,9 +165,9 @@ class Pipeline:
         shown = seen(data, context)
         rows = data[stage.data]
         steps = self.steps(stage, data)
-        own = stage.batch // self.layout.shards
+        share = stage.batch // self.layout.shards
         order = epoch_order(stage, seed, epoch, _rows(rows))[: steps * stage.batch]
-        order = order.reshape(steps, self.layout.shards, own)
+        order = order.reshape(steps, self.layout.shards, share)
         order = lax.dynamic_index_in_dim(
             order, parallel.shard_index(self.layout.axis_name), axis=1, keepdims=False
         )
@@ -269,8 +269,10 @@ class Pipeline:
                 stage.hyper
             )
         if stage.refresh is not None:
-            own = jax.random.fold_in(key, _REFRESH)
-            state = self._arms(stage, stage.refresh, 4)(state, data, own, context, jnp.int32(0))
+            refresh_key = jax.random.fold_in(key, _REFRESH)
+            state = self._arms(stage, stage.refresh, 4)(
+                state, data, refresh_key, context, jnp.int32(0)
+            )
         prepared = stage.prepare(batch, key, context)
         _, metrics = jax.eval_shape(self._arms(stage, stage.step, 2), state, prepared, key)
         valid = jax.eval_shape(

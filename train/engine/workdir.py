@@ -260,15 +260,15 @@ class Workdir:
         path = self.folder / METRICS
         if not parallel.is_main() or not path.exists():
             return
-        kept = []
+        before = []
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 break  # a kill cut the last line short
             if row["global_epoch"] < epoch:
-                kept.append(line + "\n")
-        write_text(path, "".join(kept))
+                before.append(line + "\n")
+        write_text(path, "".join(before))
 
     def save(self, epoch: int, tree: Any, note: dict[str, Any]) -> None:
         """Checkpoint a tree of canonical arrays after `epoch` global epochs; keeps the last two.
@@ -433,20 +433,20 @@ def _unflatten(flat: dict[str, Any], like: Any, where: Path) -> Any:
     for name, leaf in wanted.items():
         if name not in flat:
             raise InputError(f"{where}: lacks {name}; it was written by another configuration")
-        found = np.asarray(flat[name])
-        if found.shape != leaf.shape:
+        array = np.asarray(flat[name])
+        if array.shape != leaf.shape:
             raise InputError(
-                f"{where}: {name} has shape {found.shape}, this configuration needs {leaf.shape}"
+                f"{where}: {name} has shape {array.shape}, this configuration needs {leaf.shape}"
             )
     extra = sorted(set(flat) - set(wanted))
     if extra:
         raise InputError(f"{where}: holds {extra[0]}, which this configuration does not have")
 
-    def found(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+    def restored(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
         leaf = np.asarray(leaf)
         return np.asarray(flat[_name(path)]).astype(leaf.dtype) if leaf.size else leaf
 
-    return jax.tree.map_with_path(found, like)
+    return jax.tree.map_with_path(restored, like)
 
 
 def _first_line(error: BaseException) -> str:

@@ -86,8 +86,8 @@ def arms(config: MsaConfig) -> dict[str, Hyper]:
     for point in product(*axes) if axes else ():
         name = ", ".join(f"{field}={value:g}" for field, value in point)
         rows[f"{METHOD}, {name}"] = full._replace(**dict(point))
-    chosen = choose(rows, config.arms)
-    return rows if config.ablate or not chosen else chosen
+    named = choose(rows, config.arms)
+    return rows if config.ablate or not named else named
 
 
 def _sweep_axis(text: str) -> list[tuple[str, float]]:
@@ -152,35 +152,35 @@ def build_stages(
     network = build_network(config.network, task)
     chosen_arms = arms(config)
     used = tuple(t for t in TERMS if any(getattr(h, t) for h in chosen_arms.values()))
-    own = "teacher" if "teacher" in steps else "train"
-    chosen = config.optimizer
-    teacher_epochs = chosen.teacher_epochs or chosen.epochs
+    teacher_set = "teacher" if "teacher" in steps else "train"
+    settings = config.optimizer
+    teacher_epochs = settings.teacher_epochs or settings.epochs
     shared = {"config": config, "network": network, "axis_name": axis_name}
     teacher = Stage(
         name="teacher",
         epochs=teacher_epochs,
-        data=own,
-        batch=chosen.batch_size,
+        data=teacher_set,
+        batch=settings.batch_size,
         init=partial(_teacher_init, **shared),
-        step=partial(_teacher_step, **shared, total=teacher_epochs * steps[own]),
+        step=partial(_teacher_step, **shared, total=teacher_epochs * steps[teacher_set]),
         evaluate=partial(_evaluate, network=network, task=task, subsets=masks.SUBSETS[-1:]),
         summarize=_summarize,
         select=_network_params,
-        validate_every=chosen.validate_every,
+        validate_every=settings.validate_every,
     )
     student = Stage(
         name="student",
-        epochs=chosen.epochs,
+        epochs=settings.epochs,
         data="train",
-        batch=chosen.batch_size,
+        batch=settings.batch_size,
         init=partial(_student_init, **shared, task=task),
         step=partial(
-            _student_step, **shared, task=task, terms=used, total=chosen.epochs * steps["train"]
+            _student_step, **shared, task=task, terms=used, total=settings.epochs * steps["train"]
         ),
         evaluate=partial(_evaluate, network=network, task=task, subsets=masks.SUBSETS),
         summarize=_summarize,
         select=_network_params,
-        validate_every=chosen.validate_every,
+        validate_every=settings.validate_every,
         prepare=partial(_prepare, network=network),
         hyper=stacked(chosen_arms),
     )
@@ -222,11 +222,11 @@ def _student_init(
     axis_name: str | None,
     task: Task,
 ) -> Training:
-    own, target, others = jax.random.split(key, 3)
+    student_key, target, others = jax.random.split(key, 3)
     if config.student_start == "teacher":
         student = context["teacher"]
     else:
-        student = network.init(own, batch["inputs"], batch["valid"])["params"]
+        student = network.init(student_key, batch["inputs"], batch["valid"])["params"]
     scorer = StatisticsNetwork(config.losses.statistics_hidden)
     one, rest = jnp.zeros((1, 1)), jnp.zeros((1, task.classes - 1))
     params = {

@@ -131,9 +131,9 @@ def by_subject(config: DebiasDataConfig, dataset: msa.Dataset) -> msa.Dataset:
     parts = []
     for name in msa.SPLITS:
         rows = dataset.splits[name].ids
-        own = {"valid": valid, "test": test}.get(name, set(pooled) - set(valid) - set(test))
-        shown = ", ".join(sorted(own)) if len(own) <= 8 else "many"
-        parts.append(f"{name} {len(rows)} rows of {len(own)} ({shown})")
+        members = {"valid": valid, "test": test}.get(name, set(pooled) - set(valid) - set(test))
+        shown = ", ".join(sorted(members)) if len(members) <= 8 else "many"
+        parts.append(f"{name} {len(rows)} rows of {len(members)} ({shown})")
     notes = (*dataset.notes, f"split by subject: {'; '.join(parts)}")
     return dataclasses.replace(dataset, notes=notes)
 
@@ -150,10 +150,10 @@ def check_fits(dataset: msa.Dataset, other: msa.Dataset) -> None:
         InputError: names both files, the modality and both sizes.
     """
     for name, array in dataset.train.features.items():
-        found = other.train.features[name].shape[2]
-        if found != array.shape[2]:
+        size = other.train.features[name].shape[2]
+        if size != array.shape[2]:
             raise InputError(
-                f"{other.source}: train: {name} has {found} features, {dataset.source} has "
+                f"{other.source}: train: {name} has {size} features, {dataset.source} has "
                 f"{array.shape[2]}; a model takes only one of them"
             )
 

@@ -135,10 +135,10 @@ def check_features(shapes: dict[str, tuple[int, int]], dataset: files.Dataset) -
         InputError: names the file, the modality and both sizes.
     """
     for name, (_, size) in shapes.items():
-        found = dataset.train.features[name].shape[2]
-        if found != size:
+        here = dataset.train.features[name].shape[2]
+        if here != size:
             raise InputError(
-                f"{dataset.source}: {name} has {found} features, the run was trained with {size}"
+                f"{dataset.source}: {name} has {here} features, the run was trained with {size}"
             )
 
 

@@ -67,13 +67,13 @@ class BaseStage:
 
     def stage(self) -> Stage:
         """The stage that the engine trains."""
-        chosen = self.config.optimizer
-        last = chosen.choose == "last"
+        settings = self.config.optimizer
+        last = settings.choose == "last"
         return Stage(
             name="base",
-            epochs=chosen.epochs,
+            epochs=settings.epochs,
             data="train",
-            batch=chosen.batch_size,
+            batch=settings.batch_size,
             init=self.init,
             step=self.step,
             evaluate=self.evaluate,
@@ -81,7 +81,7 @@ class BaseStage:
             select=self.select,
             refresh=self.refresh if self.strata or self._remembers else None,
             hyper=stacked(arms(self.config, self.strata)),
-            validate_every=chosen.epochs if last else 1,
+            validate_every=settings.epochs if last else 1,
         )
 
     @property
@@ -98,8 +98,8 @@ class BaseStage:
         """Multiples of the learning rate by part of the model."""
         if not self.config.optimizer.grouped:
             return {}
-        own = PRESET_RATES.get((self.preset, self.config.model), {})
-        return RATES.get(self.config.model, {}) | own
+        of_preset = PRESET_RATES.get((self.preset, self.config.model), {})
+        return RATES.get(self.config.model, {}) | of_preset
 
     def init(self, key: Array, batch: Tree, hyper: Hyper, context: Context) -> Training:
         """Fresh parameters; the dictionary and the tables are filled by `refresh`."""
@@ -136,7 +136,7 @@ class BaseStage:
             given = [batch["inputs"], batch["valid"]]
             if self.strata:
                 given += [*state.dictionary, state.hyper.mixture, batch["subject"]]
-            (outputs, made), updates = self.model.apply(
+            (outputs, parts), updates = self.model.apply(
                 {"params": params["network"], **statistics},
                 *given,
                 train=True,
@@ -150,8 +150,8 @@ class BaseStage:
                     f"{(len(batch['row']), self.task.classes)} is needed: rows and classes"
                 )
             number = state.step % self.steps
-            terms = self.objective.terms(outputs, made, batch, state.tables, number)
-            return sum(terms.values()), (terms, updates, made)
+            terms = self.objective.terms(outputs, parts, batch, state.tables, number)
+            return sum(terms.values()), (terms, updates, parts)
 
         settings = self.config.optimizer
         total = settings.epochs * self.steps
@@ -166,7 +166,7 @@ class BaseStage:
             factors=self._factors,
             axis_name=self.axis_name,
         )
-        terms, updates, made = descent.extra
+        terms, updates, parts = descent.extra
         epoch = state.step // self.steps + 1
         norm = optax.tree.norm(descent.gradients["network"])
         metrics = {**terms, "total": descent.value, "gradient_norm": norm}
@@ -174,7 +174,7 @@ class BaseStage:
             variables={"params": descent.params["network"], **updates},
             optimizer=descent.state,
             step=state.step + 1,
-            tables=memory.renewed(state.tables, made, batch, epoch, self.task, self.axis_name),
+            tables=memory.renewed(state.tables, parts, batch, epoch, self.task, self.axis_name),
         ), metrics
 
     def evaluate(self, state: Training, batch: Tree) -> dict[str, Array]:

@@ -56,7 +56,7 @@ def stand_ins(rows: Tree, kind: str) -> tuple[Tree, Tree]:
 
 def run(
     model: nn.Module,
-    chosen: Selected,
+    selected: Selected,
     rows: Tree,
     lanes: Lanes,
     absent: tuple[Tree, Tree] | None = None,
@@ -65,13 +65,13 @@ def run(
 ) -> Outputs:
     """Outputs of all models on a split, one compiled call; arguments as of `outputs_of`."""
     call = jax.jit(partial(outputs_of, model, lanes=lanes, nonverbal=nonverbal, block=block))
-    found = call(chosen, _seen(rows, absent), absent=absent)
-    return Outputs(*(None if x is None else np.asarray(x) for x in found))
+    answers = call(selected, _seen(rows, absent), absent=absent)
+    return Outputs(*(None if x is None else np.asarray(x) for x in answers))
 
 
 def outputs_of(
     model: nn.Module,
-    chosen: Selected,
+    selected: Selected,
     rows: Tree,
     *,
     lanes: Lanes,
@@ -83,7 +83,7 @@ def outputs_of(
 
     Args:
         model: without a text encoder of its own: embedded input is the input.
-        chosen: selected states, with one leading axis of models.
+        selected: selected states, with one leading axis of models.
         rows: a split; holds `content` `[n, time]` where it has words.
         lanes: how the models share the device.
         absent: of `stand_ins`; None leaves the counterfactuals out.
@@ -95,8 +95,8 @@ def outputs_of(
     """
     rows = _seen(rows, absent)
 
-    def of_model(chosen: Selected, rows: Tree, absent: Any) -> dict[str, Array]:
-        call = partial(forward, model, chosen, embedded=True)
+    def of_model(selected: Selected, rows: Tree, absent: Any) -> dict[str, Array]:
+        call = partial(forward, model, selected, embedded=True)
 
         def of_batch(batch: Tree) -> dict[str, Array]:
             outputs = {"factual": call(batch["inputs"], batch["valid"])}
@@ -109,8 +109,8 @@ def outputs_of(
             outputs["label"] = call(*jax.tree.map(lambda x: x[None], absent))[0]
         return outputs
 
-    found = lanes(of_model, (0, None, None))(chosen, rows, absent)
-    return found["factual"], found.get("label"), found.get("context")
+    answers = lanes(of_model, (0, None, None))(selected, rows, absent)
+    return answers["factual"], answers.get("label"), answers.get("context")
 
 
 def _seen(rows: Tree, absent: Any) -> Tree:
@@ -191,16 +191,16 @@ def search(
         context = outputs.context_bias
         context = np.zeros_like(outputs.factual) if context is None else context
 
-        def of_model(*own: Array) -> Array:
-            return causal.grid_scores(*own, score, config.reach, config.step)
+        def of_model(*answers: Array) -> Array:
+            return causal.grid_scores(*answers, score, config.reach, config.step)
 
         # one model after the other, each over the whole grid
-        all_models = jax.jit(lambda *arrays: lax.map(lambda own: of_model(*own), arrays))
+        all_models = jax.jit(lambda *arrays: lax.map(lambda model: of_model(*model), arrays))
         return np.asarray(all_models(outputs.factual, outputs.label_bias, context))
 
     def best(tables: np.ndarray, **terms: bool) -> np.ndarray:
-        found = [causal.best_point(own, config.step, **terms) for own in tables]
-        return np.asarray([own.coefficients for own in found])
+        points = [causal.best_point(scores, config.step, **terms) for scores in tables]
+        return np.asarray([point.coefficients for point in points])
 
     words = valid["valid"][0].context_bias is not None
     tables = table("valid")
@@ -223,7 +223,9 @@ def purified(outputs: Outputs, coefficients: np.ndarray) -> np.ndarray:
     context = np.zeros_like(outputs.factual) if context is None else context
     return np.stack(
         [
-            np.asarray(causal.purify(*own))
-            for own in zip(outputs.factual, outputs.label_bias, context, coefficients, strict=True)
+            np.asarray(causal.purify(*model))
+            for model in zip(
+                outputs.factual, outputs.label_bias, context, coefficients, strict=True
+            )
         ]
     )

@@ -107,6 +107,6 @@ def _predictions(table: Table, inputs: Inputs, seeds: Sequence[int]) -> str:
                     mine = "" if scored is None else f"{float(scored[s, n]):.6f}"
                     counts = int(truth.weights[n, 0] > 0)
                     start = [row, split, seed, name, truth.classes[n, 0], counts, true]
-                    own = [f"{x:.6f}" for x in answers[s, n]]
-                    writer.writerow([*start, predicted[s, n], mine, *own])
+                    texts = [f"{x:.6f}" for x in answers[s, n]]
+                    writer.writerow([*start, predicted[s, n], mine, *texts])
     return text.getvalue()

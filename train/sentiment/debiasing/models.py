@@ -48,13 +48,13 @@ def build_model(config: DebiasConfig, task: Task, axis_name: str | None = None) 
         )
     kind = MODELS[config.model]
     sizes = SMALL_SUBJECTS if config.debias == "suci" else SMALL
-    chosen = dict(sizes[config.model]) if config.small else {}
-    chosen |= network_options(config.network, kind, config.model)
+    attributes = dict(sizes[config.model]) if config.small else {}
+    attributes |= network_options(config.network, kind, config.model)
     known = {f.name for f in fields(kind)}
-    chosen["classes" if "classes" in known else "outputs"] = task.classes
+    attributes["classes" if "classes" in known else "outputs"] = task.classes
     if "axis_name" in known:
-        chosen["axis_name"] = axis_name
-    model = kind(**chosen)
+        attributes["axis_name"] = axis_name
+    model = kind(**attributes)
     if config.debias != "suci":
         return model
     return Deconfounded(
@@ -85,7 +85,7 @@ def network_options(options: Sequence[str], kind: type, model: str) -> dict[str,
     }
     for reserved in ("outputs", "classes", "tasks"):
         defaults.pop(reserved, None)
-    chosen = {}
+    attributes = {}
     for option in options:
         name, _, text = option.partition("=")
         if name not in defaults:
@@ -105,5 +105,5 @@ def network_options(options: Sequence[str], kind: type, model: str) -> dict[str,
             raise InputError(
                 f"--network {option}: {name} is a {type(default).__name__} such as {default!r}"
             )
-        chosen[name] = value
-    return chosen
+        attributes[name] = value
+    return attributes

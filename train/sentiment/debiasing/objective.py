@@ -55,10 +55,10 @@ class Objective:
         terms = {"task": losses.reduce(self.each(outputs, batch), **shared)}
         if self.model == "misa":
             parts = (fused.parts[n] for n in ("projected", "private", "shared", "reconstructed"))
-            found = losses.subspace_terms(*parts, **shared)
+            values = losses.subspace_terms(*parts, **shared)
             scale = MISA_WEIGHTS.get(self.preset, (0.1, 0.3, 1.0))
             names = ("difference", "similarity", "reconstruction")
-            terms |= {n: s * x for n, s, x in zip(names, scale, found, strict=True)}
+            terms |= {n: s * x for n, s, x in zip(names, scale, values, strict=True)}
         if isinstance(memory, losses.ClassMemory):
             terms |= self._bounds(fused.parts, sign(batch, self.task), memory, number, shared)
         return terms

@@ -120,8 +120,8 @@ def train(preset: str, config: DebiasConfig, options: cli.RunOptions, folder: Pa
                 data = dataclasses.replace(data, path=str(file))
             if name:
                 say(f"\n{name.replace('-', ' ')}:")
-            own = dataclasses.replace(config, data=data)
-            table, pipeline = _run_task(preset, own, run, pipeline)
+            with_file = dataclasses.replace(config, data=data)
+            table, pipeline = _run_task(preset, with_file, run, pipeline)
             reports.append((name, table))
             whole = whole or run
     if parallel.is_main() and whole is not None:

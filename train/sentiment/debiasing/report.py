@@ -73,8 +73,8 @@ class Table:
                 rows[row]["coefficients"] = self.coefficients[row].tolist()
             for split, truth in self.truths.items():
                 if truth.scores is not None:
-                    found = self.sentiment(row, split)
-                    rows[row][split]["sentiment"] = {k: v.tolist() for k, v in found.items()}
+                    scores = self.sentiment(row, split)
+                    rows[row][split]["sentiment"] = {k: v.tolist() for k, v in scores.items()}
         return rows
 
 

@@ -18,7 +18,7 @@ from train.sentiment.results import truth_of
 def outputs(
     config: DebiasConfig,
     model: Any,
-    chosen: Selected,
+    selected: Selected,
     loaded: Inputs,
     splits: Sequence[str],
     absent: Any,
@@ -29,18 +29,18 @@ def outputs(
     Args:
         config: of the run.
         model: of `build_model`.
-        chosen: leading axes seeds and arms.
+        selected: leading axes seeds and arms.
         loaded: the sets.
         splits: names.
         absent: of `counterfactual.stand_ins`, or None.
         lanes: how the models share the device.
     """
-    chosen = jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[2:])), chosen)
+    selected = jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[2:])), selected)
     answers = {}
     for name in splits:
         taken = jax.tree.map(jnp.asarray, loaded.sets[name].take())
         answers[name] = counterfactual.run(
-            model, chosen, taken, lanes, absent, config.mcis.nonverbal
+            model, selected, taken, lanes, absent, config.mcis.nonverbal
         )
     return answers
 
