@@ -24,6 +24,7 @@ from corrkd_jax.causal.dictionary import (
     subject_dictionary,
 )
 from corrkd_jax.causal.intervention import (
+    Weighting,
     backdoor_expectation,
     backdoor_probabilities,
     geometric_probabilities,
@@ -33,6 +34,7 @@ from corrkd_jax.causal.intervention import (
 __all__ = [
     "Components",
     "Found",
+    "Weighting",
     "backdoor_expectation",
     "backdoor_probabilities",
     "beam_search",

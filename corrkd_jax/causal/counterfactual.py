@@ -8,6 +8,7 @@ trained. The paper's own code is not public; the search is that of its direct an
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -143,8 +144,8 @@ def best_point(table: ArrayLike, step: float, label: bool = True, context: bool 
     if np.isnan(table[allowed]).all():
         raise ValueError("no score is a number: are the outputs finite?")
     best = np.nanmax(table[allowed])
-    points = np.argwhere(allowed & (table == best)) - middle
-    nearest = min(points.tolist(), key=lambda p: (abs(p[0]) + abs(p[1]), p))
+    points = [(int(i), int(j)) for i, j in np.argwhere(allowed & (table == best)) - middle]
+    nearest = min(points, key=lambda p: (abs(p[0]) + abs(p[1]), p))
     return _found(table, nearest, step)
 
 
@@ -229,8 +230,8 @@ def _evaluate(
     step: float,
 ) -> np.ndarray:
     """Score at every point, `[label, context]`, compiled."""
-    arrays = tuple(jnp.asarray(np.asarray(x)) for x in (factual, label_bias, context_bias))
-    return np.asarray(jax.jit(lambda *x: grid_scores(*x, score, reach, step))(*arrays))
+    arrays = (jnp.asarray(np.asarray(x)) for x in (factual, label_bias, context_bias))
+    return np.asarray(jax.jit(partial(grid_scores, score=score, reach=reach, step=step))(*arrays))
 
 
 def _walk(table: np.ndarray, step: float, patience: int) -> Found:
@@ -261,6 +262,8 @@ def _walk(table: np.ndarray, step: float, patience: int) -> Found:
 
 def _found(table: np.ndarray, point: tuple[int, int], step: float) -> Found:
     middle = len(table) // 2
-    coefficients = tuple(round(i * step, 10) + 0.0 for i in point)
-    score = float(table[point[0] + middle, point[1] + middle])
+    label, context = point
+    # adding a zero turns a negative zero into a positive one
+    coefficients = (round(label * step, 10) + 0.0, round(context * step, 10) + 0.0)
+    score = float(table[label + middle, context + middle])
     return Found(coefficients, score, float(table[middle, middle]))

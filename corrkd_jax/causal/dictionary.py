@@ -1,6 +1,5 @@
 """Dictionaries of confounders, built from training data alone."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from corrkd_jax.losses.reduction import at_least_float32
+from corrkd_jax.losses.reduction import Axis, at_least_float32
 
 
 def subject_dictionary(
@@ -16,7 +15,7 @@ def subject_dictionary(
     subjects: ArrayLike,
     count: int,
     weights: ArrayLike | None = None,
-    axis_name: str | Sequence[str] | None = None,
+    axis_name: Axis = None,
 ) -> tuple[Array, Array]:
     """Mean feature and share of every subject (arXiv:2403.05025, reconstructed).
 
@@ -210,13 +209,13 @@ def pca(points: ArrayLike, count: int, weights: ArrayLike | None = None) -> Comp
 def _weighted(points: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array]:
     """Points, those of weight 0 turned to zeros, and their weights."""
     points = at_least_float32(points)
-    if points.ndim != 2 or (weights is not None and jnp.shape(weights) != points.shape[:1]):
+    ones = jnp.ones(points.shape[:1], points.dtype)
+    weights = ones if weights is None else jnp.asarray(weights, points.dtype)
+    if points.ndim != 2 or weights.shape != points.shape[:1]:
         raise ValueError(
-            f"points {points.shape} and weights {jnp.shape(weights)} do not fit: expected "
+            f"points {points.shape} and weights {weights.shape} do not fit: expected "
             "[n, features] and [n]"
         )
-    ones = jnp.ones(len(points), points.dtype)
-    weights = ones if weights is None else jnp.asarray(weights, points.dtype)
     return jnp.where(weights[:, None] > 0, points, 0), weights
 
 

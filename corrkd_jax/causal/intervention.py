@@ -7,6 +7,7 @@ are where published methods differ, and where the letter and the purpose part: s
 """
 
 import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from jax.typing import ArrayLike
 
 from corrkd_jax.losses.reduction import at_least_float32
 
-WEIGHTINGS = ("dot", "additive", "uniform", "own_subject")
+Weighting = Literal["dot", "additive", "uniform", "own_subject"]
+"""How the places of a dictionary are weighed; see :func:`backdoor_expectation`."""
 
 
 def backdoor_expectation(
@@ -24,7 +26,7 @@ def backdoor_expectation(
     prior: ArrayLike,
     *,
     keys: ArrayLike | None = None,
-    weighting: str = "dot",
+    weighting: Weighting = "dot",
     vector: ArrayLike | None = None,
     strata: ArrayLike | None = None,
     scale: float | None = None,
@@ -72,8 +74,8 @@ def backdoor_expectation(
             f"confounders {confounders.shape} and prior {prior.shape} do not fit: expected "
             "[strata, features] and [strata]"
         )
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting must be one of {WEIGHTINGS}, got {weighting!r}")
+    if weighting not in get_args(Weighting):
+        raise ValueError(f"weighting must be one of {get_args(Weighting)}, got {weighting!r}")
     if query.ndim != 2:
         raise ValueError(f"query must be [batch, width], got {query.shape}")
     if weighting == "own_subject":
@@ -148,7 +150,7 @@ def _attention(
     query: Array,
     confounders: Array,
     keys: ArrayLike | None,
-    weighting: str,
+    weighting: Weighting,
     vector: ArrayLike | None,
     scale: float | None,
     present: Array,

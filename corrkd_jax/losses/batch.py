@@ -7,13 +7,14 @@ shards of its gradients is then the gradient of that value.
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 
-from corrkd_jax.losses.reduction import at_least_float32
+from corrkd_jax.losses.reduction import Axis, at_least_float32
 
 _EPS = 1e-12
 
 
-def psum(x: Array, axis_name: str | None) -> Array:
+def psum(x: Array, axis_name: Axis) -> Array:
     """Sum over the shards of a batch; `x` itself when it is not sharded."""
     return x if axis_name is None else lax.psum(x, axis_name)
 
@@ -32,7 +33,7 @@ def normalize_rows(x: Array) -> Array:
     return x * jnp.where(square > 0, lax.rsqrt(square + _EPS), 0)
 
 
-def counted_rows(x: Array, weights: Array | None) -> Array:
+def counted_rows(x: ArrayLike, weights: ArrayLike | None) -> Array:
     """Rows of weight 0 turned to zeros: NaN or absurd labels in padding meet no gradient.
 
     Args:
@@ -47,7 +48,7 @@ def counted_rows(x: Array, weights: Array | None) -> Array:
 
 
 def student_and_teacher(
-    student: Array, teacher: Array, weights: Array | None
+    student: ArrayLike, teacher: ArrayLike, weights: ArrayLike | None
 ) -> tuple[Array, Array]:
     """Both as a loss takes them: float32 at least, the teacher constant, only rows that count.
 
@@ -61,7 +62,7 @@ def student_and_teacher(
     return counted_rows(student, weights), counted_rows(teacher, weights)
 
 
-def row_weights(weights: Array | None, batch: int, dtype: jnp.dtype) -> Array:
+def row_weights(weights: ArrayLike | None, batch: int, dtype: DTypeLike) -> Array:
     """`weights` as constants of type `dtype`, ones if None; `[batch]`."""
     if weights is None:
         return jnp.ones((batch,), dtype)
@@ -69,7 +70,7 @@ def row_weights(weights: Array | None, batch: int, dtype: jnp.dtype) -> Array:
 
 
 def off_diagonal(
-    weights: Array | None, batch: int, dtype: jnp.dtype, axis_name: str | None
+    weights: ArrayLike | None, batch: int, dtype: DTypeLike, axis_name: str | None
 ) -> Array:
     """Weights of all ordered pairs of different rows.
 

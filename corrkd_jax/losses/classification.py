@@ -1,21 +1,19 @@
 """Supervised classification losses."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from corrkd_jax.losses.reduction import at_least_float32, reduce
+from corrkd_jax.losses.reduction import Axis, Reduction, at_least_float32, reduce
 
 
 def cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
     weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: str | Sequence[str] | None = None,
+    reduction: Reduction = "mean",
+    axis_name: Axis = None,
 ) -> jax.Array:
     """Softmax cross-entropy with integer labels, weighted and aware of shards.
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from corrkd_jax.losses.batch import gather, normalize_rows, off_diagonal, student_and_teacher
-from corrkd_jax.losses.reduction import reduce
+from corrkd_jax.losses.reduction import Reduction, reduce
 
 _EPS = 1e-12
 
@@ -26,10 +27,10 @@ class PairDistances(NamedTuple):
 
 
 def pair_distances(
-    student: Array,
-    teacher: Array,
+    student: ArrayLike,
+    teacher: ArrayLike,
     normalize: bool,
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> PairDistances:
     """Euclidean distances between student rows and the teacher rows of the whole batch.
@@ -59,13 +60,13 @@ def pair_distances(
 
 
 def sample_contrastive(
-    student: Array,
-    teacher: Array,
-    margin: float | Array = 1.2,
+    student: ArrayLike,
+    teacher: ArrayLike,
+    margin: ArrayLike = 1.2,
     *,
     normalize: bool = True,
-    reduction: str = "mean",
-    weights: Array | None = None,
+    reduction: Reduction = "mean",
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
     """Pull each student feature to its teacher's, push it from the other samples'.
@@ -106,12 +107,12 @@ def sample_contrastive(
 
 
 def active_negative_fraction(
-    student: Array,
-    teacher: Array,
-    margin: float | Array = 1.2,
+    student: ArrayLike,
+    teacher: ArrayLike,
+    margin: ArrayLike = 1.2,
     *,
     normalize: bool = True,
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
     """Share of negative pairs closer than `margin`, the ones that still have a gradient.

@@ -8,14 +8,12 @@ from "what does it think of the other classes". They are tied by an identity: at
 No gradient ever reaches a teacher.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from corrkd_jax.losses.classification import check_labels
-from corrkd_jax.losses.reduction import at_least_float32, reduce
+from corrkd_jax.losses.reduction import Axis, Reduction, at_least_float32, reduce
 
 
 def kd(
@@ -23,8 +21,8 @@ def kd(
     teacher_logits: ArrayLike,
     temperature: ArrayLike = 1.0,
     weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: str | Sequence[str] | None = None,
+    reduction: Reduction = "mean",
+    axis_name: Axis = None,
 ) -> jax.Array:
     """Knowledge distillation: ``T^2 KL(softmax(teacher / T) || softmax(student / T))``.
 
@@ -119,8 +117,8 @@ def decoupled_kd(
     beta: ArrayLike = 8.0,
     temperature: ArrayLike = 4.0,
     weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: str | Sequence[str] | None = None,
+    reduction: Reduction = "mean",
+    axis_name: Axis = None,
 ) -> jax.Array:
     """Decoupled knowledge distillation: ``T^2 (alpha * TCKD + beta * NCKD)``.
 

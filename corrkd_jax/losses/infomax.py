@@ -143,7 +143,8 @@ def class_entropy(
         covariance = psum((count[:, None] * centred).T @ centred, axis_name) / total
         return jnp.linalg.slogdet(covariance + _EPS * jnp.eye(rows.shape[1]))[1]
 
-    return 0.25 * sum(map(log_determinant, counts))
+    positive, negative = map(log_determinant, counts)
+    return 0.25 * (positive + negative)
 
 
 def empty_memory(widths: Mapping[str, int], rows: int) -> ClassMemory:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.lax import Precision
+from jax.typing import ArrayLike
 
 from corrkd_jax.losses.batch import (
     counted_rows,
@@ -30,11 +31,11 @@ class Prototypes(NamedTuple):
 
 
 def class_prototypes(
-    features: Array,
-    labels: Array,
+    features: ArrayLike,
+    labels: ArrayLike,
     num_classes: int,
     *,
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Prototypes:
     """Mean feature of each class over the whole batch, over all its shards.
@@ -59,7 +60,7 @@ def class_prototypes(
     return Prototypes(sums / jnp.where(counts > 0, counts, 1.0)[:, None], present)
 
 
-def cosine_to_prototypes(features: Array, prototypes: Prototypes) -> Array:
+def cosine_to_prototypes(features: ArrayLike, prototypes: Prototypes) -> Array:
     """Cosine of every row with every class mean, `[batch, classes]`; 0 where either is zero."""
     rows = normalize_rows(at_least_float32(features))
     centers = normalize_rows(prototypes.centers)
@@ -67,14 +68,14 @@ def cosine_to_prototypes(features: Array, prototypes: Prototypes) -> Array:
 
 
 def category_prototype(
-    student: Array,
-    teacher: Array,
-    labels: Array,
+    student: ArrayLike,
+    teacher: ArrayLike,
+    labels: ArrayLike,
     num_classes: int,
     *,
     distance: Literal["square", "norm"] = "square",
     count_absent: bool = False,
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
     """Give each sample the teacher's cosines to its own and to the other categories.

@@ -6,10 +6,17 @@ devices hold different numbers of real rows. Both are settled once, in :func:`re
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+Axis = str | Sequence[str] | None
+"""Named axis, or axes, over which a batch is sharded; None: the batch is whole."""
+
+Reduction = Literal["mean", "sum", "none"]
+"""What becomes of per-example values; see :func:`reduce`."""
 
 
 def at_least_float32(array: ArrayLike) -> jax.Array:
@@ -31,8 +38,8 @@ def at_least_float32(array: ArrayLike) -> jax.Array:
 def reduce(
     values: ArrayLike,
     weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: str | Sequence[str] | None = None,
+    reduction: Reduction = "mean",
+    axis_name: Axis = None,
 ) -> jax.Array:
     """Weighted reduction of per-example loss values, over a batch and over devices.
 

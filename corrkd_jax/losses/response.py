@@ -1,11 +1,13 @@
 """Response-disentangled consistency distillation (CorrKD, arXiv:2404.16456)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from corrkd_jax.losses.batch import (
     counted_rows,
@@ -36,7 +38,7 @@ class Responses(NamedTuple):
     others: Array
 
 
-def split_responses(logits: Array, labels: Array, renormalize: bool = False) -> Responses:
+def split_responses(logits: ArrayLike, labels: ArrayLike, renormalize: bool = False) -> Responses:
     """Split softmax responses into target and non-target parts.
 
     Args:
@@ -67,11 +69,11 @@ def split_responses(logits: Array, labels: Array, renormalize: bool = False) -> 
 
 def jsd_mutual_information(
     scorer: Scorer,
-    a: Array,
-    b: Array,
+    a: ArrayLike,
+    b: ArrayLike,
     *,
     negatives: Negatives = "all",
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
     """Jensen-Shannon lower-bound style estimate of the mutual information of two variables.
@@ -119,15 +121,15 @@ def jsd_mutual_information(
 
 
 def response_consistency(
-    student_logits: Array,
-    teacher_logits: Array,
-    labels: Array,
+    student_logits: ArrayLike,
+    teacher_logits: ArrayLike,
+    labels: ArrayLike,
     target_scorer: Scorer,
     others_scorer: Scorer,
     *,
     renormalize: bool = False,
     negatives: Negatives = "all",
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
     """Keep the mutual information between teacher and student responses, part by part.
@@ -160,8 +162,10 @@ def response_consistency(
     labels = counted_rows(jnp.asarray(labels), weights)
     student = split_responses(student_logits, labels, renormalize)
     teacher = split_responses(teacher_logits, labels, renormalize)
-    shared = {"negatives": negatives, "weights": weights, "axis_name": axis_name}
+    information = partial(
+        jsd_mutual_information, negatives=negatives, weights=weights, axis_name=axis_name
+    )
     return -(
-        jsd_mutual_information(target_scorer, teacher.target, student.target, **shared)
-        + jsd_mutual_information(others_scorer, teacher.others, student.others, **shared)
+        information(target_scorer, teacher.target, student.target)
+        + information(others_scorer, teacher.others, student.others)
     )

@@ -4,7 +4,9 @@ Likeness of distributions, orthogonality of subspaces and reconstruction, of two
 and :func:`subspace_terms`, which puts them together over all of them.
 """
 
+import functools
 from itertools import combinations
+from operator import add
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -176,18 +178,21 @@ def subspace_terms(
         `difference`: sum over private and shared of each modality and over the pairs of privates;
         `similarity`: mean discrepancy over the pairs of shareds; `reconstruction`: mean error.
     """
-    batch = {"weights": weights, "axis_name": axis_name}
+    overlap = functools.partial(difference, weights=weights, axis_name=axis_name)
+    discrepancy = functools.partial(
+        central_moment_discrepancy, moments=moments, weights=weights, axis_name=axis_name
+    )
     modalities = range(private.shape[1])
     pairs = list(combinations(modalities, 2))
-    apart = [difference(private[:, m], shared[:, m], **batch) for m in modalities]
-    apart += [difference(private[:, m], private[:, n], **batch) for m, n in pairs]
-    alike = [
-        central_moment_discrepancy(shared[:, m], shared[:, n], moments, **batch) for m, n in pairs
-    ]
+    overlaps = [overlap(private[:, m], shared[:, m]) for m in modalities]
+    overlaps += [overlap(private[:, m], private[:, n]) for m, n in pairs]
+    discrepancies = [discrepancy(shared[:, m], shared[:, n]) for m, n in pairs]
     return SubspaceTerms(
-        difference=sum(apart),
-        similarity=sum(alike) / len(pairs),
-        reconstruction=reconstruction(reconstructed, projected, **batch),
+        difference=functools.reduce(add, overlaps),
+        similarity=functools.reduce(add, discrepancies) / len(pairs),
+        reconstruction=reconstruction(
+            reconstructed, projected, weights=weights, axis_name=axis_name
+        ),
     )
 
 

@@ -20,8 +20,10 @@ value's gradient. The gradient of a shard's own images is as many times too larg
 shards.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from operator import add
 from typing import Any
 
 import jax
@@ -31,9 +33,7 @@ from jax.typing import ArrayLike
 
 from corrkd_jax.losses.batch import gather, own_columns, psum, row_weights
 from corrkd_jax.losses.classification import cross_entropy
-from corrkd_jax.losses.reduction import at_least_float32, reduce
-
-Axis = str | Sequence[str] | None
+from corrkd_jax.losses.reduction import Axis, at_least_float32, reduce
 
 
 def class_prior(
@@ -277,7 +277,8 @@ def total_variation_l1(
         axis_name: named axis over which the batch is sharded.
     """
     differences = _differences(images, diagonals)
-    return sum(reduce(jnp.abs(x), weights, axis_name=axis_name) for x in differences)
+    terms = (reduce(jnp.abs(x), weights, axis_name=axis_name) for x in differences)
+    return functools.reduce(add, terms)
 
 
 def total_variation_l2(
@@ -287,9 +288,9 @@ def total_variation_l2(
 
     One norm over the whole batch, as published: it grows with the root of the batch's size.
     """
-    return sum(
-        _norm(reduce(jnp.square(x), weights, "sum", axis_name)) for x in _differences(images, True)
-    )
+    differences = _differences(images, diagonals=True)
+    norms = (_norm(reduce(jnp.square(x), weights, "sum", axis_name)) for x in differences)
+    return functools.reduce(add, norms)
 
 
 def image_norm(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from corrkd_jax.causal import backdoor_expectation, intervene
+from corrkd_jax.causal import Weighting, backdoor_expectation, intervene
 
 SITES = ("logits", "penultimate")
 STARTS = ("identity", "zero", "xavier")
@@ -50,7 +50,7 @@ class Compensated(nn.Module):
     backbone: nn.Module
     classes: int
     site: str = "logits"
-    weighting: str = "additive"
+    weighting: Weighting = "additive"
     width: int = 256
     start: str = "identity"
     own_kernel: bool = False
@@ -112,7 +112,7 @@ class Compensation(nn.Module):
     """
 
     outputs: int
-    weighting: str = "additive"
+    weighting: Weighting = "additive"
     width: int = 256
     start: str = "identity"
     own_kernel: bool = False
