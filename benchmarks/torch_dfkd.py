@@ -27,6 +27,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(before, width, 1, stride, bias=False) if before != width else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[batch, before, height, width]` -> `[batch, width, height / stride, width / stride]`."""
         y = F.relu(self.norm1(x))
         x = x if self.shortcut is None else self.shortcut(y)
         return x + self.conv2(F.relu(self.norm2(self.conv1(y))))
@@ -48,6 +49,7 @@ class WideResNet(nn.Module):
         self.head = nn.Linear(before, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits `[batch, classes]` of images `[batch, 3, 32, 32]`."""
         x = F.relu(self.norm(self.blocks(self.stem(x))))
         return self.head(x.mean((2, 3)))
 
@@ -73,6 +75,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Images `[batch, 3, 32, 32]` in [0, 1] of latents `[batch, 256]`."""
         return self.maps(self.project(latents).view(-1, 128, 8, 8))
 
 

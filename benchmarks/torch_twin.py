@@ -19,6 +19,7 @@ class Layer(nn.Module):
         self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Sequence `[batch, frames, width]` after attention and the feed-forward network."""
         batch, frames, width = x.shape
         qkv = self.query_key_value(self.norm_attention(x))
         q, k, v = qkv.view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -47,6 +48,7 @@ class Encoder(nn.Module):
         self.scale = math.sqrt(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mean over time, `[batch, width]`, of an encoded sequence `[batch, frames, size]`."""
         x = self.conv(x.transpose(1, 2)).transpose(1, 2) * self.scale + self.positions
         x = F.dropout(x, 0.25, self.training)
         for layer in self.layers:
@@ -65,6 +67,7 @@ class Network(nn.Module):
         self.out = nn.Linear(width * len(sizes), classes)
 
     def forward(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Joint features `[batch, width * modalities]` and logits `[batch, classes]`."""
         joint = torch.cat([e(x) for e, x in zip(self.encoders, inputs, strict=True)], dim=-1)
         hidden = F.dropout(F.relu(self.hidden(joint)), 0.1, self.training)
         return joint, self.out(joint + hidden)

@@ -139,11 +139,13 @@ class Solo8(PipelineEnv):
 
     @property
     def observation_size(self) -> int:
+        """Number of features of an observation: 30 with the quaternion, 29 with gravity."""
         # Brax's own property runs a reset
         return {"quat": 30, "gravity": 29}[self.config.obs_mode]
 
     @property
     def dt(self) -> float:
+        """Duration of a control step, s."""
         return c.CONTROL_DT
 
     def reset(self, rng: Array) -> State:

@@ -84,18 +84,22 @@ class Surrogate(Env):
 
     @property
     def observation_size(self) -> int:
+        """Number of features of an observation."""
         return 3 + 2 * LEGS
 
     @property
     def action_size(self) -> int:
+        """Number of legs."""
         return LEGS
 
     @property
     def backend(self) -> str:
+        """Brax's name of the physics engine: there is none."""
         return "none"
 
     @property
     def dt(self) -> float:
+        """Duration of a control step, s."""
         return DT
 
     def reset(self, rng: Array) -> State:

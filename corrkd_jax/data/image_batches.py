@@ -27,6 +27,7 @@ class Planes:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the images read so: `(n, height, width, channels)`."""
         side = math.isqrt(self.rows.shape[1] // 3)
         return len(self.rows), side, side, 3
 

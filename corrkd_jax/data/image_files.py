@@ -40,6 +40,7 @@ class Files:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the images read so: `(n, size, size, channels)`."""
         return len(self.paths), self.size, self.size, self.channels
 
     def __getitem__(self, index: Index) -> np.ndarray:

@@ -56,6 +56,8 @@ class CorrKDNetwork(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Build one encoder for each modality and the classifier."""
+
         def encoder() -> SequenceEncoder:
             return SequenceEncoder(
                 self.features,
@@ -123,6 +125,15 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Logits of a joint representation.
+
+        Args:
+            x: `[batch, width]` float32.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         hidden = nn.relu(nn.Dense(x.shape[-1], name="hidden")(x))
         x = x + Dropout(self.dropout, name="drop")(hidden, train)
         return nn.Dense(self.outputs, name="out")(x)

@@ -50,6 +50,7 @@ class Deconfounded(nn.Module):
     renormalize: bool = False
 
     def setup(self) -> None:
+        """Build the head; the base model is an attribute already."""
         self.intervention = InterventionHead(
             self.base.outputs,
             self.weightings,
@@ -60,9 +61,11 @@ class Deconfounded(nn.Module):
         )
 
     def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        """Embedded inputs of the base model; see `corrkd_jax.models.fusion.BaseModel.embed`."""
         return self.base.embed(inputs, train)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Fused feature of the base model; see `corrkd_jax.models.fusion.BaseModel.fuse`."""
         return self.base.fuse(embedded, valid, train)
 
     def __call__(

@@ -65,6 +65,18 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Array, train: bool = False) -> Array:
+        """Images of latents.
+
+        Args:
+            latents: `[batch, latent]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, size, size, channels]` float32, in [0, 1], or normalised if `normalized`.
+
+        Raises:
+            ValueError: the size is not a multiple of four.
+        """
         if self.size % 4:
             raise ValueError(f"size must be a multiple of 4, got {self.size}")
         norm = partial(BatchNorm, self.axis_name, dtype=self.dtype)
@@ -108,6 +120,18 @@ class TransposedGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Array, train: bool = False) -> Array:
+        """Images of latents.
+
+        Args:
+            latents: `[batch, latent]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, size, size, channels]` float32, in [0, 1].
+
+        Raises:
+            ValueError: the size is not a multiple of sixteen.
+        """
         if self.size % 16:
             raise ValueError(f"size must be a multiple of 16, got {self.size}")
         norm = partial(BatchNorm, self.axis_name, dtype=self.dtype)
@@ -148,6 +172,15 @@ class DeepGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Array, train: bool = False) -> Array:
+        """Images of latent maps.
+
+        Args:
+            latents: `[batch, height, width, latent]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, 16 height, 16 width, channels]` float32, in [0, 1].
+        """
         x = latents
         for i, factor in enumerate((2, 2, 1, 1, 1)):
             unit = ConvNorm(
@@ -180,6 +213,15 @@ class PatchCritic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
+        """Logits of the patches of images.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / 4, width / 4]` float32, high for a real patch.
+        """
         x = conv(self.width, 4, 2, padding=1, bias=True, dtype=self.dtype, name="conv")(x)
         unit = ConvNorm(
             2 * self.width,
@@ -201,6 +243,14 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Projected descriptors.
+
+        Args:
+            x: `[n, features]`.
+
+        Returns:
+            `[n, width]`, rows of length one.
+        """
         x = nn.relu(nn.Dense(x.shape[-1], name="hidden")(x))
         return normalize_rows(nn.Dense(self.width, name="out")(x))
 

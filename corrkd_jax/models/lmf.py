@@ -44,6 +44,7 @@ class LMF(BaseModel):
     axis_name: str | None = None
 
     def setup(self) -> None:
+        """Build the three networks, the product and, with a `fused_width`, the head."""
         self.audio = MeanNetwork(self.audio_hidden, self.audio_dropout, self.axis_name)
         self.vision = MeanNetwork(self.vision_hidden, self.vision_dropout, self.axis_name)
         self.text = StateNetwork(self.text_hidden, self.text_hidden // 2)
@@ -52,6 +53,16 @@ class LMF(BaseModel):
             self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Fused feature `[batch, fused_width or outputs]` and the three vectors.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout and batch statistics on; the first needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         parts = {
             "text": self.text(embedded["text"], valid["text"]),
             "audio": self.audio(embedded["audio"], valid["audio"], train),
@@ -60,6 +71,15 @@ class LMF(BaseModel):
         return Fused(self.product(parts), parts)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score `[batch, outputs]` of the fused feature.
+
+        Args:
+            features: `[batch, fused_width or outputs]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32; the features themselves without a `fused_width`.
+        """
         return self.out(features) if self.fused_width else features
 
 

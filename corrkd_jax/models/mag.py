@@ -47,6 +47,11 @@ class MAG(BaseModel):
     encoder: nn.Module | None = None
 
     def setup(self) -> None:
+        """Build the gate, the pooler and the head.
+
+        Raises:
+            ValueError: `text_pool` is unknown.
+        """
         if self.text_pool not in TEXT_POOLS:
             raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
         if self.text_width:
@@ -57,6 +62,17 @@ class MAG(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Pooled feature of the moved words, `[batch, width]`, and no parts.
+
+        Args:
+            embedded: `text` `[batch, time, features]`; `audio` and `vision`
+                `[batch, time or 1, features]`.
+            valid: `[batch, time]` or `[batch, 1]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         words = jnp.where(valid["text"][..., None], embedded["text"], 0)
         if self.text_width:
             words = self.text(words)
@@ -67,6 +83,15 @@ class MAG(BaseModel):
         return Fused(self.pooler(pool(words, valid["text"])), {})
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the pooled feature.
+
+        Args:
+            features: `[batch, width]`.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(self.drop_head(features, train))
 
 
@@ -114,6 +139,14 @@ class Pooler(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Tanh of a linear map: `[batch, width] -> [batch, width]`.
+
+        Args:
+            x: `[batch, width]`.
+
+        Returns:
+            `[batch, width]`, in (-1, 1).
+        """
         return nn.tanh(nn.Dense(x.shape[-1], name="dense")(x))
 
 

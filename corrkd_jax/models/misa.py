@@ -48,6 +48,7 @@ class MISA(BaseModel):
     attention_dropout: float = 0.1
 
     def setup(self) -> None:
+        """Build the sequence networks, the codes, the attention over them and the head."""
         self.sequence = {name: StackedLSTM() for name in ("audio", "vision")}
         self.project = {name: Projection(self.width) for name in ORDER}
         self.private = {name: nn.Dense(self.width) for name in ORDER}
@@ -59,6 +60,16 @@ class MISA(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Hidden layer of the head, `[batch, 3 * width]`, and the parts that the class lists.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         pooled = {name: read(embedded[name], valid[name]) for name, read in self.sequence.items()}
         pooled["text"] = masked_mean(embedded["text"], valid["text"])
         projected = [self.project[name](pooled[name]) for name in ORDER]
@@ -79,6 +90,15 @@ class MISA(BaseModel):
         return Fused(features, parts | {name: projected[:, i] for i, name in enumerate(ORDER)})
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the hidden layer.
+
+        Args:
+            features: `[batch, 3 * width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(features)
 
 
@@ -111,6 +131,14 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Projected vector.
+
+        Args:
+            x: `[..., in]`.
+
+        Returns:
+            `[..., width]`.
+        """
         return nn.LayerNorm(epsilon=1e-5, name="norm")(nn.relu(nn.Dense(self.width, name="in")(x)))
 
 
@@ -123,6 +151,15 @@ class PostNormLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Codes after attention to one another and a feed-forward network.
+
+        Args:
+            x: `[batch, codes, width]`.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, codes, width]`.
+        """
         everywhere = jnp.ones(x.shape[:2], bool)
         y = SelfAttention(self.heads, self.dropout, name="attention")(x, everywhere, train)
         x = x + Dropout(self.dropout, name="drop_attention")(y, train)

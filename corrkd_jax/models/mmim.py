@@ -54,6 +54,11 @@ class MMIM(BaseModel):
     fused_dropout: float = 0.1
 
     def setup(self) -> None:
+        """Build the sequence networks, the fusion, the networks of the two bounds and the head.
+
+        Raises:
+            ValueError: `text_pool` is unknown.
+        """
         if self.text_pool not in TEXT_POOLS:
             raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
         self.sequence = {
@@ -68,6 +73,16 @@ class MMIM(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Second fused layer, `[batch, fused_width]`, and the parts that the class lists.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         pool = masked_mean if self.text_pool == "mean" else first_frame
         parts = {"text": pool(embedded["text"], valid["text"])}
         for name, sequence in self.sequence.items():
@@ -85,6 +100,15 @@ class MMIM(BaseModel):
         return Fused(features, parts | predicted)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the fused feature.
+
+        Args:
+            features: `[batch, fused_width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(features)
 
 
@@ -96,6 +120,15 @@ class BothEnds(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array) -> Array:
+        """Vector of a sequence.
+
+        Args:
+            x: `[batch, time, in]`; padding may hold anything.
+            valid: `[batch, time]` bool, False on padding.
+
+        Returns:
+            `[batch, width]`.
+        """
         forward, _ = LSTM(self.state, name="forward")(x, valid)
         backward, _ = LSTM(self.state, reverse=True, name="backward")(x, valid)
         return nn.Dense(self.width, name="out")(jnp.concatenate([forward, backward], axis=-1))
@@ -128,6 +161,15 @@ class Prediction(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, vector: Array) -> Array:
+        """Predicted vector.
+
+        Args:
+            features: `[batch, in]`, the fused feature.
+            vector: `[batch, width]`; only its width is read.
+
+        Returns:
+            `[batch, width]`.
+        """
         return nn.Dense(vector.shape[-1], name="out")(features)
 
 

@@ -93,6 +93,7 @@ class MulT(BaseModel):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Build the projections, both groups of transformers, the residual block and the head."""
         windows = (self.text_window, self.audio_window, self.vision_window)
         rates = dict(
             zip(
@@ -132,6 +133,16 @@ class MulT(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Result of the residual block, `[batch, 6 * width]`, and a vector of each modality.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`; lengths may differ.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         frames = {name: (embedded[name], valid[name]) for name in MODALITIES}
         for name, (x, real) in frames.items():
             x = jnp.where(real[..., None], x, 0)
@@ -152,6 +163,15 @@ class MulT(BaseModel):
         return Fused(joint + self.hidden_2(hidden), parts)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the fused feature.
+
+        Args:
+            features: `[batch, 6 * width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(features)
 
 

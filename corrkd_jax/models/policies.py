@@ -36,6 +36,7 @@ class MultiTaskPolicy(nn.Module):
     least_std: float = 0.02
 
     def setup(self) -> None:
+        """Build the actor, the critic and the deviation of the actions."""
         self.actor = Tower(self.front, (*self.hidden, self.actions), self.heads)
         self.critic = Tower(self.front, (*self.hidden, 1), self.heads)
         self.deviation = self.param(

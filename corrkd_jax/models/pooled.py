@@ -27,12 +27,23 @@ class Pooled(BaseModel):
     bounded: bool = False
 
     def setup(self) -> None:
+        """Build the layers and the head."""
         if self.text_width:
             self.text = nn.Dense(self.text_width, use_bias=False)
         self.layers = [nn.Dense(width) for width in self.hidden]
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Last hidden layer, or the concatenated means without one, and the mean of each modality.
+
+        Args:
+            embedded: modality -> `[batch, time, features]`.
+            valid: modality -> `[batch, time]` bool, False on padding.
+            train: without effect.
+
+        Returns:
+            `Fused`.
+        """
         parts = {name: masked_mean(x, valid[name]) for name, x in embedded.items()}
         if self.text_width:
             parts["text"] = self.text(parts["text"])
@@ -43,4 +54,13 @@ class Pooled(BaseModel):
         return Fused(features, parts)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the fused feature.
+
+        Args:
+            features: `[batch, width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(features)

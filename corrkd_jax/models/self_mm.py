@@ -65,6 +65,11 @@ class SelfMM(BaseModel):
     vision_dropout: float = 0.0
 
     def setup(self) -> None:
+        """Build the sequence networks, the four branches and their predictions.
+
+        Raises:
+            ValueError: `text_pool` is unknown.
+        """
         if self.text_pool not in TEXT_POOLS:
             raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
         self.sequence = {
@@ -81,6 +86,16 @@ class SelfMM(BaseModel):
         self.predict = {name: Prediction(self.outputs) for name in ORDER}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Feature of the fused branch, `[batch, fused_width]`, and the parts that the class lists.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         pool = masked_mean if self.text_pool == "mean" else first_frame
         vectors = {"text": pool(embedded["text"], valid["text"])}
         for name, sequence in self.sequence.items():
@@ -91,6 +106,15 @@ class SelfMM(BaseModel):
         return Fused(self.fusion(together, train), parts | predicted)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the fused branch.
+
+        Args:
+            features: `[batch, fused_width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.predict_fusion(features)
 
 
@@ -103,6 +127,16 @@ class LastState(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, train: bool) -> Array:
+        """Vector of a sequence.
+
+        Args:
+            x: `[batch, time, in]`; padding may hold anything.
+            valid: `[batch, time]` bool, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, width]`.
+        """
         last, _ = LSTM(self.state, name="lstm")(x, valid)
         return nn.Dense(self.width, name="out")(Dropout(self.dropout, name="drop")(last, train))
 
@@ -115,6 +149,15 @@ class Feature(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Feature of a branch.
+
+        Args:
+            x: `[batch, in]`.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, width]`, not negative.
+        """
         return nn.relu(
             nn.Dense(self.width, name="out")(Dropout(self.dropout, name="drop")(x, train))
         )
@@ -127,6 +170,14 @@ class Prediction(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Prediction of a branch.
+
+        Args:
+            x: `[batch, width]`, the branch's feature.
+
+        Returns:
+            `[batch, outputs]`.
+        """
         return nn.Dense(self.outputs, name="out")(nn.relu(nn.Dense(x.shape[-1], name="hidden")(x)))
 
 

@@ -46,6 +46,7 @@ class TFN(BaseModel):
     axis_name: str | None = None
 
     def setup(self) -> None:
+        """Build the three networks, the fusion and the head."""
         self.audio = MeanNetwork(self.audio_hidden, self.audio_dropout, self.axis_name)
         self.vision = MeanNetwork(self.vision_hidden, self.vision_dropout, self.axis_name)
         self.text = StateNetwork(self.text_hidden, self.text_out)
@@ -55,6 +56,16 @@ class TFN(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Second hidden layer, `[batch, fused_width]`, and the three vectors.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout and batch statistics on; the first needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         parts = {
             "text": self.text(embedded["text"], valid["text"]),
             "audio": self.audio(embedded["audio"], valid["audio"], train),
@@ -65,6 +76,15 @@ class TFN(BaseModel):
         return Fused(nn.relu(self.fused_2(hidden)), parts)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits, or a score in (-3, 3), of the fused feature.
+
+        Args:
+            features: `[batch, fused_width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         out = self.out(features)
         return 6.0 * nn.sigmoid(out) - 3.0 if self.outputs == 1 else out
 

@@ -45,6 +45,18 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Input with entries dropped and the others scaled up, so that the expectation stays.
+
+        Args:
+            x: any shape and float dtype.
+            train: drop; else the input comes back.
+
+        Returns:
+            Array like `x`.
+
+        Raises:
+            ValueError: the rate is outside [0, 1).
+        """
         if not 0.0 <= self.rate < 1.0:
             raise ValueError(f"dropout rate must be in [0, 1), got {self.rate}")
         if not train or self.rate == 0.0:
@@ -68,6 +80,14 @@ class TemporalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Convolved sequence.
+
+        Args:
+            x: `[batch, time, in]`.
+
+        Returns:
+            `[batch, time, features]` of the attribute `dtype`.
+        """
         shape = (self.width, x.shape[-1], self.features)
         # fan-in of the whole window, as a convolution counts it
         kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), shape)

@@ -49,6 +49,16 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Normalised input.
+
+        Args:
+            x: `[batch, ..., channels]`, any float dtype.
+            train: normalise with the batch's statistics and update the running ones; else normalise
+                with the running ones.
+
+        Returns:
+            Array of the shape of `x`, of the attribute `dtype`.
+        """
         channels = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -162,6 +172,15 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Convolution of `[batch, height, width, channels]`, batch normalisation, no activation.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, out_height, out_width, features]` of the attribute `dtype`.
+        """
         x = conv(
             self.features,
             self.kernel,
@@ -191,5 +210,13 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Logits and the features that they are linear in.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, channels]`, float32 at least.
+        """
         features = jnp.mean(at_least_float32(x), axis=(1, 2))
         return nn.Dense(self.classes, name="linear")(features), features

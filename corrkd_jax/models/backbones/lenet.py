@@ -29,6 +29,18 @@ class LeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, 32, 32, channels]`, normalised.
+            train: without effect; there so that all classifiers take the same arguments.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, widths[2]]`, float32.
+
+        Raises:
+            ValueError: images are not 32 x 32.
+        """
         if x.shape[1:3] != (32, 32):
             raise ValueError(f"images must be [batch, 32, 32, channels], got {x.shape}")
         for i, width in enumerate(self.widths[:3], 1):

@@ -27,6 +27,15 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, widths[-1]]`, float32.
+        """
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.widths):
             x = nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"hidden{i}")(x)

@@ -35,6 +35,16 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, 1280]` (more if `width` is above 1),
+            float32.
+        """
         unit = partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         x = nn.relu6(unit(rounded(32 * self.width), 3, 2, name="stem")(x, train))
         number = 1
@@ -64,6 +74,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Result of the block, plus its input where both have the same shape.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / stride, width / stride, features]`.
+        """
         unit = partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         hidden = x.shape[-1] * self.expansion
         y = x

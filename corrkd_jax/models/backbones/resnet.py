@@ -40,6 +40,19 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, 8 width]` (32 width at depth 50),
+            float32.
+
+        Raises:
+            ValueError: depth or stem is unknown.
+        """
         if self.depth not in BLOCKS:
             raise ValueError(f"depth must be one of {tuple(BLOCKS)}, got {self.depth}")
         if self.stem not in STEMS:
@@ -73,6 +86,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """ReLU of the block's result plus its shortcut.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / stride, width / stride, out]`, where `out` is the block's width, or
+            four times that for a bottleneck.
+        """
         unit = partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         if self.bottleneck:
             out = 4 * self.width

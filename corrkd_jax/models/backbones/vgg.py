@@ -33,6 +33,16 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised; 32 or 64 pixels a side.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, channels of the last convolution]`,
+            float32.
+        """
         pools = 4 if x.shape[1] == 64 else 3
         for group, widths in enumerate(self.groups):
             for i, width in enumerate(widths):

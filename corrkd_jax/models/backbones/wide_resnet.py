@@ -29,6 +29,18 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, 64 widen]`, float32.
+
+        Raises:
+            ValueError: the depth is not 6 n + 4.
+        """
         blocks = _blocks(self.depth)
         x = conv(16, 3, dtype=self.dtype, name="stem")(x)
         for group in range(3):
@@ -57,6 +69,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Result of the block plus its shortcut, without an activation at the end.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / stride, width / stride, features]`, where `features` is the block's
+            width.
+        """
         y = nn.relu(BatchNorm(self.axis_name, dtype=self.dtype, name="norm1")(x, train))
         if x.shape[-1] != self.width:
             x = conv(self.width, 1, self.stride, dtype=self.dtype, name="shortcut")(y)
