@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is there whole or not at all."""
 
 import contextlib
 import os
@@ -40,7 +40,15 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
 
 
 def write_pickle(folder: str | Path, name: str, content: object) -> Path:
-    """Write `folder/name`, a pickle of protocol 4; the folder is made if absent.
+    """Write a pickle of protocol 4 atomically; the folder is made if absent.
+
+    Args:
+        folder: where to write.
+        name: file name in the folder.
+        content: any object that can be pickled.
+
+    Returns:
+        Path of the file.
 
     Raises:
         InputError: the folder or the file cannot be written.

@@ -1,8 +1,9 @@
 """De-biasing by intervention and by counterfactuals: pure functions of arrays.
 
-Intervention replaces `P(Y|X)` by `P(Y|do(X))`, an expectation over a dictionary of confounders;
-counterfactuals take from a model's output what its bias alone would have said. Every function
-takes anything that NumPy can read, so outputs of another framework need no conversion.
+Intervention replaces `P(Y|X)` by `P(Y|do(X))`, an expectation over a dictionary of confounders.
+Counterfactual inference subtracts from a model's output what its bias alone would have given. Every
+function takes anything that NumPy can read, so that outputs of another framework need no
+conversion.
 """
 
 from corrkd_jax.causal.counterfactual import (

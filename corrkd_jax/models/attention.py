@@ -72,7 +72,7 @@ def attend(
         value: like `key`.
         allowed: bool, broadcastable to `[batch, heads, keys, queries]`, False where a query must
             not look at a key. A query that may look nowhere looks everywhere alike.
-        words: `[2]` uint32 of :func:`key_words`, for a mask over keys, then queries; None: no
+        words: `[2]` uint32 of `key_words`, for a mask over keys, then queries; None: no
             dropout.
         rate: of dropout, in [0, 1); may be traced. A number 0 leaves dropout out.
 

@@ -75,7 +75,7 @@ def parameter(path: str, change: Change | tuple[Change, Change] | None = None) -
 
     Args:
         path: its Flax path with the collection, relative to the layer's target.
-        change: of layout, as in :func:`renamed`.
+        change: of layout, as in `renamed`.
     """
     return renamed(("", path, change))
 
@@ -245,7 +245,7 @@ def to_flax(state: Mapping[str, Any], table: Sequence[Layer], like: Any, source:
 
 
 def to_torch(variables: Any, table: Sequence[Layer]) -> Arrays:
-    """Torch names -> arrays, the inverse of :func:`to_flax`; what it ignored stays away.
+    """Torch names -> arrays, the inverse of `to_flax`; what it ignored stays away.
 
     Raises:
         ValueError: variables that no row of the table takes; all of them are listed.
