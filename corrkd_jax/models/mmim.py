@@ -1,4 +1,4 @@
-"""MMIM (arXiv:2109.00412): fused codes that keep what modalities say of each other."""
+"""MMIM (arXiv:2109.00412): a fusion that keeps the information modalities have about each other."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,38 +11,40 @@ from corrkd_jax.models.torch_weights import Layer, linear, lstm
 from corrkd_jax.models.transformer import Dropout, masked_mean
 
 ORDER = ("text", "audio", "vision")
-"""Of the modalities' vectors in what the fusion reads; the published one."""
+"""Order of the modalities' vectors in the input of the fusion; the published one."""
 
 SENSES = ("vision", "audio")
-"""What text is asked to tell of."""
+"""Modalities that the text's networks predict."""
 
 
 class MMIM(BaseModel):
     """Vectors of the modalities side by side into two tanh layers, and networks of its two bounds.
 
-    Text is pooled; audio and vision are the last states of a bidirectional LSTM, then Dense.
-    Sizes and rates are MMSA's for MOSI.
+    Text is pooled; audio and vision are the last states of a bidirectional LSTM, then Dense. Sizes
+    and rates are MMSA's for MOSI.
 
-    `Fused.features` is the second layer. `Fused.parts` holds what `corrkd_jax.losses.infomax`
-    reads: the vectors as `text`, `audio`, `vision`; of vision and audio what text says of them, as
-    `mean_vision` and `log_variance_vision` and so on, and a projection of them for their entropy,
-    as `projected_vision`; and what the fused feature predicts of each vector, as `predicted_text`
-    and so on.
+    `Fused.features` is the second layer. `Fused.parts` holds the inputs of
+    `corrkd_jax.losses.infomax`:
+
+    * `text`, `audio`, `vision`: the vectors;
+    * `mean_vision`, `log_variance_vision`, and the same of audio: the Gaussian that text predicts;
+    * `projected_vision`, `projected_audio`: a projection of the vector for its entropy;
+    * `predicted_text`, `predicted_audio`, `predicted_vision`: the fused feature's prediction.
 
     No published loss trains that projection, and its weights stay at their first values; here they
     are constants to the gradient.
 
     Attributes:
         outputs: 1 for a score, else the number of classes.
-        text_pool: `"first"` takes the first valid frame, the published choice and right for a
-            BERT that is trained along; `"mean"` averages valid frames, for word vectors and for
-            features of a frozen encoder.
+        text_pool: `"first"` takes the first valid frame, the published choice and right for a BERT
+            that is trained along; `"mean"` averages valid frames, for word vectors and for features
+            of a frozen encoder.
         audio_state: size of a direction of the audio's LSTM.
-        vision_state: of the vision's.
+        vision_state: size of a direction of the vision's LSTM.
         audio_vector: width of the audio's vector.
-        vision_vector: of the vision's.
+        vision_vector: width of the vision's vector.
         fused_width: width of the fused layers.
-        fused_dropout: rate on what they read.
+        fused_dropout: dropout rate on the input of the fused layers.
     """
 
     text_pool: str = "mean"
@@ -113,7 +115,12 @@ class MMIM(BaseModel):
 
 
 class BothEnds(nn.Module):
-    """Last states of a bidirectional LSTM, Dense: `[batch, time, in] -> [batch, width]`."""
+    """Last states of a bidirectional LSTM, Dense: `[batch, time, in] -> [batch, width]`.
+
+    Attributes:
+        state: size of a direction of the LSTM.
+        width: width of the result.
+    """
 
     state: int
     width: int
@@ -135,13 +142,19 @@ class BothEnds(nn.Module):
 
 
 class Bound(nn.Module):
-    """What text says of another vector: a Gaussian, and a projection for that vector's entropy."""
+    """Networks of a bound: text's Gaussian of another vector, and a projection for its entropy."""
 
     @nn.compact
     def __call__(self, text: Array, other: Array) -> tuple[Array, Array, Array]:
-        """`[batch, in]`, `[batch, width]` -> mean and log variance `[batch, width]`, projection.
+        """Mean and log variance of the Gaussian, and the projection.
 
-        The projection of `other` is `[batch, max(width // 4, 1)]`, in (-1, 1).
+        Args:
+            text: `[batch, in]`.
+            other: `[batch, width]`, the vector to predict.
+
+        Returns:
+            Mean and log variance, `[batch, width]`, and the projection of `other`,
+            `[batch, max(width // 4, 1)]`, in (-1, 1).
         """
         width = other.shape[-1]
 
@@ -157,7 +170,7 @@ class Bound(nn.Module):
 
 
 class Prediction(nn.Module):
-    """Dense of the fused feature, as wide as the vector that it predicts."""
+    """Linear prediction of a vector from the fused feature."""
 
     @nn.compact
     def __call__(self, features: Array, vector: Array) -> Array:
@@ -174,10 +187,13 @@ class Prediction(nn.Module):
 
 
 def mmsa_table() -> list[Layer]:
-    """Weights of MMSA's MMIM, for `corrkd_jax.models.torch_weights`; BERT's are not among them.
+    """Table of MMSA's MMIM for `corrkd_jax.models.torch_weights`, without BERT.
 
-    Left out are names under `bertmodel.`, to be taken out of the state before the conversion.
-    MMSA's model reads the first frame of the text: `text_pool="first"`.
+    Remove names under `bertmodel.` from the state before the conversion. MMSA's model reads the
+    first frame of the text: `text_pool="first"`.
+
+    Returns:
+        Rows for all other weights of the torch model.
     """
     table = [
         Layer("fusion_prj.linear_1", "fused_1", linear),

@@ -1,4 +1,4 @@
-"""The simplest base model: means over time, side by side, and a few dense layers."""
+"""Simplest base model: means over time, side by side, and a few dense layers."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ from corrkd_jax.models.transformer import masked_mean
 class Pooled(BaseModel):
     """Mean over the valid frames of each modality, concatenated, ReLU layers, a linear head.
 
-    The model of the planted tasks, and a floor for the others. Without hidden layers it is a
-    linear model.
+    It is the model of the planted tasks, and a lower bound for the others. Without hidden layers it
+    is a linear model.
 
     Attributes:
         outputs: 1 for a score, else the number of classes.
-        text_width: of a linear map of the text without bias, which for one-hot words is a mean
-            of word embeddings; 0: the text as it is.
+        text_width: width of a linear map of the text without bias, which for one-hot words is a
+            mean of word embeddings; 0: the text as it is.
         hidden: widths of the layers; none: the head reads the means.
         bounded: tanh in place of the last ReLU.
     """

@@ -1,4 +1,4 @@
-"""A perceptron with batch norms, for images of a few pixels."""
+"""Perceptron with batch norms, for images of a few pixels."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from corrkd_jax.models.backbones.layers import BatchNorm
 
 
 class MLP(nn.Module):
-    """`[batch, h, w, channels]` -> logits, features `[batch, widths[-1]]`.
+    """Perceptron: `[batch, h, w, channels]` -> logits, features `[batch, widths[-1]]`.
 
     Attributes:
         classes: number of classes.
-        widths: of the hidden layers, each linear without bias, batch norm, ReLU.
+        widths: widths of the hidden layers, each linear without bias, batch norm, ReLU.
         axis_name: named axis over which the batch is sharded, see `BatchNorm`.
         dtype: compute type; parameters, statistics and results are float32.
     """

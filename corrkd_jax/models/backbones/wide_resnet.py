@@ -11,7 +11,7 @@ from corrkd_jax.models.torch_weights import Layer, batch_norm, convolution, line
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen: `[batch, h, w, channels]` -> logits, features `[batch, 64 widen]`.
+    """Wide ResNet, WRN-depth-widen: `[batch, h, w, channels]` -> logits, `[batch, 64 widen]`.
 
     Attributes:
         classes: number of classes.
@@ -57,9 +57,15 @@ class WideResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A block that normalises before it convolves.
+    """Residual block that normalises before it convolves.
 
-    Where the number of channels changes, the shortcut too starts from the normalised input.
+    Where the number of channels changes, the shortcut starts from the normalised input too.
+
+    Attributes:
+        width: number of channels of the result.
+        stride: stride of the block.
+        axis_name: see `BatchNorm`.
+        dtype: compute type.
     """
 
     width: int
@@ -94,11 +100,14 @@ def _blocks(depth: int) -> int:
 
 
 def wide_resnet_table(depth: int, widen: int) -> list[Layer]:
-    """Weights of zju-vipa's WideResNets, for `corrkd_jax.models.torch_weights`.
+    """Table of zju-vipa's WideResNets for `corrkd_jax.models.torch_weights`.
 
     Args:
         depth: as of `WideResNet`.
         widen: as of `WideResNet`; at 1 the first group has no shortcut of its own.
+
+    Returns:
+        Rows for all weights of the torch model.
     """
     table = [
         Layer("conv1", "stem", convolution),
