@@ -10,16 +10,16 @@ from typing import BinaryIO
 from corrkd_jax.errors import InputError
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that it is there whole or not at all; an older one stays until then.
 
     Args:
         path: the file.
-        write: receives the open binary file.
+        write: receives the open binary file; its result is ignored.
 
     Raises:
-        InputError: the system refuses (no such folder, no permission, no space); the older file,
-            if any, is intact and nothing is left behind.
+        InputError: the system refuses (no such folder, no permission, no space); the older file, if
+            any, is intact and nothing is left behind.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
