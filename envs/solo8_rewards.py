@@ -1,7 +1,9 @@
 """Rewards of SOLO8, one function each, before their weights (arXiv:2402.08996, released code).
 
-The paper's two terms that cannot act on this robot are treated differently: limits of joint
-angles do not exist here (its range is 10 rad), and the foot overload is kept for heavier robots.
+Each takes the signals of one control step and returns a scalar `[]`.
+
+Two of the paper's terms cannot act on this robot. That on limits of joint angles is left out,
+because the range is 10 rad here. That on foot overload is kept for heavier robots.
 """
 
 from typing import NamedTuple
@@ -13,19 +15,22 @@ from envs import solo8_constants as c
 
 
 class Signals(NamedTuple):
-    """What the rewards read, after a control step. SI units; the base's own axes.
+    """Quantities that the rewards read, after a control step, in SI units and the base's own axes.
 
     Attributes:
         command: `[2]`, forward speed and yaw rate.
-        velocity, rotation: `[3]`, of the base, linear and angular.
-        gravity: `[3]`, unit vector.
-        height: `[]`, of the base.
-        torque: `[8]`, of the last physics step.
-        acceleration: `[8]`, of the joints, over the control step.
-        action, last_action: `[8]`.
-        foot_height: `[4]`.
-        foot_velocity: `[4, 2]`, horizontal.
-        foot_force, knee_force: `[4]`, normal.
+        velocity: `[3]`, linear velocity of the base.
+        rotation: `[3]`, angular velocity of the base.
+        gravity: `[3]`, direction of gravity, a unit vector.
+        height: `[]`, height of the base.
+        torque: `[8]`, torque of the last physics step.
+        acceleration: `[8]`, acceleration of the joints, over the control step.
+        action: `[8]`, action of this control step.
+        last_action: `[8]`, action of the one before.
+        foot_height: `[4]`, height of the feet's centres.
+        foot_velocity: `[4, 2]`, horizontal velocity of the feet.
+        foot_force: `[4]`, normal force on the feet.
+        knee_force: `[4]`, normal force on the knees.
         standing: `[4]` bool, foot on the ground now or a control step ago.
         air_time: `[4]`, seconds since each foot last stood, this step included.
         landed: `[4]` bool, first step on the ground.
@@ -153,10 +158,18 @@ REWARDS = {
         feet_contact_forces,
     )
 }
+"""Rewards by name."""
 
 
 def weighted(signals: Signals) -> dict[str, Array]:
-    """Each reward of one control step with its weight and the step's duration."""
+    """All rewards of one control step, times their weight and the step's duration.
+
+    Args:
+        signals: quantities of the control step.
+
+    Returns:
+        Name -> `[]`.
+    """
     return {
         name: c.SCALES[name] * c.CONTROL_DT * reward(signals) for name, reward in REWARDS.items()
     }
@@ -168,6 +181,9 @@ def total(terms: dict[str, Array], penalty: Array | float = 1.0) -> Array:
     Args:
         terms: of `weighted`.
         penalty: factor on the terms below zero: 1, or less early in a reward curriculum.
+
+    Returns:
+        `[]`.
     """
     values = jnp.stack(list(terms.values()))
     return jnp.maximum(jnp.sum(jnp.where(values < 0, penalty * values, values)), 0)
