@@ -1,7 +1,7 @@
-"""An epoch of Fast-5 at CIFAR's size in plain torch, as one would write it there: eager, one seed.
+"""Epoch of Fast-5 at CIFAR's size in plain torch, as one would write it there: eager, one seed.
 
 WRN-40-2 teaches WRN-16-1: a call for images (five descents of a copy of the generator, FOMAML),
-then steps of distillation on what is kept.
+then steps of distillation on pooled ones.
 """
 
 import copy
@@ -34,7 +34,7 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen."""
+    """Wide ResNet, WRN-depth-widen."""
 
     def __init__(self, depth: int, widen: int, classes: int = 10):
         super().__init__()
@@ -55,7 +55,7 @@ class WideResNet(nn.Module):
 
 
 class Generator(nn.Module):
-    """Fast's, latents of 256."""
+    """Generator of Fast, with latents of 256."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Generator(nn.Module):
 
 
 class Fast:
-    """What is kept from epoch to epoch."""
+    """State and steps of Fast, from epoch to epoch."""
 
     def __init__(self, batch: int, device: str):
         self.batch, self.device = batch, device
@@ -97,7 +97,14 @@ class Fast:
         self.remembered: list[tuple[Tensor, Tensor]] | None = None
 
     def shown(self, images: Tensor) -> Tensor:
-        """Cropped from four pixels of padding, mirrored, normalised."""
+        """Images cropped from four pixels of padding, mirrored and normalised.
+
+        Args:
+            images: `[batch, 3, 32, 32]`, in [0, 1].
+
+        Returns:
+            `[batch, 3, 32, 32]`.
+        """
         padded = F.pad(images, (4, 4, 4, 4))
         corners = torch.randint(9, (len(images), 2)).tolist()
         crops = [x[:, i : i + 32, j : j + 32] for x, (i, j) in zip(padded, corners, strict=True)]
@@ -106,7 +113,7 @@ class Fast:
         return (torch.where(mirrored, cropped.flip(3), cropped) - self.mean) / self.std
 
     def call(self) -> None:
-        """Make a batch of images, and let the generator learn from how it was made."""
+        """Synthesise a batch of images, pool the best, and update the generator by FOMAML."""
         targets = torch.randint(10, (self.batch,), device=self.device)
         latents = torch.randn(self.batch, 256, device=self.device, requires_grad=True)
         own = copy.deepcopy(self.generator).train()
@@ -157,7 +164,7 @@ class Fast:
         self.written += self.batch
 
     def distil(self) -> None:
-        """One step of the student on kept images."""
+        """Train the student for one step on pooled images."""
         rows = torch.randint(min(self.written, KEPT), (self.batch,), device=self.device)
         seen = self.shown(self.pool[rows].float() / 255)
         with torch.no_grad():
@@ -170,7 +177,17 @@ class Fast:
 
 
 def epoch_timer(batch: int, steps: int, synthesis: bool, device: str) -> Callable[[], float]:
-    """Returns a function that runs an epoch and gives its seconds."""
+    """Timer of an epoch.
+
+    Args:
+        batch: number of images a step, and of a call.
+        steps: number of steps of distillation.
+        synthesis: begin with a call.
+        device: torch's name of the device.
+
+    Returns:
+        A function that runs an epoch and returns its seconds.
+    """
     torch.manual_seed(0)
     run = Fast(batch, device)
     run.call()

@@ -277,7 +277,7 @@ class Solo8(PipelineEnv):
         )
 
     def _restarted(self, state: State) -> dict:
-        """What lasts; of a new episode where Brax's clock has started anew and this one has not."""
+        """Lasting info, drawn anew where Brax's clock has restarted and this one has not."""
         info = dict(state.info)
         if "steps" not in info:
             return info

@@ -107,7 +107,7 @@ def _table(path: Path) -> dict:
 
 
 def _entry(table: Any, key: Any, where: str | Path) -> Any:
-    """A value of a dict, or what is missing where."""
+    """Value of a dict; a missing one is refused with its place."""
     if not isinstance(table, dict) or key not in table:
         raise InputError(f"{where}: no entry {key!r}; use the complete files of UR-FUNNY")
     return table[key]

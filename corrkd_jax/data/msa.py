@@ -231,7 +231,7 @@ def _split_keys(content: dict) -> dict[str, str]:
 def _embedding(
     splits: Iterable[Sequence], path: Path, word_vectors: str | Path | None
 ) -> WordVectors | np.ndarray | None:
-    """What the words or word ids of tuples are looked up in; None where text is vectors."""
+    """Vectors of the words or word ids of tuples; None where text is vectors already."""
     words = tuples.vocabulary(splits)
     if word_vectors is None:
         if words:

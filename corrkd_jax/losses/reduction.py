@@ -16,7 +16,7 @@ Axis = str | Sequence[str] | None
 """Named axis, or axes, over which a batch is sharded; None: the batch is whole."""
 
 Reduction = Literal["mean", "sum", "none"]
-"""What becomes of per-example values; see `reduce`."""
+"""Reductions of per-example values; see `reduce`."""
 
 
 def at_least_float32(array: ArrayLike) -> jax.Array:

@@ -499,7 +499,7 @@ def patch_generator(
 
 
 def _entropy(probabilities: Array) -> Array:
-    """In nats; a probability of zero adds nothing, to the gradient neither."""
+    """Entropy in nats; a probability of zero adds nothing, nor does its gradient."""
     return -jnp.sum(probabilities * jnp.log(jnp.where(probabilities > 0, probabilities, 1)), -1)
 
 

@@ -24,7 +24,7 @@ KEPT = "kept"
 """Checkpoint name of the results that a checkpointed layer saves rather than computes again."""
 
 _FILLS = np.float32(MASKED), np.float32(0)
-"""What a map has where a score is masked, and where a weight is dropped."""
+"""Entries of a map where a score is masked, and where a weight is dropped."""
 
 _NARROW = 8
 """Up to this width, scores are sums of outer products, which fuse into what reads them."""
@@ -160,7 +160,7 @@ def _turned(x: Array) -> Array:
 
 
 def _laid_out(query: Array, *others: Array | None) -> tuple:
-    """What a map is computed from, the query turned, and `_FILLS`.
+    """Inputs of a map, with the query transposed, and `_FILLS`.
 
     Projections are not to be computed again for every entry of the map, and what is the same in
     every layer of a scan is not to be spread over a map of its own before it.

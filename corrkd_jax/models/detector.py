@@ -62,5 +62,5 @@ class FaultDetector(nn.Module):
         return nn.Dense(CLASSES, name="condition")(x)
 
     def _bias(self, name: str, *between: int) -> Array:
-        """What tells a joint from the others, `[joints, ..., hidden]`."""
+        """Bias that distinguishes the joints, `[joints, ..., hidden]`."""
         return self.param(name, nn.initializers.normal(0.1), (self.joints, *between, self.hidden))

@@ -301,7 +301,7 @@ class _Noted(dict):
 
 
 def _below(name: str, parent: str, separator: str) -> str | None:
-    """What follows `parent` in `name`: all of it for no parent, None if it lies elsewhere."""
+    """Rest of `name` after `parent`: all of it for no parent, None if it lies elsewhere."""
     if not parent:
         return name
     if name == parent:
