@@ -1,9 +1,10 @@
-"""`python -m benchmarks.detector`: the fault detector where every answer is known.
+"""`python -m benchmarks.detector`: fault detector on recordings with known faults.
 
 A SOLO8 hangs from its torso in C MuJoCo and trots by script; joints lose power or lock, and are
-pushed from outside with 1 N m. Trains the detector, prints what it makes of other robots, and
-writes `confusion.csv` and `detector.png`. Required: macro F1 of every joint at least 0.97 from half
-a second after the onset on, median delay at most 0.2 s, at most one false alarm a minute.
+pushed from outside with 1 N m. The benchmark trains the detector, evaluates it on other robots,
+prints tables and writes `confusion.csv` and `detector.png`. Required: macro F1 of every joint at
+least 0.97 from half a second after the onset on, median delay at most 0.2 s, at most one false
+alarm a minute.
 """
 
 import sys
@@ -42,7 +43,7 @@ class Options:
     seed: int = 0
     """Seed of simulation, training and evaluation."""
     switch: Rule = field(default_factory=Rule)
-    """Rule by which verdicts count as alarms."""
+    """Rule by which a fault counts as detected."""
     out: str = "runs/detector"
     """Folder for CSV and figure."""
 
