@@ -1,1 +1,1 @@
-"""Measurements, never assertions about time; `python -m benchmarks.msa`."""
+"""Benchmarks: measurements, never assertions about time; `python -m benchmarks.msa` is one."""

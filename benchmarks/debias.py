@@ -28,24 +28,28 @@ OURS = {"none": "MulT", "suci": "MulT + SuCI"}
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Settings of the measurement."""
 
     steps: int = 8
-    """Steps timed at a go."""
+    """Number of steps timed at once."""
     rounds: int = 3
-    """Times that every variant has its turn; the median is shown."""
+    """Number of rounds, in each of which every variant is timed; the median is shown."""
     batch: int = 16
-    """Rows a step."""
+    """Number of rows a step."""
     torch: bool = True
     """Measure MMSA's step as well."""
     variants: tuple[str, ...] = ("none",)
     """none: MulT alone; suci: MulT under the intervention's head, all arms of its table."""
     samples: int = 5000
-    """Samples of the grid; 0 leaves the grid out."""
+    """Number of samples of the grid; 0 leaves the grid out."""
 
 
 def main(argv: list[str]) -> None:
-    """Time all and print two tables."""
+    """Time all variants in turn and print two tables.
+
+    Args:
+        argv: command line without the program's name.
+    """
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
@@ -78,7 +82,12 @@ def _step_table(found: dict[str, rounds.Measured], options: Options) -> str:
 
 
 def worker(name: str, options: Options) -> None:
-    """One variant."""
+    """Serve one variant to the parent process.
+
+    Args:
+        name: `MMSA`, or a variant of ours.
+        options: settings of the measurement.
+    """
     if name == "MMSA":
         run, facts = _theirs(options)
         rounds.serve(run, facts, rounds.torch_peak_mb)
@@ -184,7 +193,14 @@ def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, A
 
 
 def grid_table(options: Options) -> str:
-    """Seconds of the whole grid and of one evaluation pass, in turn, on three classes."""
+    """Table of the seconds of the whole grid and of one evaluation pass, in turn, on three classes.
+
+    Args:
+        options: settings of the measurement.
+
+    Returns:
+        A Markdown table with a line above it.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np

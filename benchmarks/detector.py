@@ -1,9 +1,10 @@
-"""`python -m benchmarks.detector`: the fault detector where every answer is known.
+"""`python -m benchmarks.detector`: fault detector on recordings with known faults.
 
 A SOLO8 hangs from its torso in C MuJoCo and trots by script; joints lose power or lock, and are
-pushed from outside with 1 N m. Trains the detector, prints what it makes of other robots, and
-writes `confusion.csv` and `detector.png`. Required: macro F1 of every joint at least 0.97 from half
-a second after the onset on, median delay at most 0.2 s, at most one false alarm a minute.
+pushed from outside with 1 N m. The benchmark trains the detector, evaluates it on other robots,
+prints tables and writes `confusion.csv` and `detector.png`. Required: macro F1 of every joint at
+least 0.97 from half a second after the onset on, median delay at most 0.2 s, at most one false
+alarm a minute.
 """
 
 import sys
@@ -25,29 +26,34 @@ from train.control.watching import macro_f1
 
 @dataclass(frozen=True)
 class Options:
-    """How much to learn from, and to judge by."""
+    """Settings of training and of evaluation."""
 
     robots: int = 600
-    """That the detector learns from, 4 s each."""
+    """Number of robots that the detector learns from, 4 s each."""
     judged: int = 200
-    """Robots of each fault to judge by."""
+    """Number of robots of each fault to evaluate on."""
     minutes: int = 20
-    """Of health to judge by."""
+    """Number of minutes without a fault to evaluate on."""
     updates: int = 3000
-    """Steps of AdamW."""
+    """Number of steps of AdamW."""
     batch: int = 256
-    """Windows a step."""
+    """Number of windows a step."""
     hidden: int = 64
     """Width of the detector."""
     seed: int = 0
-    """Of everything."""
+    """Seed of simulation, training and evaluation."""
     switch: Rule = field(default_factory=Rule)
+    """Rule by which a fault counts as detected."""
     out: str = "runs/detector"
     """Folder for CSV and figure."""
 
 
 def main(argv: list[str]) -> None:
-    """Train, judge, write."""
+    """Train the detector, evaluate it, print tables and write the figure.
+
+    Args:
+        argv: command line without the program's name.
+    """
     options = tyro.cli(Options, args=argv, description=__doc__)
     start = time.monotonic()
     train, test = hung.recordings(

@@ -24,26 +24,33 @@ CLASSES, SIDE, KEPT = 10, 32, 2560
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Settings of the measurement."""
 
     steps: int = 4
-    """Steps of distillation in an epoch; 400 where it is published."""
+    """Number of steps of distillation in an epoch; 400 in the publication."""
     rounds: int = 3
-    """Times that every variant has its turn; the median is shown."""
+    """Number of rounds, in each of which every variant is timed; the median is shown."""
     batch: int = 256
-    """Images a step, and of a call."""
+    """Number of images a step, and of a call."""
     synthesis: bool = True
     """Begin each epoch with a call."""
     torch: bool = True
     """Measure the torch twin as well (`pip install torch==2.13.0`)."""
     dtype: str = "auto"
-    """Compute type of ours."""
+    """Compute type of the JAX variants."""
     prototypes: int = 64
     """Size of KDCI's dictionary; at most --batch, the images that it is built from."""
 
 
 def main(argv: list[str]) -> None:
-    """Time all variants in turn and print a table."""
+    """Time all variants in turn and print a table.
+
+    Args:
+        argv: command line without the program's name.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
@@ -85,7 +92,12 @@ def _table(found: dict[str, rounds.Measured], options: Options) -> str:
 
 
 def worker(name: str, options: Options) -> None:
-    """One variant."""
+    """Serve one variant to the parent process.
+
+    Args:
+        name: `torch`, `host` or `host + KDCI`.
+        options: settings of the measurement.
+    """
     if name == "torch":
         from benchmarks.torch_dfkd import epoch_timer
 

@@ -20,26 +20,30 @@ FRAMES, CLASSES = 50, 2
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Settings of the measurement."""
 
     steps: int = 16
-    """Steps timed at a go."""
+    """Number of steps timed at once."""
     rounds: int = 3
-    """Times that every variant has its turn; the median is shown."""
+    """Number of rounds, in each of which every variant is timed; the median is shown."""
     batch: int = 64
-    """Rows a step."""
+    """Number of rows a step."""
     torch: bool = True
     """Measure the torch twin as well (`pip install torch==2.13.0`)."""
     variants: tuple[str, ...] = ("1x1", "5x1", "5x6")
-    """Seeds x arms."""
+    """Variants, seeds x arms."""
     lanes: str = "auto"
-    """vmap, map or auto, as in training."""
+    """Way to run seeds and arms: vmap, map or auto, as in training."""
     dtype: str = "auto"
-    """Compute type of ours."""
+    """Compute type of the JAX variants."""
 
 
 def main(argv: list[str]) -> None:
-    """Time all variants in turn and print a table."""
+    """Time all variants in turn and print a table.
+
+    Args:
+        argv: command line without the program's name.
+    """
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
@@ -78,7 +82,12 @@ def _lanes(name: str) -> tuple[int, int]:
 
 
 def worker(name: str, options: Options) -> None:
-    """One variant."""
+    """Serve one variant to the parent process.
+
+    Args:
+        name: `torch`, or seeds x arms such as `5x6`.
+        options: settings of the measurement.
+    """
     if name == "torch":
         run, facts = _torch(options)
         rounds.serve(lambda: run(options.steps), facts, rounds.torch_peak_mb)

@@ -28,20 +28,27 @@ MANY = 8192
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Settings of the measurement."""
 
     num_envs: int = 64
-    """Robots at once."""
+    """Number of robots at once."""
     steps: int = 24
-    """Control steps timed at a go; an iteration of the learner has 24 as well."""
+    """Number of control steps timed at once; an iteration of the learner has 24 as well."""
     rounds: int = 3
-    """Times that every variant has its turn; the median is shown."""
+    """Number of rounds, in each of which every variant is timed; the median is shown."""
     variants: tuple[str, ...] = ("ant", "solo8", "learning")
-    """Of these three and `go1`, which needs MuJoCo Playground and its meshes."""
+    """Variants: these three, and `go1`, which needs MuJoCo Playground and its meshes."""
 
 
 def main(argv: list[str]) -> None:
-    """Time all variants in turn and print a table."""
+    """Time all variants in turn and print a table.
+
+    Args:
+        argv: command line without the program's name.
+
+    Raises:
+        InputError: see `check`.
+    """
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
@@ -52,7 +59,15 @@ def main(argv: list[str]) -> None:
 
 
 def table(found: dict[str, Measured], options: Options) -> str:
-    """A row for each variant."""
+    """Table with a row for each variant.
+
+    Args:
+        found: variant -> measurement.
+        options: settings of the measurement.
+
+    Returns:
+        A Markdown table with a line above it.
+    """
     lines = [
         f"{next(iter(found.values())).device}; {options.num_envs} robots, median of "
         f"{options.rounds} x {options.steps} control steps",
@@ -74,11 +89,14 @@ def table(found: dict[str, Measured], options: Options) -> str:
 
 
 SUBSTEPS = {"ant": 5, "solo8": 4, "learning": 4, "go1": 5}
-"""Physics steps of a control step."""
+"""Number of physics steps of a control step."""
 
 
 def check(variants: tuple[str, ...]) -> None:
-    """Refuse what cannot be timed here, before a process is started for it.
+    """Refuse variants that cannot be timed here, before a process is started for them.
+
+    Args:
+        variants: names of variants.
 
     Raises:
         InputError: no such variant, or Playground or its meshes are missing.
@@ -99,7 +117,12 @@ def check(variants: tuple[str, ...]) -> None:
 
 
 def worker(name: str, options: Options) -> None:
-    """One variant."""
+    """Serve one variant to the parent process.
+
+    Args:
+        name: name of the variant.
+        options: settings of the measurement.
+    """
     # mjx greets on import, and what stands here is read by the parent
     with contextlib.redirect_stdout(sys.stderr):
         import jax

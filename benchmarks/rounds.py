@@ -1,8 +1,8 @@
-"""Variants timed in turn, each in its own process: a ratio then compares neighbours in time.
+"""Timing of variants in turn, each in its own process: a ratio then compares neighbours in time.
 
-A benchmark is a module with a command line `python -m MODULE`; started as `python -m MODULE
---worker NAME OPTIONS` it is one variant, which says when it is warm and then times steps as it is
-told to.
+A benchmark is a module with a command line `python -m MODULE`. Started as `python -m MODULE
+--worker NAME OPTIONS` it is one variant, which reports when it is warm and then times steps on
+request.
 """
 
 import json
@@ -17,14 +17,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measured:
-    """What one variant showed.
+    """Measurement of one variant.
 
     Attributes:
         times: seconds a step, one a round.
         compile_s: seconds until the first step.
-        peak_mb: most memory held, of the device where it counts its own.
-        device: in words.
-        planned_mb: what the compiler plans to hold on a device at once; 0 where none says.
+        peak_mb: largest memory held, of the device where it counts its own.
+        device: name of the device.
+        planned_mb: memory that the compiler plans to hold on a device at once; 0 where none is
+            known.
     """
 
     times: tuple[float, ...]
@@ -35,14 +36,27 @@ class Measured:
 
     @property
     def median(self) -> float:
-        """Seconds a step."""
+        """Median of the rounds, seconds a step."""
         return statistics.median(self.times)
 
 
 def measure(
     module: str, names: Sequence[str], options: dict[str, Any], rounds: int
 ) -> dict[str, Measured]:
-    """Time every variant `rounds` times, one after the other within a round."""
+    """Measurement of every variant, `rounds` times, one after the other within a round.
+
+    Args:
+        module: name of the benchmark's module.
+        names: names of the variants.
+        options: settings that the workers receive, as JSON.
+        rounds: number of rounds.
+
+    Returns:
+        Variant -> measurement.
+
+    Raises:
+        SystemExit: a worker stopped.
+    """
     workers, facts = {}, {}
     for name in names:
         # none beside another, so that `compile_s` is its own
@@ -64,18 +78,27 @@ def measure(
 
 
 def ratio(baseline: Measured, own: Measured, models: int = 1) -> str:
-    """How many times as fast, a model: median of the rounds, least and most."""
+    """Speed against a baseline, for each model: median of the rounds, least and largest.
+
+    Args:
+        baseline: measurement to compare with.
+        own: measurement of the variant.
+        models: number of models that the variant trains at once.
+
+    Returns:
+        Text such as `2.10 (2.05-2.13)`.
+    """
     pairs = [models * a / b for a, b in zip(baseline.times, own.times, strict=True)]
     return f"{statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})"
 
 
 def serve(run: Callable[[], float], facts: dict[str, Any], peak_mb: Callable[[], float]) -> None:
-    """A worker's side: says that it is warm, then runs each time that it is told to.
+    """Worker's side of `measure`: report that it is warm, then run each time that it is asked to.
 
     Args:
-        run: one round; gives seconds a step.
+        run: one round; returns seconds a step.
         facts: `compile_s` and `device`, and `planned_mb` where it is known.
-        peak_mb: of this process.
+        peak_mb: returns the peak memory of this process.
     """
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
@@ -83,7 +106,11 @@ def serve(run: Callable[[], float], facts: dict[str, Any], peak_mb: Callable[[],
 
 
 def torch_peak_mb() -> float:
-    """Peak of the GPU where there is one, else of the process."""
+    """Peak memory of the GPU where there is one, else of the process.
+
+    Returns:
+        Megabytes.
+    """
     import torch
 
     if torch.cuda.is_available():
@@ -92,7 +119,11 @@ def torch_peak_mb() -> float:
 
 
 def jax_peak_mb() -> float:
-    """Peak of the device where it counts, else of the process."""
+    """Peak memory of the device where it counts its own, else of the process.
+
+    Returns:
+        Megabytes.
+    """
     import jax
 
     stats = jax.devices()[0].memory_stats() or {}
@@ -100,7 +131,11 @@ def jax_peak_mb() -> float:
 
 
 def torch_device() -> tuple[str, str]:
-    """Name of the device to use, and what to call it."""
+    """Device for torch, and its name.
+
+    Returns:
+        `cuda` or `cpu`, and the name for a table.
+    """
     import torch
 
     if torch.cuda.is_available():

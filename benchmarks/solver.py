@@ -1,7 +1,7 @@
-"""`python -m benchmarks.solver`: what SOLO8's constraint solver costs, and how exact it is.
+"""`python -m benchmarks.solver`: cost and accuracy of SOLO8's constraint solver.
 
-Each row is a solver, MJX's or `envs.solo8_solver`, a number of Newton iterations and of places that
-their line searches look at. The error is that of one physics step, from states of robots that walk,
+Each row is a solver, MJX's or `envs.solo8_solver`, with a number of Newton iterations and of steps
+of their line searches. The error is that of one physics step, from states of robots that walk,
 limp, fall and have locked joints, against a solver that has converged: its size over that of the
 change of velocity. Time is that of a physics step of all robots, the least of all rounds, beside
 Brax's ant as its environment has it.
@@ -33,14 +33,14 @@ STEPS = {"mjx": mjx.step, "own": solo8_solver.step}
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Settings of the measurement."""
 
     num_envs: int = 64
-    """Robots at once: half healthy, a quarter without power, a quarter locked."""
+    """Number of robots at once: half healthy, a quarter without power, a quarter locked."""
     steps: int = 240
-    """Physics steps."""
+    """Number of physics steps."""
     rounds: int = 12
-    """Times that every row has its turn."""
+    """Number of rounds, in each of which every row is timed."""
     rows: tuple[tuple[str, int, int], ...] = (
         ("mjx", 4, 3),
         ("own", 6, 2),
@@ -50,17 +50,17 @@ class Options:
         ("own", 3, 2),
         ("own", 1, 2),
     )
-    """Solver, iterations and places of each row."""
+    """Solver, iterations and steps of the line search, for each row."""
 
 
 class Gait:
-    """Robots that swing their legs, each with its own phases and size, a part of them broken."""
+    """Robots that swing their legs with phases and sizes of their own, some of them with faults."""
 
     def __init__(self, count: int):
-        """Draw phases and sizes.
+        """Draw the phases and sizes.
 
         Args:
-            count: of robots.
+            count: number of robots.
         """
         random = np.random.default_rng(0)
         self.phase = jnp.asarray(random.uniform(0, 2 * np.pi, (count, 8)))
@@ -71,7 +71,17 @@ class Gait:
         self.locked = jnp.asarray((kind == 3)[:, None] & front_left)
 
     def step(self, solver: str, sys: Any, data: Any, t: Array) -> Any:
-        """One physics step of all robots."""
+        """One physics step of all robots.
+
+        Args:
+            solver: name in `STEPS`.
+            sys: physics of the robot.
+            data: batched MJX data.
+            t: number of the step.
+
+        Returns:
+            Batched MJX data.
+        """
         swing = self.size * jnp.sin(2 * np.pi * 2.5 * c.PHYSICS_DT * t + self.phase)
         error = c.DEFAULT_POSE + swing - data.qpos[:, 7:]
         torque = motor_torque(error, data.qvel[:, 6:], self.dead)
@@ -84,20 +94,46 @@ class Gait:
 
 
 def solo8(iterations: int, searches: int) -> Any:
-    """The robot's physics with such a solver."""
+    """Physics of the robot with a given accuracy of the solver.
+
+    Args:
+        iterations: number of Newton iterations.
+        searches: number of steps of a line search.
+
+    Returns:
+        Brax's system.
+    """
     sys = Solo8(Config(solver_iterations=iterations)).sys
     return sys.tree_replace({"opt.ls_iterations": searches})
 
 
 def start(sys: Any, pose: Any, count: int) -> Any:
-    """Robots in a pose, each a little in motion."""
+    """Robots in a pose, each a little in motion.
+
+    Args:
+        sys: physics of the robot.
+        pose: `qpos` of all robots.
+        count: number of robots.
+
+    Returns:
+        Batched MJX data.
+    """
     data = mjx.make_data(sys).replace(qpos=jnp.asarray(pose, jnp.float32))
     keys = jax.random.split(jax.random.PRNGKey(0), count)
     return jax.vmap(lambda key: data.replace(qvel=0.2 * jax.random.normal(key, (sys.nv,))))(keys)
 
 
 def timed(step: Callable[[Any, Array], Any], first: Any, steps: int) -> Callable[[], float]:
-    """Seconds of one physics step, measured anew at every call."""
+    """Clock of one physics step, compiled and warm.
+
+    Args:
+        step: `(data, number of the step) -> data`.
+        first: batched data to begin with.
+        steps: number of physics steps of a measurement.
+
+    Returns:
+        A function that measures anew at every call and returns seconds a step.
+    """
 
     def rollout(data: Any) -> Any:
         return lax.scan(lambda d, t: (step(d, t), None), data, jnp.arange(steps))[0]
@@ -114,7 +150,11 @@ def timed(step: Callable[[Any, Array], Any], first: Any, steps: int) -> Callable
 
 
 def main(argv: list[str]) -> None:
-    """Measure all rows and print a table."""
+    """Measure all rows and print a table.
+
+    Args:
+        argv: command line without the program's name.
+    """
     options = tyro.cli(Options, args=argv, description=__doc__)
     count, gait = options.num_envs, Gait(options.num_envs)
     times = jnp.arange(options.steps)

@@ -1,7 +1,7 @@
-"""An epoch of Fast-5 at CIFAR's size in plain torch, as one would write it there: eager, one seed.
+"""Epoch of Fast-5 at CIFAR's size in plain torch, as one would write it there: eager, one seed.
 
 WRN-40-2 teaches WRN-16-1: a call for images (five descents of a copy of the generator, FOMAML),
-then steps of distillation on what is kept.
+then steps of distillation on pooled ones.
 """
 
 import copy
@@ -27,13 +27,14 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(before, width, 1, stride, bias=False) if before != width else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[batch, before, height, width]` -> `[batch, width, height / stride, width / stride]`."""
         y = F.relu(self.norm1(x))
         x = x if self.shortcut is None else self.shortcut(y)
         return x + self.conv2(F.relu(self.norm2(self.conv1(y))))
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen."""
+    """Wide ResNet, WRN-depth-widen."""
 
     def __init__(self, depth: int, widen: int, classes: int = 10):
         super().__init__()
@@ -48,12 +49,13 @@ class WideResNet(nn.Module):
         self.head = nn.Linear(before, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits `[batch, classes]` of images `[batch, 3, 32, 32]`."""
         x = F.relu(self.norm(self.blocks(self.stem(x))))
         return self.head(x.mean((2, 3)))
 
 
 class Generator(nn.Module):
-    """Fast's, latents of 256."""
+    """Generator of Fast, with latents of 256."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,11 +75,12 @@ class Generator(nn.Module):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Images `[batch, 3, 32, 32]` in [0, 1] of latents `[batch, 256]`."""
         return self.maps(self.project(latents).view(-1, 128, 8, 8))
 
 
 class Fast:
-    """What is kept from epoch to epoch."""
+    """State and steps of Fast, from epoch to epoch."""
 
     def __init__(self, batch: int, device: str):
         self.batch, self.device = batch, device
@@ -94,7 +97,14 @@ class Fast:
         self.remembered: list[tuple[Tensor, Tensor]] | None = None
 
     def shown(self, images: Tensor) -> Tensor:
-        """Cropped from four pixels of padding, mirrored, normalised."""
+        """Images cropped from four pixels of padding, mirrored and normalised.
+
+        Args:
+            images: `[batch, 3, 32, 32]`, in [0, 1].
+
+        Returns:
+            `[batch, 3, 32, 32]`.
+        """
         padded = F.pad(images, (4, 4, 4, 4))
         corners = torch.randint(9, (len(images), 2)).tolist()
         crops = [x[:, i : i + 32, j : j + 32] for x, (i, j) in zip(padded, corners, strict=True)]
@@ -103,7 +113,7 @@ class Fast:
         return (torch.where(mirrored, cropped.flip(3), cropped) - self.mean) / self.std
 
     def call(self) -> None:
-        """Make a batch of images, and let the generator learn from how it was made."""
+        """Synthesise a batch of images, pool the best, and update the generator by FOMAML."""
         targets = torch.randint(10, (self.batch,), device=self.device)
         latents = torch.randn(self.batch, 256, device=self.device, requires_grad=True)
         own = copy.deepcopy(self.generator).train()
@@ -154,7 +164,7 @@ class Fast:
         self.written += self.batch
 
     def distil(self) -> None:
-        """One step of the student on kept images."""
+        """Train the student for one step on pooled images."""
         rows = torch.randint(min(self.written, KEPT), (self.batch,), device=self.device)
         seen = self.shown(self.pool[rows].float() / 255)
         with torch.no_grad():
@@ -167,7 +177,17 @@ class Fast:
 
 
 def epoch_timer(batch: int, steps: int, synthesis: bool, device: str) -> Callable[[], float]:
-    """Returns a function that runs an epoch and gives its seconds."""
+    """Timer of an epoch.
+
+    Args:
+        batch: number of images a step, and of a call.
+        steps: number of steps of distillation.
+        synthesis: begin with a call.
+        device: torch's name of the device.
+
+    Returns:
+        A function that runs an epoch and returns its seconds.
+    """
     torch.manual_seed(0)
     run = Fast(batch, device)
     run.call()

@@ -1,7 +1,8 @@
-"""CorrKD's training step in plain torch, as one would write it there: eager, one seed."""
+"""Training step of CorrKD in plain torch, as one would write it there: eager, one seed."""
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ class Layer(nn.Module):
         self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Sequence `[batch, frames, width]` after attention and the feed-forward network."""
         batch, frames, width = x.shape
         qkv = self.query_key_value(self.norm_attention(x))
         q, k, v = qkv.view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -47,6 +49,7 @@ class Encoder(nn.Module):
         self.scale = math.sqrt(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mean over time, `[batch, width]`, of an encoded sequence `[batch, frames, size]`."""
         x = self.conv(x.transpose(1, 2)).transpose(1, 2) * self.scale + self.positions
         x = F.dropout(x, 0.25, self.training)
         for layer in self.layers:
@@ -55,7 +58,7 @@ class Encoder(nn.Module):
 
 
 class Network(nn.Module):
-    """The network of section 2: joint features and logits."""
+    """Network of CorrKD: joint features and logits."""
 
     def __init__(self, sizes: tuple[int, ...], classes: int, frames: int):
         super().__init__()
@@ -65,13 +68,23 @@ class Network(nn.Module):
         self.out = nn.Linear(width * len(sizes), classes)
 
     def forward(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Joint features `[batch, width * modalities]` and logits `[batch, classes]`."""
         joint = torch.cat([e(x) for e, x in zip(self.encoders, inputs, strict=True)], dim=-1)
         hidden = F.dropout(F.relu(self.hidden(joint)), 0.1, self.training)
         return joint, self.out(joint + hidden)
 
 
 def contrastive(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """SCD on unit rows, mean over pairs."""
+    """SCD loss on unit rows, the mean over pairs.
+
+    Args:
+        student: `[batch, features]`.
+        teacher: `[batch, features]`.
+        margin: distance beyond which a negative no longer counts.
+
+    Returns:
+        Scalar.
+    """
     count = len(student)
     student, teacher = F.normalize(student), F.normalize(teacher)
     matched = ((student - teacher) ** 2).sum(-1)
@@ -81,7 +94,17 @@ def contrastive(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
 
 
 def prototype(student: Tensor, teacher: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """CPD."""
+    """CPD loss.
+
+    Args:
+        student: `[batch, features]`.
+        teacher: `[batch, features]`.
+        labels: `[batch]` integers.
+        classes: number of classes.
+
+    Returns:
+        Scalar.
+    """
     members = F.one_hot(labels, classes).to(student.dtype)
     counts = members.sum(0).clamp(min=1)[:, None]
 
@@ -94,8 +117,20 @@ def prototype(student: Tensor, teacher: Tensor, labels: Tensor, classes: int) ->
 
 def steps_timer(
     rows: int, frames: int, sizes: tuple[int, ...], batch: int, classes: int, device: str
-):
-    """Returns a function that runs n training steps and gives seconds a step."""
+) -> Callable[[int], float]:
+    """Timer of training steps.
+
+    Args:
+        rows: number of rows of the data.
+        frames: number of frames of each modality.
+        sizes: numbers of features of the modalities.
+        batch: number of rows a step.
+        classes: number of classes.
+        device: torch's name of the device.
+
+    Returns:
+        A function that runs a number of steps and returns seconds a step.
+    """
     torch.manual_seed(0)
     data = [torch.randn(rows, frames, size, device=device) for size in sizes]
     labels = torch.randint(classes, (rows,), device=device)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is there whole or not at all."""
 
 import contextlib
 import os
@@ -10,16 +10,16 @@ from typing import BinaryIO
 from corrkd_jax.errors import InputError
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that it is there whole or not at all; an older one stays until then.
 
     Args:
         path: the file.
-        write: receives the open binary file.
+        write: receives the open binary file; its result is ignored.
 
     Raises:
-        InputError: the system refuses (no such folder, no permission, no space); the older file,
-            if any, is intact and nothing is left behind.
+        InputError: the system refuses (no such folder, no permission, no space); the older file, if
+            any, is intact and nothing is left behind.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -40,7 +40,15 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
 
 
 def write_pickle(folder: str | Path, name: str, content: object) -> Path:
-    """Write `folder/name`, a pickle of protocol 4; the folder is made if absent.
+    """Write a pickle of protocol 4 atomically; the folder is made if absent.
+
+    Args:
+        folder: where to write.
+        name: file name in the folder.
+        content: any object that can be pickled.
+
+    Returns:
+        Path of the file.
 
     Raises:
         InputError: the folder or the file cannot be written.

@@ -1,4 +1,4 @@
-"""The one exception that tells a user about bad input."""
+"""Exception that tells a user about bad input."""
 
 
 class InputError(ValueError):

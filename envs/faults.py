@@ -1,7 +1,7 @@
-"""Joints that lose power or seize, at any step, without compiling anything again.
+"""Joints that lose power or seize, at any step, without another compilation.
 
-A fault is data, not program: three arrays in the state of an environment. Losing power takes a
-motor's torque away. Locking switches on an equality constraint that every joint has
+A fault is data, not program: three arrays in the state of an environment. Power loss sets a motor's
+torque to zero. Locking switches on an equality constraint that every joint has
 (`solo8_model.mjcf`), at the angle of that moment. The paper's code clips the joint instead and
 leaves its velocity alone (arXiv:2402.08996, released code); `clip_joints` does that.
 """
@@ -19,18 +19,19 @@ HEALTHY, POWER_LOSS, LOCKED = range(3)
 """Condition of a joint, and the order of the probabilities in `Mixture`."""
 
 LAST_STEP = c.EPISODE_STEPS - 1
+"""Last control step of an episode."""
 
 Model = TypeVar("Model")
 Data = TypeVar("Data")
 
 
 class Fault(NamedTuple):
-    """What breaks, and when. Every attribute may be batched.
+    """Failed joints and the step of their failure. Every attribute may be batched.
 
     Attributes:
         power_loss: `[8]` bool, joints whose motor gives no torque.
         locked: `[8]` bool, joints that seize.
-        onset: `[]` int, first control step with the fault; it stays.
+        onset: `[]` int, first control step with the fault, which then stays.
     """
 
     power_loss: Array
@@ -42,10 +43,10 @@ class Mixture(NamedTuple):
     """Distribution of faults: one leg at a time.
 
     Attributes:
-        probabilities: of a healthy robot, of power loss and of locking.
-        legs: that may break, equally often.
-        both: probability that hip and knee break together; otherwise one does, either equally.
-        onset: first and last control step at which it may happen, both included.
+        probabilities: probabilities of a healthy robot, of power loss and of locking.
+        legs: legs that may fail, equally often.
+        both: probability that hip and knee fail together; otherwise one does, either equally.
+        onset: first and last control step at which a fault may begin, both included.
     """
 
     probabilities: tuple[float, float, float] = (0.5, 0.25, 0.25)
@@ -55,18 +56,22 @@ class Mixture(NamedTuple):
 
 
 ANY_LEG = Mixture()
+"""Faults of any leg, one joint or both, beginning at any step."""
 
 PAPER = Mixture(legs=("FL",), both=1.0, onset=(0, 0))
 """Faults of the paper's training: front left leg, both joints, from the first step. [FMT]"""
 
 
 def fault(condition: int, joints: tuple[str, ...], onset: int = 0) -> Fault:
-    """A fault by name.
+    """Fault by name.
 
     Args:
         condition: `HEALTHY`, `POWER_LOSS` or `LOCKED`.
-        joints: of `solo8_constants.JOINTS`, such as `("FL_HFE", "FL_KFE")`.
-        onset: control step of an episode; one that is traced goes in by `_replace(onset=...)`.
+        joints: names of `solo8_constants.JOINTS`, such as `("FL_HFE", "FL_KFE")`.
+        onset: control step of an episode; set a traced one by `_replace(onset=...)`.
+
+    Returns:
+        `Fault`.
 
     Raises:
         ValueError: an unknown joint or condition, or an onset beyond the episode.
@@ -81,10 +86,13 @@ def fault(condition: int, joints: tuple[str, ...], onset: int = 0) -> Fault:
 
 
 def check(mixture: Mixture) -> None:
-    """Refuse faults that could not be drawn, or would never strike.
+    """Refuse a distribution of faults that could not be drawn, or would never begin.
+
+    Args:
+        mixture: the distribution.
 
     Raises:
-        ValueError: names the field and what would do.
+        ValueError: a field is out of its range; the message says which would do.
     """
     total = sum(mixture.probabilities)
     if min(mixture.probabilities) < 0 or abs(total - 1) > 1e-6:
@@ -104,11 +112,14 @@ def check(mixture: Mixture) -> None:
 
 
 def sample(key: Array, mixture: Mixture) -> Fault:
-    """Draw one fault.
+    """Fault drawn at random.
 
     Args:
         key: random key.
-        mixture: static.
+        mixture: distribution of faults; static.
+
+    Returns:
+        `Fault`.
     """
     keys = jax.random.split(key, 5)
     condition = jax.random.choice(keys[0], 3, p=jnp.asarray(mixture.probabilities))
@@ -129,24 +140,45 @@ def _fault(condition: Array, broken: Array, onset: Array) -> Fault:
 
 
 def active(fault: Fault, step: Array) -> tuple[Array, Array]:
-    """Joints `[8]` that are without power, and that are locked, at a control step."""
+    """Joints without power and locked joints at a control step.
+
+    Args:
+        fault: fault of a robot.
+        step: `[]` int, control step.
+
+    Returns:
+        `[8]` bool, without power, and `[8]` bool, locked.
+    """
     on = step >= fault.onset
     return fault.power_loss & on, fault.locked & on
 
 
 def condition(fault: Fault, step: Array) -> Array:
-    """Condition `[8]`, int, of each joint at a control step: what a detector should say.
+    """Condition of each joint at a control step, the label of a detector.
 
     A joint that is locked and without power counts as locked.
+
+    Args:
+        fault: fault of a robot.
+        step: `[]` int, control step.
+
+    Returns:
+        `[8]` int: `HEALTHY`, `POWER_LOSS` or `LOCKED`.
     """
     power_loss, locked = active(fault, step)
     return jnp.where(locked, LOCKED, jnp.where(power_loss, POWER_LOSS, HEALTHY))
 
 
 def leg(fault: Fault) -> Array:
-    """The leg, int, that has failed or will, by its first joint; 0 if none does.
+    """Leg that has failed or will fail, by its first joint.
 
     Any number of joints will do whose legs stand one after the other.
+
+    Args:
+        fault: fault of a robot.
+
+    Returns:
+        `[]` int, index into `solo8_constants.LEGS`; 0 if none fails.
     """
     broken = fault.power_loss | fault.locked
     return jnp.argmax(broken, axis=-1) // (broken.shape[-1] // 4)
@@ -155,7 +187,7 @@ def leg(fault: Fault) -> Array:
 def lock(
     model: Model, data: Data, locked: Array, angle: Array, play: tuple[float, float]
 ) -> tuple[Model, Data]:
-    """Put the locks of this moment into the physics; call it before every physics step.
+    """Physics with the locks of this moment; call it before every physics step.
 
     Args:
         model: MJX model of `solo8_model.mjcf`.
@@ -165,7 +197,7 @@ def lock(
         play: as in `engage`.
 
     Returns:
-        Model and data with other `eq_data` and `eq_active`.
+        Model and data with new `eq_data` and `eq_active`.
     """
     target, engaged = engage(data.qpos[7:], data.qvel[6:], locked, angle, play)
     return (
@@ -177,20 +209,20 @@ def lock(
 def engage(
     q: Array, velocity: Array, locked: Array, angle: Array, play: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """What the equality constraints of the joints should hold in the next physics step.
+    """Targets of the joints' equality constraints in the next physics step.
 
     With play a joint moves freely between two edges, and the constraint holds it at the edge that
     it would pass. NumPy arrays give NumPy arrays.
 
     Args:
-        q: `[8]`, rad.
+        q: `[8]`, joint angles, rad.
         velocity: `[8]`, rad/s.
         locked: `[8]` bool.
-        angle: `[8]`, rad, where each joint was when it locked.
+        angle: `[8]`, rad, angle of each joint when it locked.
         play: rad that a locked joint may move below and above that angle; zeros for none.
 
     Returns:
-        Angles `[8]` to hold, and whether each constraint is on.
+        Angles `[8]` to hold, rad, and whether each constraint is on, `[8]` bool.
     """
     below, above = angle - play[0], angle + play[1]
     # looking one step ahead, a fast joint overshoots the edge several times less
@@ -200,15 +232,19 @@ def engage(
 
 
 def clip_joints(q: Array, locked: Array, angle: Array, play: tuple[float, float]) -> Array:
-    """Joint angles `[8]` after the paper's lock, a clip after each physics step [FMT].
+    """Joint angles after the lock of the paper's code, a clip after each physics step.
 
     Its own play is `solo8_constants.PAPER_LOCK_PLAY`. It leaves the velocity alone, which then
-    winds up: a detector trained on that reads what no seized joint shows. For comparison only.
+    winds up: a detector trained on that reads what no seized joint shows. It is there for
+    comparison only.
 
     Args:
-        q: `[8]`, rad.
+        q: `[8]`, joint angles, rad.
         locked: as in `engage`.
         angle: as in `engage`.
         play: as in `engage`.
+
+    Returns:
+        `[8]`, rad.
     """
     return jnp.where(locked, jnp.clip(q, angle - play[0], angle + play[1]), q)

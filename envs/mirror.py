@@ -1,11 +1,11 @@
-"""The mirror group of SOLO8: reflections left-right and front-back, and both.
+"""Mirror group of SOLO8: reflections left-right and front-back, and both.
 
 All joints turn about +y, so each mirror image of a motion is a motion. An element is an integer:
-bit 0 reflects left and right, bit 1 front and back. Elements compose by exclusive or, each is its
-own inverse, and element `l` takes leg `l` of `solo8_constants.LEGS` to the front left: one policy
-for a broken front left leg serves all four (arXiv:2402.08996 breaks that leg only; the group is
-ours). The reflections are exact for `solo8_model.symmetric`. Front-back turns walking forwards
-into walking backwards.
+bit 0 reflects left and right, bit 1 front and back. Elements compose by exclusive or, and each is
+its own inverse. Element `l` takes leg `l` of `solo8_constants.LEGS` to the front left, so that one
+policy for a failed front left leg serves all four. arXiv:2402.08996 breaks that leg only; the group
+is an addition of this project. The reflections are exact for `solo8_model.symmetric`. Front-back
+turns walking forwards into walking backwards.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,12 @@ IDENTITY, LEFT_RIGHT, FRONT_BACK, HALF_TURN = range(4)
 
 
 class Table(NamedTuple):
-    """How each element acts on a vector: a permutation, then signs. Both are `[4, n]`."""
+    """Action of each element on a vector: a permutation, then signs.
+
+    Attributes:
+        index: `[4, n]` integers, the permutation.
+        sign: `[4, n]`, ones and minus ones.
+    """
 
     index: np.ndarray
     sign: np.ndarray
@@ -41,26 +46,28 @@ def _join(*tables: Table) -> Table:
 # leg l goes where the bits of the element take it: l xor element
 _LEG = np.arange(4)[:, None] ^ np.arange(4)
 LEGS = Table(_LEG, np.ones_like(_LEG))
-"""`[4]`, scalars of the legs"""
+"""Table of scalars of the legs, `[4]`."""
 JOINTS = Table(
     (2 * _LEG[:, :, None] + np.arange(2)).reshape(4, 8), np.repeat([[1], [1], [-1], [-1]], 8, 1)
 )
-"""`[8]`, angles (absolute or from the default pose), velocities, torques and actions"""
+"""Table of angles (absolute or from the default pose), velocities, torques and actions, `[8]`."""
 VECTOR = _signs([1, -1, 1], [-1, 1, 1])
-"""`[3]`, positions, velocities, gravity"""
+"""Table of positions, velocities and gravity, `[3]`."""
 ROTATION = _signs([-1, 1, -1], [1, -1, -1])
-"""`[3]`, angular velocities"""
+"""Table of angular velocities, `[3]`."""
 QUATERNION = _signs([1, -1, 1, -1], [1, 1, -1, -1])
-"""`[4]`, w, x, y, z"""
+"""Table of quaternions, `[4]`: w, x, y, z."""
 COMMAND = _signs([1, -1], [-1, -1])
-"""`[2]`, forward speed and yaw rate"""
+"""Table of commands, `[2]`: forward speed and yaw rate."""
 QPOS = _join(VECTOR, QUATERNION, JOINTS)
+"""Table of MuJoCo's `qpos`, `[15]`."""
 QVEL = _join(VECTOR, ROTATION, JOINTS)
+"""Table of MuJoCo's `qvel`, `[14]`."""
 OBSERVATION = {
     "quat": _join(QUATERNION, COMMAND, JOINTS, JOINTS, JOINTS),
     "gravity": _join(VECTOR, COMMAND, JOINTS, JOINTS, JOINTS),
 }
-"""`[30]` and `[29]`, by the observation mode of `Solo8`"""
+"""Tables of observations, `[30]` and `[29]`, by the observation mode of `Solo8`."""
 
 
 def mirror(x: Array, table: Table, element: Array | int) -> Array:
@@ -68,8 +75,11 @@ def mirror(x: Array, table: Table, element: Array | int) -> Array:
 
     Args:
         x: `[..., n]`.
-        table: of what x is, such as `mirror.QPOS`.
+        table: table of the quantity, such as `mirror.QPOS`.
         element: 0 to 3; may be traced, one for the whole array (use `vmap` for more).
+
+    Returns:
+        `[..., n]`, a NumPy array for a NumPy array.
     """
     # in NumPy for NumPy: exact tests need its float64
     xp = np if isinstance(x, np.ndarray) else jnp
@@ -78,7 +88,15 @@ def mirror(x: Array, table: Table, element: Array | int) -> Array:
 
 
 def mirror_fault(fault: Fault, element: Array | int) -> Fault:
-    """The fault of the mirrored robot."""
+    """Fault of the mirrored robot.
+
+    Args:
+        fault: fault of a robot.
+        element: as in `mirror`.
+
+    Returns:
+        `Fault` with the same onset.
+    """
     index = jnp.asarray(JOINTS.index)[element]
     return fault._replace(
         power_loss=jnp.asarray(fault.power_loss)[..., index],

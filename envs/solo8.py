@@ -1,12 +1,12 @@
 """SOLO8 under velocity commands, with joints that may fail: a Brax environment on MJX.
 
-Task, observation, rewards and randomisation are those of arXiv:2402.08996 as its released code
-has them; what is added (any leg and joint, a constraint for locking, gravity in place of the
-quaternion, hardware spread) stands in `Config`.
+Task, observation, rewards and randomisation are those of arXiv:2402.08996 as its released code has
+them. `Config` lists the additions: any leg and joint, a constraint for locking, gravity in place of
+the quaternion, hardware spread.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from brax import math
 from brax.base import Motion, System, Transform
 from brax.envs.base import PipelineEnv, State
 from brax.io import mjcf as brax_mjcf
+from brax.mjx.base import State as MjxState
 from jax import Array
 
 from envs import faults, solo8_model, solo8_solver
@@ -23,12 +24,12 @@ from envs.faults import ANY_LEG, Mixture
 from envs.solo8_rewards import REWARDS, Signals, total, weighted
 
 LINE_SEARCHES = 2
-"""Places that a line search looks at; more change nothing (`python -m benchmarks.solver`)."""
+"""Steps of a line search; more change nothing (`python -m benchmarks.solver`)."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a SOLO8 environment is.
+    """Settings of a SOLO8 environment.
 
     Attributes:
         robot: "v7", the authors' robot, or "odri", the open hardware.
@@ -37,20 +38,20 @@ class Config:
             axes (29), which does not know the heading.
         noise: factor on the observation noise, 0 for none.
         push_velocity: bound of a push, m/s, 0 for none.
-        backward: commands go backwards as well, as a policy for hind legs by `mirror` needs.
+        backward: draw backward commands as well, as a policy for hind legs by `mirror` needs.
         faults: distribution drawn from at reset; `envs.faults.PAPER` is the paper's.
-        action_limit: actions are clipped to this, a quarter radian each; the paper's code has 100.
-            The motor gives all its torque half a radian from the target, so that ten lose nothing
-            a robot can do. But the last action is observed: on a robot that lies on its knees a
+        action_limit: bound that actions are clipped to, in quarter radians; the paper's code has
+            100. The motor gives all its torque half a radian from the target, so that ten cost a
+            robot nothing. But the last action is observed. On a robot that lies on its knees a
             policy may excite itself up to the limit, and at 100 a hundredth of the samples then
-            rule gradient, divergence and learning rate.
+            dominate gradient, divergence and learning rate.
         lock_play: rad that a locked joint may move below and above its angle.
-        lock_motor_off: a locked joint's motor does not push.
+        lock_motor_off: switch off the motor of a locked joint.
         hardware_spread: draw gains, strength, joint offsets and delay at reset.
-        solver_iterations: of the constraint solver, in each physics step (`envs.solo8_solver`).
-            One errs by two fifths of a step's change, a locked joint gives twice as much, and a
-            robot whose knee has lost power falls in half the time; each costs a fortieth of a
-            step on a CPU (`python -m benchmarks.solver`).
+        solver_iterations: iterations of the constraint solver in each physics step
+            (`envs.solo8_solver`). With one, the error is two fifths of a step's change, a locked
+            joint gives twice as much, and a robot whose knee has lost power falls in half the time;
+            each costs a fortieth of a step on a CPU (`python -m benchmarks.solver`).
     """
 
     robot: Literal["v7", "odri"] = "v7"
@@ -68,13 +69,14 @@ class Config:
 
 
 class Hardware(NamedTuple):
-    """How one robot's drive differs from another's.
+    """Deviations of one robot's drive from the nominal one.
 
     Attributes:
-        kp, kd: factors on the gains.
-        strength: factor on the torque.
-        offset: `[8]`, rad, what the encoders read too much.
-        delayed: bool, actions arrive one control step late.
+        kp: `[]`, factor on the position gain.
+        kd: `[]`, factor on the velocity gain.
+        strength: `[]`, factor on the torque.
+        offset: `[8]`, rad, error of the encoders.
+        delayed: `[]` bool, actions arrive one control step late.
     """
 
     kp: Array
@@ -85,16 +87,16 @@ class Hardware(NamedTuple):
 
 
 class Solo8(PipelineEnv):
-    """Four legs, eight motors, 50 Hz.
+    """Environment of SOLO8: four legs, eight motors, 50 Hz.
 
-    `state.info` holds what lasts: `command`, `fault`, the counter `step`, `hardware`, the
-    curriculum's factor `penalty`, and what the next step needs. All of it may be replaced between
-    steps, without compiling again: a fault, say, by `envs.faults.fault`. The true condition of
-    the joints is `faults.condition(info["fault"], info["step"])`.
+    `state.info` holds what lasts between steps: `command`, `fault`, the counter `step`, `hardware`,
+    the curriculum's factor `penalty`, and the inputs of the next step. All of it may be replaced
+    between steps without another compilation: a fault, for instance, by `envs.faults.fault`. The
+    true condition of the joints is `faults.condition(info["fault"], info["step"])`.
 
     `begin` starts an episode from any physics. Brax's training wrappers restore the physics and the
     first observation when an episode ends, and leave `info` alone but for the clock `steps` of
-    their own; in the first step of the next episode this environment draws a new fault, command and
+    their own. In the first step of the next episode this environment draws a new fault, command and
     hardware and starts its own clock (with an `action_repeat` of 1; that step's observation still
     shows the first command).
     """
@@ -139,15 +141,24 @@ class Solo8(PipelineEnv):
 
     @property
     def observation_size(self) -> int:
+        """Number of features of an observation: 30 with the quaternion, 29 with gravity."""
         # Brax's own property runs a reset
         return {"quat": 30, "gravity": 29}[self.config.obs_mode]
 
     @property
     def dt(self) -> float:
+        """Duration of a control step, s."""
         return c.CONTROL_DT
 
     def reset(self, rng: Array) -> State:
-        """Default pose above the floor, a small random velocity, a new command and fault."""
+        """First state of an episode: default pose above the floor, a small random velocity.
+
+        Args:
+            rng: random key.
+
+        Returns:
+            Brax's state, with a new command and a fault drawn from `config.faults`.
+        """
         key, velocity_key = jax.random.split(rng)
         base = jax.random.uniform(
             velocity_key, (6,), minval=-c.SPAWN_VELOCITY, maxval=c.SPAWN_VELOCITY
@@ -155,16 +166,21 @@ class Solo8(PipelineEnv):
         q = jnp.concatenate([jnp.array([0, 0, c.SPAWN_HEIGHT, 1, 0, 0, 0]), c.DEFAULT_POSE])
         return self.begin(self.pipeline_init(q, jnp.concatenate([base, jnp.zeros(8)])), key)
 
-    def begin(self, pipeline_state: Any, key: Array, fault: faults.Fault | None = None) -> State:
+    def begin(
+        self, pipeline_state: MjxState, key: Array, fault: faults.Fault | None = None
+    ) -> State:
         """First state of an episode that begins in the middle of a motion.
 
-        Costs no physics: give it another environment's `pipeline_state` for what the paper calls
+        It computes no physics: give it another environment's `pipeline_state` for the paper's
         reflection initialisation.
 
         Args:
             pipeline_state: physics to begin from.
             key: random key.
-            fault: drawn from `config.faults` if None.
+            fault: fault of the episode; drawn from `config.faults` if None.
+
+        Returns:
+            Brax's state.
         """
         keys = jax.random.split(key, 5)
         if fault is None:
@@ -195,11 +211,14 @@ class Solo8(PipelineEnv):
         )
 
     def step(self, state: State, action: Array) -> State:
-        """One control step: four physics steps.
+        """State after one control step, which is four physics steps.
 
         Args:
-            state: of this environment.
+            state: state of this environment.
             action: `[8]`, quarter radians from the default pose.
+
+        Returns:
+            Brax's state.
         """
         info = self._restarted(state)
         info["key"], push_key, command_key, noise_key = jax.random.split(info["key"], 4)
@@ -258,7 +277,7 @@ class Solo8(PipelineEnv):
         )
 
     def _restarted(self, state: State) -> dict:
-        """What lasts; of a new episode where Brax's clock has started anew and this one has not."""
+        """Lasting info, drawn anew where Brax's clock has restarted and this one has not."""
         info = dict(state.info)
         if "steps" not in info:
             return info
@@ -332,7 +351,7 @@ def _as_brax(sys: System, data):
 def motor_torque(
     error: Array, velocity: Array, dead: Array, kp: Array | float = c.KP, kd: Array | float = c.KD
 ) -> Array:
-    """Torque of position feedback, N m.
+    """Torque of position feedback.
 
     NumPy arrays give a NumPy array.
 
@@ -340,8 +359,11 @@ def motor_torque(
         error: `[8]`, target minus joint angle, rad.
         velocity: `[8]`, rad/s.
         dead: `[8]` bool, motors without power: exactly zero.
-        kp: gain of the error.
-        kd: gain of the velocity.
+        kp: position gain, N m/rad.
+        kd: velocity gain, N m s/rad.
+
+    Returns:
+        `[8]`, N m, within the motor's limit.
     """
     return (kp * error - kd * velocity).clip(-c.TORQUE_LIMIT, c.TORQUE_LIMIT) * ~dead
 
@@ -349,18 +371,29 @@ def motor_torque(
 def is_down(torso_force: Array, joints: Array) -> Array:
     """Whether an episode is over: the torso pushes on the floor, or a joint has left its range.
 
-    The second ends what the first does not see: one robot that winds its legs up on its knees has
-    observations and actions of up to a hundred, and would rule the gradient of all others.
+    The second ends what the first does not see. A single robot that winds its legs up on its knees
+    has observations and actions of up to a hundred, and would dominate the gradient of all others.
 
     Args:
-        torso_force: on the torso, N.
-        joints: `[8]`, rad.
+        torso_force: `[]`, normal force on the torso, N.
+        joints: `[8]`, joint angles, rad.
+
+    Returns:
+        `[]` bool.
     """
     return (torso_force > c.TORSO_CONTACT) | (jnp.abs(joints) > c.JOINT_RANGE).any()
 
 
 def feet_positions(robot: c.Robot, joints: Array) -> Array:
-    """Centres `[4, 3]` of the feet in the torso's axes, from joint angles `[8]`."""
+    """Positions of the feet's centres in the torso's axes.
+
+    Args:
+        robot: lengths of the robot.
+        joints: `[8]`, joint angles, rad.
+
+    Returns:
+        `[4, 3]`, m.
+    """
     hip, knee = joints[0::2], joints[0::2] + joints[1::2]
     front, side = jnp.array([1, 1, -1, -1]), jnp.array([1, -1, 1, -1])
     x = front * robot.hip[0] - c.SEGMENT * (jnp.sin(hip) + jnp.sin(knee))
@@ -370,9 +403,18 @@ def feet_positions(robot: c.Robot, joints: Array) -> Array:
 
 
 def feet_motion(robot: c.Robot, qpos: Array, qvel: Array) -> tuple[Array, Array]:
-    """Heights `[4]` and horizontal velocities `[4, 2]` of the feet's centres in the world.
+    """Heights and horizontal velocities of the feet's centres in the world.
 
-    From the state itself, not from MuJoCo's positions, which are one physics step old after a step.
+    They are computed from the state itself, not from MuJoCo's positions, which are one physics step
+    old after a step.
+
+    Args:
+        robot: lengths of the robot.
+        qpos: `[15]`, MuJoCo's positions.
+        qvel: `[14]`, MuJoCo's velocities.
+
+    Returns:
+        Heights `[4]`, m, and velocities `[4, 2]`, m/s.
     """
     feet, moving = jax.jvp(lambda q: feet_positions(robot, q), (qpos[7:],), (qvel[6:],))
     rotate = jax.vmap(math.rotate, in_axes=(0, None))
@@ -381,7 +423,17 @@ def feet_motion(robot: c.Robot, qpos: Array, qvel: Array) -> tuple[Array, Array]
 
 
 def draw_command(key: Array, backward: bool) -> Array:
-    """Forward speed up to 1 m/s and yaw rate `[2]`; slow robots turn slowly or stand. [FMT]"""
+    """Command drawn at random as in the released code: forward speed and yaw rate.
+
+    Slow robots turn slowly or stand.
+
+    Args:
+        key: random key.
+        backward: draw backward speeds as well.
+
+    Returns:
+        `[2]`, m/s and rad/s.
+    """
     speed, yaw = jax.random.uniform(
         key,
         (2,),
@@ -393,7 +445,15 @@ def draw_command(key: Array, backward: bool) -> Array:
 
 
 def draw_hardware(key: Array, spread: bool) -> Hardware:
-    """One robot's drive; the nominal one without spread."""
+    """Drive of one robot; the nominal one without spread.
+
+    Args:
+        key: random key.
+        spread: draw gains, strength, joint offsets and delay.
+
+    Returns:
+        `Hardware`.
+    """
     if not spread:
         one = jnp.ones(())
         return Hardware(one, one, one, jnp.zeros(8), jnp.zeros((), bool))
@@ -412,12 +472,12 @@ def draw_hardware(key: Array, spread: bool) -> Hardware:
 
 
 def randomize(sys: System, rng: Array, com_spread: bool = False) -> tuple[System, System]:
-    """Friction, torso mass and, if asked, its centre of mass, for each environment.
+    """System with friction, torso mass and (on request) centre of mass drawn for each environment.
 
-    The `randomization_fn` of Brax's training wrappers. Inertia grows with the mass.
+    It is a `randomization_fn` of Brax's training wrappers. Inertia grows with the mass.
 
     Args:
-        sys: of `Solo8`.
+        sys: system of `Solo8`.
         rng: keys `[envs]`, one an environment.
         com_spread: move the torso's centre of mass by up to a centimetre along each axis.
 

@@ -1,4 +1,4 @@
-"""Numbers of SOLO8 and of its training, each with where it comes from.
+"""Constants of SOLO8 and of its training, each with its source.
 
 [FMT]: released code of arXiv:2402.08996 (github.com/Calvindrinks/FMT, commit 594b897).
 [ODRI]: github.com/open-dynamic-robot-initiative/robot_properties_solo and
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 LEGS = ("FL", "FR", "HL", "HR")
-"""Front or hind, left or right; the order of every array over legs."""
+"""Names of the legs, front or hind, left or right; the order of every array over legs."""
 
 JOINTS = tuple(f"{leg}_{joint}" for leg in LEGS for joint in ("HFE", "KFE"))
-"""Hip and knee of each leg, all about +y; the order of every array over joints. [FMT]"""
+"""Names of the joints, hip and knee of each leg, all about +y; the order of all arrays. [FMT]"""
 
 
 class Body(NamedTuple):
@@ -31,13 +31,16 @@ class Body(NamedTuple):
 
 
 class Robot(NamedTuple):
-    """What tells one SOLO8 from another. Lengths are in metres, of the front left leg.
+    """Bodies and lengths of a SOLO8. Lengths are in metres, of the front left leg.
 
     Attributes:
-        torso, upper, lower, foot: bodies; the foot is welded to the lower leg.
+        torso: body of the torso.
+        upper: body of the upper leg.
+        lower: body of the lower leg.
+        foot: body of the foot, which is welded to the lower leg.
         hip: x and y of the hip joint in the torso.
-        knee_y: knee joint in the upper leg, sideways.
-        foot_y: foot in the lower leg, sideways.
+        knee_y: y of the knee joint in the upper leg.
+        foot_y: y of the foot in the lower leg.
     """
 
     torso: Body
@@ -93,17 +96,18 @@ ROBOTS = {
         foot_y=0.008,
     ),
 }
+"""Robots by name."""
 
 SEGMENT = 0.16
-"""Hip to knee and knee to foot, along z, m. [FMT, ODRI]"""
+"""Length from hip to knee and from knee to foot, along z, m. [FMT, ODRI]"""
 FOOT_RADIUS = 0.0159
-"""m [FMT]"""
+"""Radius of a foot, m. [FMT]"""
 KNEE_RADIUS = 0.0185
-"""m [FMT]"""
+"""Radius of a knee, m. [FMT]"""
 TORSO_SIZE = (0.421, 0.201, 0.042)
 """Full size of the torso's box, m. [FMT]"""
 FLOOR_FRICTION = 0.8
-"""Before randomisation. [own]"""
+"""Friction of the floor before randomisation. [own]"""
 ARMATURE = 81 * 4.47e-6
 """Rotor inertia behind the 9:1 belt, kg m^2; [FMT] trains without it though its URDF has it."""
 
@@ -114,53 +118,55 @@ PAPER_LOCK_PLAY = (0.05 * np.pi, 0.0)
 """Radians below and above the locked angle that the paper's code leaves free. [FMT]"""
 
 DEFAULT_POSE = np.array([np.pi / 4, -np.pi / 2] * 2 + [-np.pi / 4, np.pi / 2] * 2)
-"""rad, knees inwards [FMT]"""
+"""Joint angles of the default pose, knees inwards, rad. [FMT]"""
 SPAWN_HEIGHT = 0.25
-"""m [FMT]"""
+"""Height of the torso at the start, m. [FMT]"""
 SPAWN_VELOCITY = 0.25
 """Bound of each component of the base's first velocity, m/s and rad/s. [FMT]"""
 
 ACTION_SCALE = 0.25
-"""rad [FMT]"""
+"""Radians of the target angle that an action of 1 means. [FMT]"""
 ACTION_LIMIT = 10.0
-"""Of an action before it is scaled; see `solo8.Config`. [own]"""
+"""Bound of an action before it is scaled; see `solo8.Config`. [own]"""
 KP, KD = 3.0, 0.3
-"""N m/rad and N m s/rad; the hardware's own reference is 5 and 0.1 [ODRI]. [FMT]"""
+"""Gains in N m/rad and N m s/rad; the hardware's own reference is 5 and 0.1 [ODRI]. [FMT]"""
 TORQUE_LIMIT = 1.5
-"""N m, 6.67 A at the motor. [FMT]"""
+"""Largest torque of a motor, N m, at 6.67 A. [FMT]"""
 JOINT_RANGE = 10.0
-"""rad: the URDF's limit, three turns of a leg. [FMT]"""
+"""Range of a joint, rad: the URDF's limit, three turns of a leg. [FMT]"""
 PHYSICS_DT, SUBSTEPS = 0.005, 4
-"""s: feedback at 200 Hz, policy at 50 Hz. [FMT]"""
+"""Duration of a physics step, s, and its number in a control step: 200 Hz and 50 Hz. [FMT]"""
 CONTROL_DT = PHYSICS_DT * SUBSTEPS
+"""Duration of a control step, s."""
 EPISODE_STEPS = 400
-"""8 s [FMT]"""
+"""Number of control steps of an episode, 8 s. [FMT]"""
 
 # observation [FMT]
 COMMAND_SCALE = (2.0, 0.25)
 VELOCITY_SCALE = 0.05
 ORIENTATION_NOISE, POSITION_NOISE, VELOCITY_NOISE = 0.05, 0.01, 1.5 * VELOCITY_SCALE
-"""Half-widths of uniform noise, after scaling."""
+"""Half-widths of the uniform noise on observations, after scaling."""
 CLIP = 100.0
-"""Of observations; of actions too in the released code."""
+"""Bound of observations; of actions too in the released code."""
 
 # commands [FMT]
 YAW_RATE = 0.5
-"""rad/s, bound"""
+"""Bound of the yaw rate's command, rad/s."""
 SLOW, STOPPED = 0.4, 0.1
-"""m/s: below the first the yaw command is halved, below the second both are zero."""
+"""Speeds in m/s: below the first the yaw command is halved, below the second both are zero."""
 
 # contacts, N [FMT]
 FOOT_CONTACT, KNEE_CONTACT, TORSO_CONTACT, FOOT_OVERLOAD = 1.0, 0.1, 1.0, 80.0
 
 # rewards [FMT]
 TRACKING_WIDTH = 0.25
+"""Width of the tracking rewards, the divisor of the squared error."""
 AIR_TIME = 0.5
-"""s"""
+"""Time in the air that a landing foot should exceed, s."""
 HEIGHT = 0.232
-"""m"""
+"""Height that the base should have, m."""
 FOOT_REST, FOOT_CLEARANCE = 0.016, 0.073
-"""m: height of a standing foot, and how far above it a swinging one should be."""
+"""Height of a standing foot, and how far above it a swinging one should be, m."""
 SCALES = {
     "tracking_lin_vel": 1.5,
     "tracking_ang_vel": 1.5,
@@ -182,17 +188,20 @@ SCALES = {
 
 # randomisation [FMT]
 FRICTION = (0.6, 1.5)
+"""Bounds of the friction."""
 TORSO_MASS = (-0.2, 1.0)
-"""kg, added"""
+"""Bounds of the mass added to the torso, kg."""
 PUSH_STEPS = 750
-"""15 s"""
+"""Number of control steps from one push to the next, 15 s."""
 PUSH_VELOCITY = 1.0
-"""m/s, bound of each horizontal component"""
+"""Bound of each horizontal component of a push, m/s."""
 
 # randomisation of the hardware [own]
 GAIN_SPREAD = (0.9, 1.1)
+"""Bounds of the factors on the gains."""
 STRENGTH_SPREAD = (0.85, 1.05)
+"""Bounds of the factor on the torque."""
 JOINT_OFFSET = 0.02
-"""rad, bound"""
+"""Bound of the encoders' error, rad."""
 COM_OFFSET = 0.01
-"""m, bound"""
+"""Bound of the torso's shift of the centre of mass, m."""

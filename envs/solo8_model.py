@@ -1,6 +1,6 @@
 """MJCF of SOLO8 from its published numbers, primitives only.
 
-Built in Python rather than kept as a file, because the four legs are one leg, turned.
+It is built in Python rather than kept as a file, because the four legs are one leg, turned.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from mujoco import mjx
 from envs import solo8_constants as c
 
 TORSO, KNEES, FEET = 0, slice(1, 5), slice(5, 9)
-"""Where the contact forces stand in `sensordata`: the sum of normal forces on each, N."""
+"""Places of the contact forces in `sensordata`: the sum of normal forces on each, N."""
 _SENSOR_OF_BODY = np.array([TORSO, TORSO, *(n for i in range(4) for n in (1 + i, 5 + i, 5 + i))])
 """World, torso, then each leg's upper part, which has the knee's sphere, lower part and foot."""
 
@@ -19,8 +19,14 @@ _SENSOR_OF_BODY = np.array([TORSO, TORSO, *(n for i in range(4) for n in (1 + i,
 def symmetric(robot: c.Robot) -> c.Robot:
     """Robot whose mirror group is exact, for exact tests.
 
-    Its centres of mass lie where the joints do along x, the torso's in the middle; the robot as it
-    is misses that by a fraction of a millimetre.
+    Its centres of mass lie where the joints do along x, the torso's in the middle; the real robot
+    misses that by a fraction of a millimetre.
+
+    Args:
+        robot: any robot.
+
+    Returns:
+        `solo8_constants.Robot`.
     """
 
     def flat(body: c.Body, keep_yz: bool) -> c.Body:
@@ -35,16 +41,16 @@ def symmetric(robot: c.Robot) -> c.Robot:
 
 
 def mjcf(robot: c.Robot, solver_iterations: int = 5) -> str:
-    """Floating robot on a flat floor.
+    """Model of a floating robot on a flat floor.
 
-    Feet, knees and the torso's corners are spheres that meet the floor and nothing else; feet
-    alone have friction. Motors take torques. Every joint has an equality constraint, inactive,
-    whose first coefficient is the angle it locks the joint at. Degrees of freedom: `qpos` is
-    position, quaternion (w, x, y, z) and `JOINTS`.
+    Feet, knees and the torso's corners are spheres that meet the floor and nothing else; feet alone
+    have friction. Motors take torques. Every joint has an equality constraint, inactive, whose
+    first coefficient is the angle it locks the joint at. Degrees of freedom: `qpos` is position,
+    quaternion (w, x, y, z) and `JOINTS`.
 
     Args:
-        robot: its bodies and lengths.
-        solver_iterations: Newton iterations of the constraint solver.
+        robot: bodies and lengths.
+        solver_iterations: number of Newton iterations of the constraint solver.
 
     Returns:
         XML for `mujoco.MjModel.from_xml_string`.
@@ -129,10 +135,18 @@ def _row(values) -> str:
 
 
 def touch(model: mjx.Model, data: mjx.Data) -> Array:
-    """What the touch sensors read, `[9]`, N, from the constraint solver's own forces.
+    """Values of the touch sensors, from the constraint solver's own forces.
 
-    MJX asks of every sensor and contact whether one is inside the other, in every physics step,
-    for a quarter of the step's time. Every sphere here belongs to one sensor, so it need not.
+    MJX tests of every sensor and contact whether one is inside the other, in every physics step,
+    which takes a quarter of the step's time. Every sphere here belongs to one sensor, so no test is
+    needed.
+
+    Args:
+        model: MJX model of `mjcf`.
+        data: MJX data after a step.
+
+    Returns:
+        `[9]`, sums of normal forces, N: torso, four knees, four feet.
     """
     contact = data._impl.contact
     # a contact with friction has two edges of the pyramid for each tangent

@@ -1,7 +1,9 @@
 """Rewards of SOLO8, one function each, before their weights (arXiv:2402.08996, released code).
 
-The paper's two terms that cannot act on this robot are treated differently: limits of joint
-angles do not exist here (its range is 10 rad), and the foot overload is kept for heavier robots.
+Each takes the signals of one control step and returns a scalar `[]`.
+
+Two of the paper's terms cannot act on this robot. That on limits of joint angles is left out,
+because the range is 10 rad here. That on foot overload is kept for heavier robots.
 """
 
 from typing import NamedTuple
@@ -13,19 +15,22 @@ from envs import solo8_constants as c
 
 
 class Signals(NamedTuple):
-    """What the rewards read, after a control step. SI units; the base's own axes.
+    """Quantities that the rewards read, after a control step, in SI units and the base's own axes.
 
     Attributes:
         command: `[2]`, forward speed and yaw rate.
-        velocity, rotation: `[3]`, of the base, linear and angular.
-        gravity: `[3]`, unit vector.
-        height: `[]`, of the base.
-        torque: `[8]`, of the last physics step.
-        acceleration: `[8]`, of the joints, over the control step.
-        action, last_action: `[8]`.
-        foot_height: `[4]`.
-        foot_velocity: `[4, 2]`, horizontal.
-        foot_force, knee_force: `[4]`, normal.
+        velocity: `[3]`, linear velocity of the base.
+        rotation: `[3]`, angular velocity of the base.
+        gravity: `[3]`, direction of gravity, a unit vector.
+        height: `[]`, height of the base.
+        torque: `[8]`, torque of the last physics step.
+        acceleration: `[8]`, acceleration of the joints, over the control step.
+        action: `[8]`, action of this control step.
+        last_action: `[8]`, action of the one before.
+        foot_height: `[4]`, height of the feet's centres.
+        foot_velocity: `[4, 2]`, horizontal velocity of the feet.
+        foot_force: `[4]`, normal force on the feet.
+        knee_force: `[4]`, normal force on the knees.
         standing: `[4]` bool, foot on the ground now or a control step ago.
         air_time: `[4]`, seconds since each foot last stood, this step included.
         landed: `[4]` bool, first step on the ground.
@@ -50,66 +55,86 @@ class Signals(NamedTuple):
 
 
 def tracking_lin_vel(s: Signals) -> Array:
+    """Closeness of the forward speed to its command, `exp(-(v_x* - v_x)^2 / 0.25)`, in (0, 1]."""
     return jnp.exp(-jnp.square(s.command[0] - s.velocity[0]) / c.TRACKING_WIDTH)
 
 
 def tracking_ang_vel(s: Signals) -> Array:
+    """Closeness of the yaw rate to its command, `exp(-(w_z* - w_z)^2 / 0.25)`, in (0, 1]."""
     return jnp.exp(-jnp.square(s.command[1] - s.rotation[2]) / c.TRACKING_WIDTH)
 
 
 def feet_air_time(s: Signals) -> Array:
+    """Sum over landing feet of `air time - 0.5 s`; 0 where the command's length is 0.1 or less."""
     moving = jnp.sum(s.command**2) > 0.1**2
     return moving * jnp.sum((s.air_time - c.AIR_TIME) * s.landed)
 
 
 def lin_vel_z(s: Signals) -> Array:
+    """Square of the vertical speed, m^2/s^2."""
     return jnp.square(s.velocity[2])
 
 
 def ang_vel_xy(s: Signals) -> Array:
+    """Sum of the squares of the roll and the pitch rate, rad^2/s^2."""
     return jnp.sum(s.rotation[:2] ** 2)
 
 
 def orientation(s: Signals) -> Array:
+    """Square of the horizontal part of gravity in the base's axes: 0 upright, 1 on the side."""
     return jnp.sum(s.gravity[:2] ** 2)
 
 
 def base_height(s: Signals) -> Array:
+    """Absolute distance of the base's height from 0.232 m, in metres."""
     return jnp.abs(s.height - c.HEIGHT)
 
 
 def torques(s: Signals) -> Array:
+    """Sum of the squares of the joints' torques, (N m)^2."""
     return jnp.sum(s.torque**2)
 
 
 def dof_acc(s: Signals) -> Array:
+    """Sum of the squares of the joints' accelerations, rad^2/s^4."""
     return jnp.sum(s.acceleration**2)
 
 
 def action_rate(s: Signals) -> Array:
+    """Sum of the squares of the actions' changes since the last control step."""
     return jnp.sum((s.last_action - s.action) ** 2)
 
 
 def action_bias(s: Signals) -> Array:
+    """Sum of squared actions times `exp(-2 |v_x*|)`, so that a slow robot stands still."""
     return jnp.exp(-2 * jnp.abs(s.command[0])) * jnp.sum(s.action**2)
 
 
 def collision(s: Signals) -> Array:
-    """Knees alone stand for the leg's links: nothing else of them meets the floor."""
+    """Number of knees that touch the floor with more than 0.1 N.
+
+    The released code counts upper and lower legs. Of these, only knees can meet the floor here.
+    """
     return jnp.sum(s.knee_force > c.KNEE_CONTACT, dtype=s.height.dtype)
 
 
 def foot_clearance(s: Signals) -> Array:
+    """Sum over feet of `|height - 0.089 m| sqrt(horizontal speed)`: moving feet should be lifted.
+
+    The heights are those of the feet's centres; 0.089 m is the height at rest plus 0.073 m.
+    """
     # the root of a norm, with a finite gradient at rest
     root_speed = (jnp.sum(s.foot_velocity**2, axis=-1) + 1e-16) ** 0.25
     return jnp.sum(jnp.abs(s.foot_height - c.FOOT_REST - c.FOOT_CLEARANCE) * root_speed)
 
 
 def foot_slip(s: Signals) -> Array:
+    """Sum over standing feet of the square of the horizontal speed, m^2/s^2."""
     return jnp.sum(jnp.sum(s.foot_velocity**2, axis=-1) * s.standing)
 
 
 def feet_contact_forces(s: Signals) -> Array:
+    """Sum over feet of the normal force beyond 80 N; 0 on this robot, which weighs 17 N."""
     return jnp.sum(jnp.maximum(s.foot_force - c.FOOT_OVERLOAD, 0))
 
 
@@ -133,10 +158,18 @@ REWARDS = {
         feet_contact_forces,
     )
 }
+"""Rewards by name."""
 
 
 def weighted(signals: Signals) -> dict[str, Array]:
-    """Each reward of one control step with its weight and the step's duration."""
+    """All rewards of one control step, times their weight and the step's duration.
+
+    Args:
+        signals: quantities of the control step.
+
+    Returns:
+        Name -> `[]`.
+    """
     return {
         name: c.SCALES[name] * c.CONTROL_DT * reward(signals) for name, reward in REWARDS.items()
     }
@@ -148,6 +181,9 @@ def total(terms: dict[str, Array], penalty: Array | float = 1.0) -> Array:
     Args:
         terms: of `weighted`.
         penalty: factor on the terms below zero: 1, or less early in a reward curriculum.
+
+    Returns:
+        `[]`.
     """
     values = jnp.stack(list(terms.values()))
     return jnp.maximum(jnp.sum(jnp.where(values < 0, penalty * values, values)), 0)

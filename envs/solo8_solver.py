@@ -1,8 +1,8 @@
-"""The constraint solver of SOLO8: MuJoCo's Newton method, for a body with four legs of two joints.
+"""Constraint solver of SOLO8: MuJoCo's Newton method, for a body with four legs of two joints.
 
-Legs touch each other through the trunk alone: each of them sees eight degrees of freedom, the
+Legs touch each other through the trunk alone. Each of them sees eight degrees of freedom, the
 trunk's six and its own two, and the linear systems fall into one small system a leg and one of the
-trunk. MJX's own solver factors a full matrix, a robot after the other; here the robots are the last
+trunk. MJX's own solver factors a full matrix, a robot after the other. Here the robots are the last
 axis of every array, along which a processor works on many at once. `python -m benchmarks.solver`
 compares the two.
 """
@@ -45,20 +45,20 @@ def newton(
 ) -> tuple[Array, Array]:
     """Accelerations that the constraints allow: MuJoCo's convex problem with pyramidal cones.
 
-    Minimises `(a - f/M)' M (a - f/M) / 2` plus, of each lock, `stiffness x**2 / 2`, where `x` is
-    `jacobian a - target`, and of each contact's edge the same where `x` is negative. Each iteration
-    is Newton's step with the edges that push, shortened to where the sum is least along it.
-    Under `vmap` all robots are solved side by side.
+    It minimises `(a - f/M)' M (a - f/M) / 2` plus, for each lock, `stiffness x**2 / 2`, where `x`
+    is `jacobian a - target`, and for each contact's edge the same where `x` is negative. Each
+    iteration is Newton's step with the edges that push, shortened to where the sum is least along
+    it. Under `vmap` all robots are solved side by side.
 
     Args:
-        mass: `[14, 14]`.
+        mass: `[14, 14]`, mass matrix.
         jacobian: `[32, 14]`, MJX's `efc_J`.
-        stiffness: `[32]`, `efc_D`.
-        target: `[32]`, `efc_aref`.
-        force: `[14]`, of all else, `qfrc_smooth`.
-        start: `[14]`, the acceleration to begin with.
-        iterations: of Newton's method.
-        searches: places that each line search looks at.
+        stiffness: `[32]`, MJX's `efc_D`.
+        target: `[32]`, MJX's `efc_aref`.
+        force: `[14]`, force of all else, MJX's `qfrc_smooth`.
+        start: `[14]`, acceleration to begin with.
+        iterations: number of iterations of Newton's method.
+        searches: number of steps of each line search.
 
     Returns:
         Accelerations `[14]` and forces `[32]` of the constraints.
@@ -127,10 +127,12 @@ def _shorten(slope: Array, curve: Array, x: Array, seen: Array, stiffness: Array
     """Factor `[n]` on a step at which the sum is least: Newton's method between brackets.
 
     Args:
-        slope, curve: `[n]`, first and second derivative of the part without constraints.
-        x, seen: `[4, 8, n]`, the constraints, and what they change by along the step.
+        slope: `[n]`, first derivative of the part without constraints.
+        curve: `[n]`, its second derivative.
+        x: `[4, 8, n]`, the constraints.
+        seen: `[4, 8, n]`, their change along the step.
         stiffness: `[4, 8, n]`.
-        searches: places to look at.
+        searches: number of steps.
     """
     bend, pull = stiffness * seen**2, stiffness * seen * x
 
@@ -150,10 +152,12 @@ def _shorten(slope: Array, curve: Array, x: Array, seen: Array, stiffness: Array
 
 
 def _eliminate(matrix: Array, first: int, last: int) -> Array:
-    """Gauss and Jordan's elimination of unknowns `first` to `last`, excluded.
+    """Gauss and Jordan's elimination of some unknowns.
 
     Args:
         matrix: `[..., k, k + 1, n]`, linear systems with their right-hand sides, positive definite.
+        first: first unknown to eliminate.
+        last: unknown after the last one.
     """
 
     def pivot(i: Array, matrix: Array) -> Array:
@@ -188,14 +192,17 @@ def _sum(terms) -> Array:
 
 
 def step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-    """`mjx.step` of SOLO8 with this solver.
+    """Physics after one step: `mjx.step` of SOLO8 with this solver.
 
-    Of what MJX computes only for its own solver, `qacc_smooth` and the factors of the mass are left
+    `qacc_smooth` and the factors of the mass, which MJX computes only for its own solver, are left
     as they were.
 
     Args:
         model: MJX model of `solo8_model.mjcf`, whose `opt.iterations` and `opt.ls_iterations` hold.
         data: MJX data.
+
+    Returns:
+        MJX data.
     """
     for part in _PARTS:
         data = part(model, data)

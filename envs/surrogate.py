@@ -1,4 +1,4 @@
-"""A toy of a walking robot whose healthy controller tips it over once a leg loses power.
+"""Toy of a walking robot whose healthy controller tips it over once a leg loses power.
 
 Policies, heads, switching and detection can be tried on it without rigid-body physics, in seconds
 on a CPU. Four legs push; their sum drives, their difference balances:
@@ -24,30 +24,35 @@ from jax import Array
 from envs import faults
 
 LEGS = 4
+"""Number of legs."""
 DT = 0.02
-"""s"""
+"""Duration of a control step, s."""
 EPISODE_STEPS = 400
+"""Number of control steps of an episode."""
 HEALTHY_COUPLING = (1.0, -1.0, 1.0, -1.0)
+"""Coupling of the legs' thrusts with the tilt of a healthy body."""
 POWERLESS_COUPLING = (0.0, 1.0, -1.0, 1.0)
-"""With the first leg without power: the triangle of support is another."""
+"""Coupling once the first leg has no power: the triangle of support is another."""
 GROWTH = 2.0
-"""1/s, of the tilt left alone"""
+"""Growth rate of the tilt without thrust, 1/s."""
 NOISE = 0.02
-"""Of the tilt, per root of a second."""
+"""Standard deviation of the tilt's noise, per root of a second."""
 SENSOR_NOISE = 0.05
-"""Deviation of the thrusts that are observed."""
+"""Standard deviation of the noise on observed thrusts."""
 SPEED = (0.3, 0.9)
 """Bounds of the command."""
 FIRST_TILT = 0.05
 """Bound of the tilt at the start."""
 TRACKING_WIDTH = 0.25
+"""Width of the tracking reward, the divisor of the squared error."""
 
 
 class Body(NamedTuple):
-    """What a physics engine would hold.
+    """State of the body, in place of a physics engine's.
 
     Attributes:
-        speed, tilt: `[]`; a tilt of 1 or -1 is a fall.
+        speed: `[]`.
+        tilt: `[]`; 1 or -1 is a fall.
         thrust: `[4]`, of the last step; a leg that locks keeps its own.
     """
 
@@ -58,12 +63,13 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """What a surrogate is.
+    """Settings of a surrogate.
 
     Attributes:
-        probabilities: of a healthy body, of power loss and of locking, for faults drawn at reset.
-        onset: first and last control step at which it may happen, both included.
-        powerless_coupling: of the legs with the tilt, once the first has no power.
+        probabilities: probabilities of a healthy body, of power loss and of locking, for faults
+            drawn at reset.
+        onset: first and last control step at which a fault may begin, both included.
+        powerless_coupling: coupling of the legs with the tilt, once the first has no power.
     """
 
     probabilities: tuple[float, float, float] = (0.5, 0.25, 0.25)
@@ -72,7 +78,7 @@ class Config:
 
 
 class Surrogate(Env):
-    """The toy as a Brax environment, with the vocabulary of `envs.solo8`.
+    """Toy environment of Brax, with the vocabulary of `envs.solo8`.
 
     Observation `[11]`: speed, tilt, command, last action `[4]`, thrust `[4]` with noise. Action
     `[4]`. Reward `0.02 exp(-(command - speed)^2 / 0.25)`; done on a fall. `state.info` holds
@@ -84,22 +90,33 @@ class Surrogate(Env):
 
     @property
     def observation_size(self) -> int:
+        """Number of features of an observation."""
         return 3 + 2 * LEGS
 
     @property
     def action_size(self) -> int:
+        """Number of legs."""
         return LEGS
 
     @property
     def backend(self) -> str:
+        """Brax's name of the physics engine: there is none."""
         return "none"
 
     @property
     def dt(self) -> float:
+        """Duration of a control step, s."""
         return DT
 
     def reset(self, rng: Array) -> State:
-        """At rest, nearly upright, a new command and fault."""
+        """First state of an episode: at rest, nearly upright, with a new command and fault.
+
+        Args:
+            rng: random key.
+
+        Returns:
+            Brax's state.
+        """
         key, tilt_key = jax.random.split(rng)
         tilt = jax.random.uniform(tilt_key, minval=-FIRST_TILT, maxval=FIRST_TILT)
         return self.begin(Body(jnp.zeros(()), tilt, jnp.zeros(LEGS)), key)
@@ -110,7 +127,10 @@ class Surrogate(Env):
         Args:
             pipeline_state: body to begin from.
             key: random key.
-            fault: drawn if None.
+            fault: fault of the episode; drawn if None.
+
+        Returns:
+            Brax's state.
         """
         keys = jax.random.split(key, 4)
         if fault is None:
@@ -127,11 +147,14 @@ class Surrogate(Env):
         return State(pipeline_state, observation, zero, zero, metrics={}, info=info)
 
     def step(self, state: State, action: Array) -> State:
-        """One control step of 0.02 s.
+        """State after one control step of 0.02 s.
 
         Args:
-            state: of this environment.
+            state: state of this environment.
             action: `[4]`, thrusts; clipped to [-1, 1].
+
+        Returns:
+            Brax's state.
         """
         info, body = dict(state.info), state.pipeline_state
         info["key"], tilt_key, sensor_key = jax.random.split(info["key"], 3)
@@ -158,14 +181,31 @@ class Surrogate(Env):
 
 
 def observe(body: Body, info: dict, key: Array) -> Array:
-    """Observation `[11]`."""
+    """Observation of the body.
+
+    Args:
+        body: state of the body.
+        info: `state.info` of the environment.
+        key: random key of the noise.
+
+    Returns:
+        `[11]`, see `Surrogate`.
+    """
     state = jnp.stack([body.speed, body.tilt, info["command"]])
     seen = body.thrust + SENSOR_NOISE * jax.random.normal(key, body.thrust.shape)
     return jnp.concatenate([state, info["last_action"], seen])
 
 
 def fault(condition: Array | int, onset: Array | int = 0) -> faults.Fault:
-    """The first leg in a condition of `envs.faults`, both traced if need be."""
+    """Fault of the first leg.
+
+    Args:
+        condition: of `envs.faults`; may be traced.
+        onset: first control step with the fault; may be traced.
+
+    Returns:
+        `envs.faults.Fault` of four legs.
+    """
     first = jnp.arange(LEGS) == 0
     condition = jnp.asarray(condition)
     return faults.Fault(
@@ -176,7 +216,15 @@ def fault(condition: Array | int, onset: Array | int = 0) -> faults.Fault:
 
 
 def sample_fault(key: Array, config: Config) -> faults.Fault:
-    """Draw a fault of the first leg."""
+    """Fault of the first leg, drawn at random.
+
+    Args:
+        key: random key.
+        config: distribution of faults.
+
+    Returns:
+        `envs.faults.Fault` of four legs.
+    """
     keys = jax.random.split(key)
     condition = jax.random.choice(keys[0], 3, p=jnp.asarray(config.probabilities))
     first, last = config.onset

@@ -1,8 +1,8 @@
-"""From a detector's probabilities to the head that drives: history, persistence, hysteresis.
+"""Switch between a policy's heads by a detector: history, persistence, hysteresis.
 
-Pure functions of one robot, for `vmap` and `scan`; nothing about a fault is static, so nothing is
-compiled again. The rule is ours, since the paper (arXiv:2402.08996) gives none: a fault must be
-seen with confidence for some control steps before another head takes over, health for longer.
+All are pure functions of one robot, for `vmap` and `scan`. Nothing about a fault is static, so
+nothing is compiled again. arXiv:2402.08996 gives no rule; the one here is chosen. A fault must be
+detected with confidence for some control steps before another head takes over, health for longer.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from corrkd_jax.ranges import Fraction, Positive
 from envs.faults import HEALTHY
 
 WINDOW = 25
-"""Control steps that a detector sees: 0.5 s."""
+"""Number of control steps that a detector sees: 0.5 s."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When a detector's verdicts change the head that drives."""
+    """Rule by which a detector's verdicts change the head that drives."""
 
     confidence: Annotated[float, Fraction] = 0.8
-    """Probability up to which a verdict counts for nothing."""
+    """Probability that a verdict must exceed to count."""
     strike: Annotated[int, Positive] = 3
     """Number of consecutive confident verdicts before the head of a fault takes over."""
     recovery: Annotated[int, Positive] = 25
@@ -31,14 +31,16 @@ class Rule:
 
 
 class Memory(NamedTuple):
-    """What a switch remembers of one robot.
+    """Memory of the switch of one robot.
 
     Attributes:
         window: `[time, features]`, the last control steps, oldest first; zeros before the first.
-        kind, leg: `[]` int, of the fault that is believed in: the condition of `envs.faults`, which
-            is the head that drives, and the leg, 0 in health.
-        next_kind, next_leg: of the verdict that is building up.
-        streak: `[]` int, how many confident steps it has lasted.
+        kind: `[]` int, condition of `envs.faults` that is currently assumed, and the head that
+            drives.
+        leg: `[]` int, leg of the fault that is currently assumed; 0 in health.
+        next_kind: `[]` int, kind of the latest verdict.
+        next_leg: `[]` int, leg of the latest verdict.
+        streak: `[]` int, number of consecutive confident steps with that verdict.
     """
 
     window: Array
@@ -50,32 +52,43 @@ class Memory(NamedTuple):
 
 
 def start(features: int, window: int = WINDOW) -> Memory:
-    """Memory of a robot that has done nothing yet and counts as healthy.
+    """Memory of a robot at its start, which counts as healthy.
 
     Args:
-        features: that a detector reads of a control step.
-        window: control steps that it sees.
+        features: number of features that a detector reads of a control step.
+        window: number of control steps that it sees.
+
+    Returns:
+        `Memory` of zeros.
     """
     zero = jnp.zeros((), jnp.int32)
     return Memory(jnp.zeros((window, features)), zero, zero, zero, zero, zero)
 
 
 def remember(memory: Memory, features: Array) -> Memory:
-    """Take in the features `[features]` of a control step."""
+    """Memory with the features of one more control step.
+
+    Args:
+        memory: memory of the robot.
+        features: `[features]` of the control step.
+
+    Returns:
+        `Memory`.
+    """
     return memory._replace(window=jnp.concatenate([memory.window[1:], features[None]]))
 
 
 def verdict(probabilities: Array) -> tuple[Array, Array, Array]:
-    """What one step's probabilities say of the robot.
+    """Kind and leg that one step's probabilities speak for.
 
-    A fault is as likely as its likeliest joint has it, health as the least healthy joint has it.
+    The probability of a kind of fault is the largest of any joint, that of health the smallest.
 
     Args:
-        probabilities: `[joints, 3]`, each joint's own; joints of a leg lie together.
+        probabilities: `[joints, 3]`, one distribution a joint; joints of a leg lie together.
 
     Returns:
-        Kind and leg, int, the leg 0 in health; and the probability, which is above a half for one
-        kind at most unless two joints fail differently.
+        Kind, `[]` int; leg, `[]` int, 0 in health; and the kind's probability. Above a half it
+        belongs to one kind at most, unless two joints fail differently.
     """
     joints = probabilities.shape[0]
     health = jnp.min(probabilities[:, HEALTHY])
@@ -88,12 +101,15 @@ def verdict(probabilities: Array) -> tuple[Array, Array, Array]:
 
 
 def decide(memory: Memory, probabilities: Array, rule: Rule) -> Memory:
-    """Believe in another kind or leg once it has been seen for long enough.
+    """Memory after a control step, with another kind or leg once it was detected for long enough.
 
     Args:
-        memory: of the robot.
+        memory: memory of the robot.
         probabilities: `[joints, 3]` of this control step.
-        rule: what is long enough.
+        rule: thresholds of the switch.
+
+    Returns:
+        `Memory`.
     """
     kind, leg, probability = verdict(probabilities)
     confident = probability > rule.confidence

@@ -1,7 +1,8 @@
-"""A SOLO8 that hangs from its torso and trots in the air, in C MuJoCo: known answers for detectors.
+"""SOLO8 hanging from its torso and trotting in the air, in C MuJoCo: test data for detectors.
 
-The motion is scripted, so nothing but the fault tells its own joint from a healthy one: policies
-that answer a fault with another gait would give it away (arXiv:2402.08996; the set is ours).
+The motion is scripted, so that nothing but the fault distinguishes its joint from a healthy one. A
+policy that answers a fault with another gait would give it away. The set is an addition to
+arXiv:2402.08996.
 """
 
 from collections.abc import Sequence
@@ -15,23 +16,23 @@ from envs import solo8_constants as c
 from envs.solo8 import motor_torque
 
 FREQUENCY = 2.5
-"""Hz"""
+"""Frequency of the trot, Hz."""
 AMPLITUDE = np.array([0.25, 0.35] * 4)
-"""rad, hip and knee"""
+"""Amplitudes of hip and knee, rad."""
 PHASE = np.array([0, 0.25, 0.5, 0.75, 0.5, 0.75, 0, 0.25])
-"""Turns: diagonal legs together, knees a quarter ahead of their hips."""
+"""Phases in turns: diagonal legs together, knees a quarter ahead of their hips."""
 PULSE = 1.0
-"""N m, torque that something outside puts on a joint."""
+"""Torque of a disturbance from outside on a joint, N m."""
 PULSE_STEPS = (2, 5)
-"""Fewest and most control steps that it lasts."""
+"""Shortest and longest duration of a disturbance, in control steps."""
 PULSE_EVERY = 50
-"""Control steps from one pulse to the next."""
+"""Control steps from one disturbance to the next."""
 BROKEN = ((True, False), (False, True), (True, True))
-"""Hip and knee of the leg that fails."""
+"""Hip and knee of the leg that fails, in three equally likely cases."""
 
 
 class Recording(NamedTuple):
-    """What `[robots, steps]` sensed, and what was so.
+    """Measurements and conditions of `[robots, steps]`.
 
     Attributes:
         features: `[..., 29]` float32, as `Solo8` observes with gravity, noise included: gravity,
@@ -46,7 +47,14 @@ class Recording(NamedTuple):
 
 
 def hung(robot: c.Robot = c.ROBOTS["v7"]) -> mujoco.MjModel:
-    """The robot with its torso fixed, its eight joints the only degrees of freedom."""
+    """Model of the robot with its torso fixed: its eight joints are the only degrees of freedom.
+
+    Args:
+        robot: bodies and lengths.
+
+    Returns:
+        The compiled model.
+    """
     spec = mujoco.MjSpec.from_string(solo8_model.mjcf(robot))
     torso = spec.body("torso")
     spec.delete(torso.joints[0])
@@ -60,16 +68,19 @@ def record(
     steps: int,
     onset: tuple[int, int] = (0, 0),
 ) -> Recording:
-    """Let robots trot, one after the other, each from a phase of its own.
+    """Recording of robots that trot, one after the other, each from a phase of its own.
 
-    About every second a torque of 1 N m, to either side, hits a random joint for a moment, unless
-    it is without power: it would whirl round.
+    About every second a torque of 1 N m, to either side, acts on a random joint for a moment,
+    unless the joint is without power: it would whirl round.
 
     Args:
         rng: random numbers.
-        kinds: `[robots]`, conditions of `envs.faults`; a fault strikes a leg's hip, knee or both.
-        steps: control steps of each.
-        onset: first and last control step at which it strikes, both included.
+        kinds: `[robots]`, conditions of `envs.faults`; a fault is of a leg's hip, knee or both.
+        steps: number of control steps of each.
+        onset: first and last control step at which a fault may begin, both included.
+
+    Returns:
+        `Recording`.
     """
     model = hung()
     runs = []

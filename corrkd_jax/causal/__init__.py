@@ -1,8 +1,9 @@
 """De-biasing by intervention and by counterfactuals: pure functions of arrays.
 
-Intervention replaces `P(Y|X)` by `P(Y|do(X))`, an expectation over a dictionary of confounders;
-counterfactuals take from a model's output what its bias alone would have said. Every function
-takes anything that NumPy can read, so outputs of another framework need no conversion.
+Intervention replaces `P(Y|X)` by `P(Y|do(X))`, an expectation over a dictionary of confounders.
+Counterfactual inference subtracts from a model's output what its bias alone would have given. Every
+function takes anything that NumPy can read, so that outputs of another framework need no
+conversion.
 """
 
 from corrkd_jax.causal.counterfactual import (
@@ -24,6 +25,7 @@ from corrkd_jax.causal.dictionary import (
     subject_dictionary,
 )
 from corrkd_jax.causal.intervention import (
+    Weighting,
     backdoor_expectation,
     backdoor_probabilities,
     geometric_probabilities,
@@ -33,6 +35,7 @@ from corrkd_jax.causal.intervention import (
 __all__ = [
     "Components",
     "Found",
+    "Weighting",
     "backdoor_expectation",
     "backdoor_probabilities",
     "beam_search",

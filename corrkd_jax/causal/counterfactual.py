@@ -1,13 +1,14 @@
-"""Counterfactual inference: take from an output what the bias alone would have said.
+"""Counterfactual inference: subtract from an output what the bias alone would have given.
 
-MCIS (arXiv:2403.05023) feeds a trained model two inputs from which the content has been removed,
-one without anything (label bias) and one with context words only (context bias), and subtracts
-what it then says, scaled by coefficients that are searched on the validation split. Nothing is
-trained. The paper's own code is not public; the search is that of its direct ancestor.
+MCIS (arXiv:2403.05023) feeds a trained model two inputs without their content: one with nothing in
+it (label bias) and one with context words only (context bias). It subtracts both outputs, scaled by
+coefficients that are searched on the validation split. Nothing is trained. The paper's own code is
+not public; the search is that of its direct ancestor (github.com/qianc62/Corsair).
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,15 +18,15 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 Score = Callable[[Array], ArrayLike]
-"""Outputs `[n, classes]` -> a scalar, larger is better; traceable."""
+"""Objective of a search: outputs `[n, classes]` -> a scalar, larger is better; traceable."""
 
 
 class Found(NamedTuple):
     """Result of a search.
 
     Attributes:
-        coefficients: of the label and of the context term.
-        score: at these coefficients.
+        coefficients: coefficients of the label and of the context term.
+        score: score at these coefficients.
         vanilla: score at (0, 0), never above `score`.
     """
 
@@ -37,19 +38,22 @@ class Found(NamedTuple):
 def purify(
     factual: ArrayLike, label_bias: ArrayLike, context_bias: ArrayLike, coefficients: ArrayLike
 ) -> Array:
-    """De-biased output, `o - l1 o_label - l2 o_context` (arXiv:2403.05023, as reconstructed).
+    """De-biased output, `o - l1 o_label - l2 o_context`.
 
-    On raw logits or scores, before any softmax or clipping. Coefficients of zero give back the
-    factual output bit for bit, even where a bias is not finite.
+    It works on raw logits or scores, before any softmax or clipping. Coefficients of zero give back
+    the factual output bit for bit, even where a bias is not finite.
 
     Args:
         factual: `[..., classes]`, outputs of the factual input; one class for regression.
         label_bias: `[classes]`, output of the input without content; it may be batched as well.
         context_bias: `[..., classes]`, outputs of the inputs that keep context alone.
-        coefficients: `[2]`, of the two terms; may be negative, may be traced.
+        coefficients: `[2]`, l1 and l2; may be negative, may be traced.
 
     Returns:
         `[..., classes]`, the dtype of `factual` or wider.
+
+    References:
+        MCIS, arXiv:2403.05023, reconstructed.
     """
     result = jnp.asarray(factual)
     for scale, bias in zip(
@@ -69,23 +73,23 @@ def grid_search(
 ) -> Found:
     """Best pair of coefficients on the full grid `[-reach, reach]^2`, in one compiled call.
 
-    Only ever give it outputs of a validation split: two public implementations of this family
-    tune on test.
+    Give it outputs of a validation split only: two public implementations of this family tune on
+    test.
 
     Args:
         factual: `[n, classes]`.
         label_bias: `[classes]`.
         context_bias: `[n, classes]`.
-        score: what to maximise, such as a macro F1 of the predictions.
+        score: objective to maximise, such as a macro F1 of the predictions.
         reach: largest coefficient in size.
-        step: of the grid.
+        step: step of the grid.
 
     Returns:
-        The best point; among equals the one with the least sum of sizes, then the first in
+        The best point. Among equals it is the one with the least sum of sizes, then the first in
         ascending order.
 
     Raises:
-        ValueError: the step does not fit the reach, or no score is a number.
+        ValueError: the step does not divide the reach, or no score is a number.
     """
     return best_point(_evaluate(factual, label_bias, context_bias, score, reach, step), step)
 
@@ -100,13 +104,19 @@ def grid_scores(
 ) -> Array:
     """Score at every point of the grid `[-reach, reach]^2`, traceable: map it over models.
 
-    Arguments as in :func:`grid_search`.
+    Args:
+        factual: `[n, classes]`.
+        label_bias: `[classes]`.
+        context_bias: `[n, classes]`.
+        score: objective, see `grid_search`.
+        reach: largest coefficient in size.
+        step: step of the grid.
 
     Returns:
         `[points, points]`, by the coefficient of the label and of the context term, ascending.
 
     Raises:
-        ValueError: the step does not fit the reach.
+        ValueError: the step does not divide the reach.
     """
     axis = jnp.asarray(_axis(reach, step), jnp.asarray(factual).dtype)
 
@@ -120,13 +130,16 @@ def grid_scores(
 
 
 def best_point(table: ArrayLike, step: float, label: bool = True, context: bool = True) -> Found:
-    """Best coefficients of a table of :func:`grid_scores`.
+    """Best coefficients of a table of `grid_scores`.
 
     Args:
         table: `[points, points]`.
-        step: of its grid.
+        step: step of its grid.
         label: False holds the label term's coefficient at zero.
-        context: False holds the context term's.
+        context: False holds the context term's at zero.
+
+    Returns:
+        The best point, with ties resolved as in `grid_search`.
 
     Raises:
         ValueError: the scores are no scalars, or none of them is a number.
@@ -143,8 +156,8 @@ def best_point(table: ArrayLike, step: float, label: bool = True, context: bool 
     if np.isnan(table[allowed]).all():
         raise ValueError("no score is a number: are the outputs finite?")
     best = np.nanmax(table[allowed])
-    points = np.argwhere(allowed & (table == best)) - middle
-    nearest = min(points.tolist(), key=lambda p: (abs(p[0]) + abs(p[1]), p))
+    points = [(int(i), int(j)) for i, j in np.argwhere(allowed & (table == best)) - middle]
+    nearest = min(points, key=lambda p: (abs(p[0]) + abs(p[1]), p))
     return _found(table, nearest, step)
 
 
@@ -157,31 +170,31 @@ def beam_search(
     step: float = 0.1,
     patience: int = 20,
 ) -> Found:
-    """The ancestor's search: walk from the best point in eight directions, until nothing moves.
+    """Best point of the ancestor's search: a walk in eight directions, until nothing moves.
 
-    Kept for comparison with published coefficients; :func:`grid_search` sees every point.
+    It serves comparisons with published coefficients; `grid_search` sees every point.
 
     Args:
         factual: `[n, classes]`.
         label_bias: `[classes]`.
         context_bias: `[n, classes]`.
-        score: what to maximise.
-        reach: no coefficient goes beyond this.
-        step: of a walk.
+        score: objective to maximise.
+        reach: largest coefficient in size.
+        step: step of a walk.
         patience: steps past the last improvement before a direction is given up.
 
     Returns:
-        The best point found; a strictly better score is needed to move.
+        The best point reached; only a strictly better score moves it.
 
     Raises:
-        ValueError: as :func:`grid_search`.
+        ValueError: the step does not divide the reach, or the vanilla score is not a number.
     """
     table = _evaluate(factual, label_bias, context_bias, score, reach, step)
     return _walk(table, step, patience)
 
 
 def stand_in(inputs: ArrayLike, valid: ArrayLike) -> Array:
-    """Content-free input: the mean over samples at each position, padding left out.
+    """Input without content: the mean over samples at each position, padding left out.
 
     Args:
         inputs: `[n, time, features]`, embedded inputs of the training split.
@@ -201,10 +214,10 @@ def replace_tokens(inputs: ArrayLike, content: ArrayLike, replacement: ArrayLike
     Args:
         inputs: `[batch, time, features]`.
         content: `[batch, time]` bool, True where a word carries content.
-        replacement: `[time, features]` of :func:`stand_in`, or `[features]`.
+        replacement: `[time, features]` of `stand_in`, or `[features]`.
 
     Returns:
-        Like `inputs`.
+        Array like `inputs`.
     """
     inputs = jnp.asarray(inputs)
     return jnp.where(
@@ -229,8 +242,8 @@ def _evaluate(
     step: float,
 ) -> np.ndarray:
     """Score at every point, `[label, context]`, compiled."""
-    arrays = tuple(jnp.asarray(np.asarray(x)) for x in (factual, label_bias, context_bias))
-    return np.asarray(jax.jit(lambda *x: grid_scores(*x, score, reach, step))(*arrays))
+    arrays = (jnp.asarray(np.asarray(x)) for x in (factual, label_bias, context_bias))
+    return np.asarray(jax.jit(partial(grid_scores, score=score, reach=reach, step=step))(*arrays))
 
 
 def _walk(table: np.ndarray, step: float, patience: int) -> Found:
@@ -261,6 +274,8 @@ def _walk(table: np.ndarray, step: float, patience: int) -> Found:
 
 def _found(table: np.ndarray, point: tuple[int, int], step: float) -> Found:
     middle = len(table) // 2
-    coefficients = tuple(round(i * step, 10) + 0.0 for i in point)
-    score = float(table[point[0] + middle, point[1] + middle])
+    label, context = point
+    # adding a zero turns a negative zero into a positive one
+    coefficients = (round(label * step, 10) + 0.0, round(context * step, 10) + 0.0)
+    score = float(table[label + middle, context + middle])
     return Found(coefficients, score, float(table[middle, middle]))

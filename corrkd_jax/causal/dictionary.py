@@ -1,6 +1,5 @@
 """Dictionaries of confounders, built from training data alone."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from corrkd_jax.losses.reduction import at_least_float32
+from corrkd_jax.losses.reduction import Axis, at_least_float32
 
 
 def subject_dictionary(
@@ -16,23 +15,26 @@ def subject_dictionary(
     subjects: ArrayLike,
     count: int,
     weights: ArrayLike | None = None,
-    axis_name: str | Sequence[str] | None = None,
+    axis_name: Axis = None,
 ) -> tuple[Array, Array]:
-    """Mean feature and share of every subject (arXiv:2403.05025, reconstructed).
+    """Dictionary of subjects: the mean feature and the share of each.
 
     Args:
         features: `[n, features]`, one row an utterance of the training split.
-        subjects: `[n]` integers in `[0, count)`, whose utterance it is.
+        subjects: `[n]` integers in `[0, count)`, the subject of each utterance.
         count: number of subjects, N.
         weights: `[n]`, 0 for padding; None counts every row once.
         axis_name: named axis over which the rows are sharded.
 
     Returns:
-        Confounders `[count, features]` and prior `[count]`, which sums to one. A subject without
-        a row has zeros in both and so takes no part in an expectation.
+        Confounders `[count, features]` and prior `[count]`, which sums to one; float32 at least. A
+        subject without a row has zeros in both, so that it adds nothing to an expectation.
 
     Raises:
         ValueError: `features` and `subjects` do not fit.
+
+    References:
+        SuCI, arXiv:2403.05025, reconstructed: the prior is that of the authors' twin method, CCIM.
     """
     features, subjects = at_least_float32(features), jnp.asarray(subjects)
     if features.ndim != 2 or subjects.shape != features.shape[:1]:
@@ -62,29 +64,32 @@ def prototype_dictionary(
     tries: int = 3,
     variance: float = 0.95,
 ) -> tuple[Array, Array]:
-    """Mean feature and share of every cluster (KDCI, arXiv:2403.19539, section 3.2 as summarised).
+    """Dictionary of prototypes: the mean feature and the share of each cluster.
 
-    Clusters are found by k-means++ among principal components; their means are taken of the
-    features as they were, since a centre among components could not be added to a prediction.
+    k-means++ clusters the principal components. The means are taken of the features as they were,
+    because a centre among components could not be added to a prediction.
 
     Args:
         key: random key of the starts.
-        features: `[n, features]`, a teacher's answers to the substitution data.
+        features: `[n, features]`, a teacher's logits or features of the substitution data.
         count: number of prototypes, N.
-        components: how many to cluster in.
+        components: number of principal components to cluster in.
         weights: `[n]`, 0 for padding; None counts every row once.
-        start: `[count, features]` prototypes of an earlier dictionary, so that new ones keep
-            their places; a prototype of zeros does not start anything. None starts afresh.
-        steps: of k-means.
-        tries: starts, of which the one of least spread is kept; one with `start`.
-        variance: share after which further components are left out.
+        start: `[count, features]`, prototypes of an earlier dictionary, so that new ones keep their
+            places; a prototype of zeros does not start anything. None starts afresh.
+        steps: steps of k-means.
+        tries: number of starts, of which the one of least spread is taken; one with `start`.
+        variance: share of the variance after which further components are left out.
 
     Returns:
-        Prototypes `[count, features]` and prior `[count]`, which sums to one. An empty cluster
-        has a prior of zero, and its `start`, or zeros.
+        Prototypes `[count, features]` and prior `[count]`, which sums to one; float32 at least. An
+        empty cluster has a prior of zero, and its `start`, or zeros.
 
     Raises:
         ValueError: shapes do not fit.
+
+    References:
+        KDCI, arXiv:2403.19539, reconstructed.
     """
     features, weights = _weighted(features, weights)
     axes = pca(features, components, weights)
@@ -107,11 +112,14 @@ def prototype_dictionary(
 
 
 def random_dictionary(key: Array, confounders: ArrayLike) -> Array:
-    """Noise of each feature's mean and deviation over a dictionary: the control for its content.
+    """Noise with each feature's mean and deviation over a dictionary: the control for its content.
 
     Args:
         key: random key.
         confounders: `[strata, features]`.
+
+    Returns:
+        Array like `confounders`.
     """
     confounders = jnp.asarray(confounders)
     noise = jax.random.normal(key, confounders.shape, confounders.dtype)
@@ -128,21 +136,21 @@ def kmeans(
 ) -> tuple[Array, Array]:
     """Clusters by Lloyd's algorithm from a k-means++ start (Arthur & Vassilvitskii, 2007).
 
-    One XLA program under `jit`, with `count` and `steps` static. It keeps `[n, count]` distances.
-    For the best of several starts, `vmap` over keys and compare the distances.
+    Under `jit`, with `count` and `steps` static, it is one XLA program, which keeps `[n, count]`
+    distances. For the best of several starts, `vmap` over keys and compare the distances.
 
     Args:
         key: random key of the start.
         points: `[n, features]`.
         count: number of clusters.
-        steps: of assignment and update; 50 are plenty for most data.
+        steps: steps of assignment and update; 50 suffice for most data.
         weights: `[n]`, 0 for padding, which may hold anything; None counts every point once.
-        start: `[count, features]` centers to begin with instead, such as those of an earlier
+        start: `[count, features]`, centers to begin with instead, such as those of an earlier
             dictionary, so that its clusters keep their places.
 
     Returns:
-        Centers `[count, features]`, and for each point the index of the nearest `[n]`. A cluster
-        that loses its last point keeps its center.
+        Centers `[count, features]`, float32 at least, and for each point the index of the nearest,
+        `[n]`. A cluster that loses its last point keeps its center.
 
     Raises:
         ValueError: shapes do not fit.
@@ -169,13 +177,13 @@ def kmeans(
 
 
 class Components(NamedTuple):
-    """Principal components; points are projected by `(points - mean) @ axes.T`.
+    """Principal components; `(points - mean) @ axes.T` projects points.
 
     Attributes:
         mean: `[features]`.
         axes: `[count, features]`, orthonormal rows, the most varied first; the coordinate of
             largest magnitude is positive.
-        share: `[count]`, of the total variance along each.
+        share: `[count]`, share of the total variance along each.
     """
 
     mean: Array
@@ -184,12 +192,15 @@ class Components(NamedTuple):
 
 
 def pca(points: ArrayLike, count: int, weights: ArrayLike | None = None) -> Components:
-    """Principal components of `[n, features]`, from the covariance's eigenvectors.
+    """Principal components, from the eigenvectors of the covariance.
 
     Args:
         points: `[n, features]`.
-        count: how many components to keep, at most the features.
-        weights: `[n]`, as in :func:`kmeans`.
+        count: number of components, at most the features.
+        weights: `[n]`, as in `kmeans`.
+
+    Returns:
+        `Components`, float32 at least.
 
     Raises:
         ValueError: shapes do not fit, or more components than features.
@@ -210,13 +221,13 @@ def pca(points: ArrayLike, count: int, weights: ArrayLike | None = None) -> Comp
 def _weighted(points: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array]:
     """Points, those of weight 0 turned to zeros, and their weights."""
     points = at_least_float32(points)
-    if points.ndim != 2 or (weights is not None and jnp.shape(weights) != points.shape[:1]):
+    ones = jnp.ones(points.shape[:1], points.dtype)
+    weights = ones if weights is None else jnp.asarray(weights, points.dtype)
+    if points.ndim != 2 or weights.shape != points.shape[:1]:
         raise ValueError(
-            f"points {points.shape} and weights {jnp.shape(weights)} do not fit: expected "
+            f"points {points.shape} and weights {weights.shape} do not fit: expected "
             "[n, features] and [n]"
         )
-    ones = jnp.ones(len(points), points.dtype)
-    weights = ones if weights is None else jnp.asarray(weights, points.dtype)
     return jnp.where(weights[:, None] > 0, points, 0), weights
 
 

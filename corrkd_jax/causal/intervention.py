@@ -1,12 +1,12 @@
 """Back-door adjustment over a dictionary of confounders, with the expectation moved inside.
 
 With a prediction that is linear in the confounder, `sum_z P(Y|X,z) P(z)` becomes one forward pass
-at the expected confounder (normalised weighted geometric mean). The weights of that expectation
-are where published methods differ, and where the letter and the purpose part: see
-:func:`backdoor_expectation`.
+at the expected confounder (normalised weighted geometric mean). Published methods differ in the
+weights of that expectation, and there the letter and the purpose part: see `backdoor_expectation`.
 """
 
 import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 
 from corrkd_jax.losses.reduction import at_least_float32
 
-WEIGHTINGS = ("dot", "additive", "uniform", "own_subject")
+Weighting = Literal["dot", "additive", "uniform", "own_subject"]
+"""Weights of the strata of a dictionary; see `backdoor_expectation`."""
 
 
 def backdoor_expectation(
@@ -24,7 +25,7 @@ def backdoor_expectation(
     prior: ArrayLike,
     *,
     keys: ArrayLike | None = None,
-    weighting: str = "dot",
+    weighting: Weighting = "dot",
     vector: ArrayLike | None = None,
     strata: ArrayLike | None = None,
     scale: float | None = None,
@@ -33,36 +34,38 @@ def backdoor_expectation(
 ) -> Array:
     """Expected confounder of each sample, `sum_i lambda_i P(s_i) s_i`.
 
-    arXiv:2403.05025, eq. 5 as reconstructed from the authors' twin method (CCIM). No gradient
-    flows into the confounders or the prior: the dictionary is data.
+    No gradient flows into the confounders or the prior: the dictionary is data.
 
     Args:
         query: `[batch, width]`, the projected feature `W_q h`; `[batch, anything]` for the two
-            weightings that do not look at it.
+            weightings that do not read it.
         confounders: `[strata, features]`, the dictionary S.
         prior: `[strata]`, P(s_i), summing to one.
         keys: `[strata, width]`, the projected dictionary `W_k s_i`; None takes the confounders
             themselves, which must then be as wide as the query.
-        weighting: `"dot"`, `lambda = softmax_i(query . key_i / scale)`, the paper's letter;
-            `"additive"`, `softmax_i(vector . tanh(query + key_i))`; `"uniform"`, `1 / strata`;
-            `"own_subject"`, which takes `lambda P` as the one-hot of a sample's own stratum where
-            `strata` is given (training) and as the prior where it is not (inference): at the
-            level of logits the exact adjustment, and the form that removes a planted confounder.
+        weighting: `"dot"`: `lambda = softmax_i(query . key_i / scale)`, the paper's letter;
+            `"additive"`: `softmax_i(vector . tanh(query + key_i))`; `"uniform"`: `1 / strata`;
+            `"own_subject"`: `lambda P` is the one-hot of a sample's own stratum where `strata` is
+            given (training) and the prior where it is not (inference). At the level of logits the
+            last is the exact adjustment, and the form that removes a planted confounder.
         vector: `[width]`, for `"additive"`.
         strata: `[batch]` integers, each sample's own stratum, for `"own_subject"` in training.
-        scale: divisor of the dot products; None: the root of the query's width. CCIM's code has
-            the root of the raw dictionary's width.
-        renormalize: divide by `sum_i lambda_i P(s_i)`. CCIM does not, so that with a uniform
-            prior the result shrinks as `1 / strata`.
-        present: `[strata]` booleans, False for places of the dictionary that hold nothing, which
-            are then as if they were not there; None takes all. A prior of zero alone leaves a
-            place its share of the attention.
+        scale: divisor of the dot products; None: the root of the query's width. CCIM's code has the
+            root of the raw dictionary's width.
+        renormalize: divide by `sum_i lambda_i P(s_i)`. CCIM does not, so that with a uniform prior
+            the result shrinks as `1 / strata`.
+        present: `[strata]` booleans, False for empty places of the dictionary, which are then as if
+            they were not there; None takes all. A prior of zero alone leaves a place its share of
+            the attention.
 
     Returns:
         `[batch, features]`, at least float32.
 
     Raises:
         ValueError: shapes do not fit, the weighting is unknown or misses its argument.
+
+    References:
+        SuCI, arXiv:2403.05025, reconstructed from the authors' twin method (CCIM).
     """
     query = at_least_float32(query)
     confounders = jax.lax.stop_gradient(at_least_float32(confounders))
@@ -72,8 +75,8 @@ def backdoor_expectation(
             f"confounders {confounders.shape} and prior {prior.shape} do not fit: expected "
             "[strata, features] and [strata]"
         )
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting must be one of {WEIGHTINGS}, got {weighting!r}")
+    if weighting not in get_args(Weighting):
+        raise ValueError(f"weighting must be one of {get_args(Weighting)}, got {weighting!r}")
     if query.ndim != 2:
         raise ValueError(f"query must be [batch, width], got {query.shape}")
     if weighting == "own_subject":
@@ -94,19 +97,22 @@ def intervene(
     kernel: ArrayLike | None,
     confounder_kernel: ArrayLike,
 ) -> Array:
-    """What the head reads instead of the fused feature: `W_h h + W_g E[s]`.
+    """Input of the head in place of the fused feature: `W_h h + W_g E[s]`.
 
-    arXiv:2403.05025, eq. 4 (reconstructed); linear in the confounder, so that the expectation of
-    the result is the result at the expectation.
+    It is linear in the confounder, so that the expectation of the result is the result at the
+    expectation.
 
     Args:
         features: `[batch, in]`, h.
-        expectation: `[batch, confounder features]`, of :func:`backdoor_expectation`.
+        expectation: `[batch, confounder features]`, of `backdoor_expectation`.
         kernel: `[in, out]`, W_h; None leaves the features as they are, to the bit.
         confounder_kernel: `[confounder features, out]`, W_g.
 
     Returns:
         `[batch, out]`.
+
+    References:
+        SuCI, arXiv:2403.05025, reconstructed.
     """
     features = jnp.asarray(features)
     own = features if kernel is None else features @ jnp.asarray(kernel)
@@ -118,10 +124,10 @@ def backdoor_probabilities(logits: ArrayLike, prior: ArrayLike) -> Array:
 
     Args:
         logits: `[..., strata, classes]`, phi of each stratum.
-        prior: `[strata]`.
+        prior: `[strata]`, P(s_i), summing to one.
 
     Returns:
-        `[..., classes]` probabilities.
+        `[..., classes]` probabilities, float32 at least.
     """
     probabilities = jax.nn.softmax(at_least_float32(logits), axis=-1)
     return jnp.einsum("...sk,s->...k", probabilities, at_least_float32(prior))
@@ -130,15 +136,15 @@ def backdoor_probabilities(logits: ArrayLike, prior: ArrayLike) -> Array:
 def geometric_probabilities(logits: ArrayLike, prior: ArrayLike) -> Array:
     """Normalised weighted geometric mean of the strata's softmaxes.
 
-    Equals the softmax of the mean logits exactly, which is what lets the expectation move inside;
-    it only approximates :func:`backdoor_probabilities`.
+    It equals the softmax of the mean logits exactly, which lets the expectation move inside, and
+    only approximates `backdoor_probabilities`.
 
     Args:
         logits: `[..., strata, classes]`.
         prior: `[strata]`, summing to one.
 
     Returns:
-        `[..., classes]` probabilities.
+        `[..., classes]` probabilities, float32 at least.
     """
     mean = jnp.einsum("...sk,s->...k", at_least_float32(logits), at_least_float32(prior))
     return jax.nn.softmax(mean, axis=-1)
@@ -148,7 +154,7 @@ def _attention(
     query: Array,
     confounders: Array,
     keys: ArrayLike | None,
-    weighting: str,
+    weighting: Weighting,
     vector: ArrayLike | None,
     scale: float | None,
     present: Array,

@@ -1,1 +1,1 @@
-"""Files and generators to NumPy arrays, one module for each data family."""
+"""Data: files and generators to NumPy arrays, one module for each family of data sets."""

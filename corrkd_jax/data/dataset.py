@@ -1,6 +1,7 @@
-"""What every reader returns, and the way there: MMSA's fields, checked and cleaned.
+"""Result of every reader of multimodal data, and its construction from MMSA's fields.
 
-A reader of another layout brings its values to MMSA's names and then takes the same way.
+A reader of another layout brings its values to MMSA's names. All values then go through the same
+checks and the same cleaning.
 """
 
 import hashlib
@@ -17,26 +18,30 @@ from corrkd_jax.data import fields as checked
 from corrkd_jax.errors import InputError
 
 MODALITIES = ("text", "audio", "vision")
+"""Names of the modalities; the order of every array and tuple over modalities."""
 SPLITS = ("train", "valid", "test")
+"""Names of the splits that every dataset has."""
 SENTIMENT = ("sentiment",)
+"""Tasks of a dataset with one label of sentiment."""
 
 _LABEL_KEYS = ("regression_labels", "classification_labels")
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a dataset; row i of every field is the same utterance.
+    """Part of a dataset; row i of every field is the same utterance.
 
     Attributes:
-        features: modality -> [n, time, features] float32, finite. The three modalities may differ
+        features: modality -> `[n, time, features]` float32, finite. The three modalities may differ
             in time and in features. Read from an `.npz`, they are read-only memory maps.
-        valid: modality -> [n, time] bool, True where a frame is real and False where it is
+        valid: modality -> `[n, time]` bool, True where a frame is real and False where it is
             padding; every row has at least one True.
         ids: n strings, unique within the split.
-        scores: [n] float32 sentiment, in [-3, 3] for MOSI and MOSEI and [-1, 1] for SIMS, or None.
-        classes: [n, tasks] int32, the class labels that the file holds, or None.
+        scores: `[n]` float32 sentiment, in [-3, 3] for MOSI and MOSEI and [-1, 1] for SIMS, or
+            None.
+        classes: `[n, tasks]` int32, the class labels that the file holds, or None.
         raw_text: n strings, or None.
-        words: n rows; word t of a row is what text frame t stands for, "" where a frame stands for
+        words: n rows; word t of a row is the word of text frame t, "" where a frame belongs to
             none. A row has no more words than frames; the frames after its last word are padding.
             None where the frames are not known to be words.
     """
@@ -52,15 +57,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of one file or folder.
+    """Splits of one file or folder.
 
     Attributes:
-        train, valid, test: the splits; the feature size of a modality is the same in all.
-        source: the path that was read.
+        train: training split; the feature size of a modality is the same in all splits.
+        valid: validation split.
+        test: test split.
+        source: path that was read.
         layout: "mmsa", "mult", "mag-bert", "clue", "ur-funny", "mustard" or "npz".
         aligned: whether the three modalities have the same number of frames in every split.
         tasks: ("sentiment",), ("humor",), ("sarcasm",) or ("neutral", "happy", "sad", "angry").
-        notes: what was cleaned or looks odd, one line each.
+        notes: remarks on cleaned values and on oddities, one line each.
         more: name -> further split, such as "test_ood", "test_reversed" or "valid_biased".
     """
 
@@ -83,14 +90,20 @@ class Dataset:
 def make_split(
     fields: dict[str, Any], split: str, where: str, counts: Counter, notes: list[str]
 ) -> Split:
-    """Check and clean the MMSA fields of one split; empties `fields` of its features.
+    """Split from MMSA's fields, checked and cleaned; empties `fields` of its features.
 
     Args:
         fields: MMSA's keys; and `words`, if the reader knows the words of the text frames.
-        split: its name.
+        split: name of the split.
         where: file and split, for messages.
         counts: receives the numbers that `count_notes` reports.
         notes: receives remarks on ids.
+
+    Returns:
+        The split.
+
+    Raises:
+        InputError: a field is absent, or is not what the layout says; the message names it.
     """
     features: dict[str, np.ndarray] = {}
     for modality in MODALITIES:
@@ -147,7 +160,21 @@ def make_dataset(
     notes: Sequence[str],
     tasks: tuple[str, ...] = SENTIMENT,
 ) -> Dataset:
-    """Checks between splits; `tasks` is for files with one label a sample."""
+    """Dataset from splits, after checks between them.
+
+    Args:
+        splits: name -> split; train, valid and test are among them.
+        path: file or folder that they come from.
+        layout: see `Dataset`.
+        notes: see `Dataset`; notes on ids in two splits are added.
+        tasks: tasks of a file with one label a sample.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: the splits differ in feature sizes or in kinds of labels.
+    """
     train = splits["train"]
     for name, split in splits.items():
         for modality in MODALITIES:
@@ -193,7 +220,15 @@ def make_dataset(
 
 
 def take_rows(split: Split, index: np.ndarray) -> Split:
-    """Some rows of a split, by their numbers or by a mask `[n]`; features leave the disk."""
+    """Some rows of a split; their features are loaded into memory.
+
+    Args:
+        split: any split.
+        index: integer numbers of rows, or a mask `[n]` bool.
+
+    Returns:
+        A split of these rows, in the order of `index`.
+    """
     numbers = np.arange(len(split.ids))[index]
 
     def of(rows: tuple | None) -> tuple | None:
@@ -211,7 +246,14 @@ def take_rows(split: Split, index: np.ndarray) -> Split:
 
 
 def concatenate(splits: Sequence[Split], source: str) -> Split:
-    """The rows of several splits of one file, one after the other.
+    """Rows of several splits of one file, one after the other.
+
+    Args:
+        splits: at least one split.
+        source: file, for messages.
+
+    Returns:
+        One split; repeated ids get a suffix.
 
     Raises:
         InputError: the splits differ in the frames of a modality.
@@ -244,13 +286,13 @@ def concatenate(splits: Sequence[Split], source: str) -> Split:
 
 
 def id_hashes(ids: Sequence[str]) -> np.ndarray:
-    """Hashes of ids to derive a random key per sample from, whatever its place in a batch.
+    """Hashes of ids, from which random keys are derived for samples at any place in a batch.
 
     Args:
         ids: n strings.
 
     Returns:
-        [n, 2] uint32: the 8 bytes of BLAKE2b as two little-endian words, the same on every
+        `[n, 2]` uint32: the 8 bytes of BLAKE2b as two little-endian words, the same on every
         platform and in every release.
     """
     digests = [
@@ -261,7 +303,14 @@ def id_hashes(ids: Sequence[str]) -> np.ndarray:
 
 
 def count_notes(counts: Counter) -> list[str]:
-    """What cleaning did to all splits together, one line a modality and kind."""
+    """Notes on the cleaning of all splits together, one line for each modality and kind.
+
+    Args:
+        counts: numbers that `make_split` collected.
+
+    Returns:
+        Notes; none where nothing was cleaned.
+    """
     notes = []
     for modality in MODALITIES:
         bad, outside = counts[modality, "not finite"], counts[modality, "outside"]

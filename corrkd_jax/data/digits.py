@@ -1,7 +1,7 @@
-"""Real images that need no download: what scikit-learn brings along.
+"""Real images that need no download: those that scikit-learn ships.
 
-Handwritten digits (test part of UCI's "Optical Recognition of Handwritten Digits"), and two
-photographs (CC BY 2.0), which cut into patches are a pool of another domain.
+They are handwritten digits (test part of UCI's "Optical Recognition of Handwritten Digits"), and
+two photographs (CC BY 2.0). Cut into patches, the photographs are a pool of another domain.
 """
 
 import numpy as np
@@ -16,10 +16,10 @@ _SOURCE = "scikit-learn's digits"
 
 
 def read_digits(seed: int) -> tuple[ImageSet, ImageSet]:
-    """1,797 digits, 8 x 8 x 1, of values 0 to 16, split class by class.
+    """Handwritten digits, 1,797 of 8 x 8 x 1, of values 0 to 16, split class by class.
 
     Args:
-        seed: of the split, two thirds for training and one third for testing.
+        seed: seed of the split, two thirds for training and one third for testing.
 
     Returns:
         Training and test set.
@@ -43,7 +43,11 @@ def read_digits(seed: int) -> tuple[ImageSet, ImageSet]:
 
 
 def read_patches() -> ImageSet:
-    """8,480 grey patches, 8 x 8 x 1, of two photographs, without labels: a pool for digits."""
+    """Grey patches, 8,480 of 8 x 8 x 1, of two photographs, without labels: a pool for digits.
+
+    Returns:
+        Image set without labels.
+    """
     patches = []
     for photograph in datasets.load_sample_images().images:
         # luminance of ITU-R BT.601, as Pillow's "L"

@@ -1,4 +1,4 @@
-"""Raw values of a file to checked arrays and strings, each with its refusal in one line.
+"""Fields of a file as checked arrays and strings, each with a refusal in one line.
 
 `where` is always file and split, `key` the field, as the messages name them.
 """
@@ -13,12 +13,25 @@ import numpy as np
 from corrkd_jax.errors import InputError
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
+"""Tasks of IEMOCAP's four binary emotions, in the order of its files."""
 
 _CHUNK_BYTES = 64 * 2**20
 
 
 def take(fields: dict[str, Any], key: str, where: str) -> Any:
-    """Remove and return a field, or say which ones there are."""
+    """Field, removed from the others.
+
+    Args:
+        fields: key -> value.
+        key: name of the field.
+        where: file and split, for messages.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: there is no such field; the message lists those that there are.
+    """
     if key not in fields:
         found = ", ".join(sorted(map(str, fields))[:16]) or "none"
         raise InputError(f"{where}: no key {key!r}; the split must have it (found: {found})")
@@ -26,7 +39,19 @@ def take(fields: dict[str, Any], key: str, where: str) -> Any:
 
 
 def numbers(value: Any, where: str, key: str) -> np.ndarray:
-    """`value` as an array of real numbers, in its own dtype and without a copy where possible."""
+    """Array of real numbers, in its own dtype and without a copy where possible.
+
+    Args:
+        value: anything that NumPy can read.
+        where: file and split, for messages.
+        key: field, for messages.
+
+    Returns:
+        Array of floats, integers or booleans; a memory map stays one.
+
+    Raises:
+        InputError: it is no array of numbers, or its rows differ in size.
+    """
     try:
         array = np.asanyarray(value)  # keeps a memory map what it is
         if array.dtype == object:
@@ -42,7 +67,16 @@ def numbers(value: Any, where: str, key: str) -> np.ndarray:
 
 
 def check_features(array: np.ndarray, where: str, key: str) -> None:
-    """Refuse what is not `[n, time, features]` with something in it."""
+    """Refuse an array that is not `[n, time, features]`, or is empty.
+
+    Args:
+        array: features of a modality.
+        where: file and split, for messages.
+        key: field, for messages.
+
+    Raises:
+        InputError: another number of axes, or an axis of size 0.
+    """
     if array.ndim != 3:
         raise InputError(
             f"{where}: {key}: has {array.ndim} axes of sizes {array.shape}; expected 3, "
@@ -56,7 +90,17 @@ def check_features(array: np.ndarray, where: str, key: str) -> None:
 
 
 def check_rows(count: int, n: int, where: str, key: str) -> None:
-    """Refuse a field whose rows are not those of text."""
+    """Refuse a field whose number of rows is not that of text.
+
+    Args:
+        count: number of rows of the field.
+        n: number of rows of text.
+        where: file and split, for messages.
+        key: field, for messages.
+
+    Raises:
+        InputError: the numbers differ.
+    """
     if count != n:
         raise InputError(
             f"{where}: {key}: {count} rows, but text has {n}; every field needs one per sample"
@@ -64,7 +108,16 @@ def check_rows(count: int, n: int, where: str, key: str) -> None:
 
 
 def check_finite(array: np.ndarray, where: str, key: str) -> None:
-    """Refuse labels that are not finite."""
+    """Refuse labels that are not finite.
+
+    Args:
+        array: labels.
+        where: file and split, for messages.
+        key: field, for messages.
+
+    Raises:
+        InputError: a label is NaN or infinite.
+    """
     bad = array.size - np.count_nonzero(np.isfinite(array))
     if bad:
         raise InputError(
@@ -73,7 +126,20 @@ def check_finite(array: np.ndarray, where: str, key: str) -> None:
 
 
 def label_field(fields: dict[str, Any], key: str, n: int, where: str) -> np.ndarray:
-    """A label field as finite numbers [n, tasks]."""
+    """Field of labels as finite numbers.
+
+    Args:
+        fields: key -> value.
+        key: name of the field.
+        n: number of rows of text.
+        where: file and split, for messages.
+
+    Returns:
+        `[n, tasks]`; one task, or four for class labels of emotions.
+
+    Raises:
+        InputError: another shape, or labels that are not finite numbers.
+    """
     labels = numbers(fields[key], where, key)
     if labels.ndim == 0 or labels.size == 0:
         raise InputError(f"{where}: {key}: shape {labels.shape}; one label per sample is needed")
@@ -91,7 +157,14 @@ def label_field(fields: dict[str, Any], key: str, n: int, where: str) -> np.ndar
 
 
 def string(value: Any) -> str:
-    """Text from a file as `str`; also undoes UTF-8 that a Python 2 pickle yields as latin-1."""
+    """Text from a file as `str`, with UTF-8 restored that a Python 2 pickle yields as latin-1.
+
+    Args:
+        value: a string, bytes, or anything with a `str`.
+
+    Returns:
+        The text.
+    """
     if isinstance(value, bytes):
         value = value.decode("latin1")
     text = str(value)
@@ -102,7 +175,20 @@ def string(value: Any) -> str:
 
 
 def strings(values: Any, n: int, where: str, key: str) -> tuple[str, ...]:
-    """A field of one string per sample; MulT's ids (video, start, end) are joined as MMSA's are."""
+    """Field of one string per sample; MulT's ids (video, start, end) are joined as MMSA's are.
+
+    Args:
+        values: list, tuple or array of strings, or of parts of an id.
+        n: number of rows of text.
+        where: file and split, for messages.
+        key: field, for messages.
+
+    Returns:
+        n strings.
+
+    Raises:
+        InputError: it is no list, or has another number of rows.
+    """
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, list | tuple):
@@ -115,16 +201,33 @@ def strings(values: Any, n: int, where: str, key: str) -> tuple[str, ...]:
 
 
 def row_chunks(array: np.ndarray) -> Iterator[slice]:
-    """Slices of rows that take some tens of megabytes each, so that temporaries stay small."""
+    """Slices of rows of some tens of megabytes each, so that temporaries stay small.
+
+    Args:
+        array: array of any shape.
+
+    Yields:
+        Slices that cover all rows in order.
+    """
     rows = max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))
     for start in range(0, len(array), rows):
         yield slice(start, start + rows)
 
 
 def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> np.ndarray:
-    """Sequences [time, features] of any length as one array [n, frames, features] float32.
+    """Sequences of any length as one array; a longer one keeps its first frames.
 
-    A longer sequence keeps its first frames. One of shape [0, 0] is all padding.
+    Args:
+        sequences: `[time, features]` each; one of shape `[0, 0]` becomes all padding.
+        frames: number of frames of the result.
+        where: file and split, for messages.
+        key: field, for messages.
+
+    Returns:
+        `[n, frames, features]` float32, zeros on padding.
+
+    Raises:
+        InputError: the sequences differ in their number of features.
     """
     sizes = sorted({sequence.shape[1] for sequence in sequences if sequence.shape[1]})
     if len(sizes) != 1:
@@ -139,6 +242,12 @@ def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> n
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an `.npz`, none of them of Python objects.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Name -> array.
 
     Raises:
         InputError: the file cannot be read, or holds something else.

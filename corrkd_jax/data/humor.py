@@ -1,4 +1,4 @@
-"""UR-FUNNY (version 2): a folder of six pickles, humor as a class of a punchline."""
+"""UR-FUNNY (version 2): a folder of six pickles, with humor as the class of a punchline."""
 
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,19 @@ _LABELS = "humor_label_sdk.pkl"
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder holds UR-FUNNY."""
+    """Whether a folder holds UR-FUNNY.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        True if its file of folds is there.
+    """
     return (path / _FOLDS).is_file()
 
 
 def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[str, Any]]:
-    """The splits train, valid and test as MMSA fields.
+    """Splits train, valid and test of UR-FUNNY as MMSA fields.
 
     Text is the vectors of `word_embedding_list.pkl`, one word a frame. A sequence longer than
     `max_frames` keeps its last frames, where the punch is. `words` are known where every sentence
@@ -35,6 +42,9 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
         path: the folder.
         context: whether the sentences before the punchline begin each sequence.
         max_frames: number of frames to pad or cut to.
+
+    Returns:
+        Split -> field -> value.
 
     Raises:
         InputError: a file is missing, refused or not what its name says.
@@ -97,7 +107,7 @@ def _table(path: Path) -> dict:
 
 
 def _entry(table: Any, key: Any, where: str | Path) -> Any:
-    """A value of a dict, or what is missing where."""
+    """Value of a dict; a missing one is refused with its place."""
     if not isinstance(table, dict) or key not in table:
         raise InputError(f"{where}: no entry {key!r}; use the complete files of UR-FUNNY")
     return table[key]

@@ -1,4 +1,4 @@
-"""Image sets that come as a few files of arrays: CIFAR, ImageNet at 32 or 64 pixels, SVHN."""
+"""Image sets in a few files of arrays: CIFAR, ImageNet at 32 or 64 pixels, SVHN."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Planes:
-    """Images as CIFAR's files have them, turned into NHWC when they are asked for.
+    """Images in the layout of CIFAR's files, converted to NHWC when they are read.
 
     Attributes:
         rows: `[n, 3 side^2]` uint8: all of red row by row, then green, then blue.
@@ -27,6 +27,7 @@ class Planes:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the images in NHWC, `(n, height, width, channels)`."""
         side = math.isqrt(self.rows.shape[1] // 3)
         return len(self.rows), side, side, 3
 
@@ -41,6 +42,9 @@ def read_cifar10(root: str | Path, split: str) -> ImageSet:
     Args:
         root: `cifar-10-batches-py`, or the folder that holds it.
         split: `train` (`data_batch_1` to `data_batch_5`) or `test` (`test_batch`).
+
+    Returns:
+        Image set of 32 x 32 x 3.
 
     Raises:
         InputError: a file is missing, damaged, of another set, or has labels beyond 0 to 9.
@@ -59,6 +63,9 @@ def read_cifar100(root: str | Path, split: str) -> ImageSet:
         root: `cifar-100-python`, or the folder that holds it.
         split: `train` or `test`.
 
+    Returns:
+        Image set of 32 x 32 x 3.
+
     Raises:
         InputError: as `read_cifar10`, with 100 classes.
     """
@@ -74,6 +81,9 @@ def read_small_imagenet(root: str | Path, split: str) -> ImageSet:
     Args:
         root: folder of `train_data_batch_1` and so on, and `val_data`.
         split: `train`, all batches that are there, or `test` (`val_data`).
+
+    Returns:
+        Image set; classes are numbers from 0.
 
     Raises:
         InputError: no batch is there, or one is damaged or has labels beyond 1 to 1000.
@@ -96,8 +106,11 @@ def read_svhn(root: str | Path, split: str) -> ImageSet:
         root: folder of `train_32x32.mat`, `test_32x32.mat` and, if wanted, `extra_32x32.mat`.
         split: `train`, `test` or `extra`.
 
+    Returns:
+        Image set of 32 x 32 x 3.
+
     Raises:
-        InputError: the file is missing, is none of MATLAB's version 5, or lacks images or labels.
+        InputError: the file is missing, is not of MATLAB's version 5, or lacks images or labels.
     """
     from scipy import io
 

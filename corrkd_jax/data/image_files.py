@@ -1,4 +1,4 @@
-"""Image sets that come as folders of files: Tiny-ImageNet, ImageNet, and pools without labels."""
+"""Image sets in folders of files: Tiny-ImageNet, ImageNet, and pools without labels."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 @dataclass(frozen=True)
 class Files:
-    """Image files, decoded when they are asked for, so that a set may be larger than memory.
+    """Image files, decoded when they are read, so that a set may be larger than memory.
 
     Every image is scaled so that its shorter side is `resize` pixels, and its central square of
-    `size` pixels is kept; one that is that square already keeps its pixels. Grey files are
-    repeated over three channels; for one channel, colours become their luminance.
+    `size` pixels is cut out. An image that is that square already keeps its pixels. Grey files are
+    repeated over three channels. For one channel, colours become their luminance.
 
     Attributes:
-        folder: what the paths are relative to.
-        paths: of the files.
-        size: side of the images.
-        resize: shorter side before the cut, at least `size`.
+        folder: folder that the paths are relative to.
+        paths: paths of the files.
+        size: side of the images in pixels.
+        resize: shorter side before the cut in pixels, at least `size`.
         channels: 3 or 1.
     """
 
@@ -40,6 +40,7 @@ class Files:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the decoded images, `(n, size, size, channels)`."""
         return len(self.paths), self.size, self.size, self.channels
 
     def __getitem__(self, index: Index) -> np.ndarray:
@@ -81,8 +82,11 @@ def read_tiny_imagenet(root: str | Path, split: str) -> ImageSet:
         root: `tiny-imagenet-200`, or the folder that holds it.
         split: `train` or `test`, which is `val`: the published test images have no labels.
 
+    Returns:
+        Image set of 64 x 64 x 3.
+
     Raises:
-        InputError: the tree is not whole, or `val_annotations.txt` names what is not there.
+        InputError: the tree is not whole, or `val_annotations.txt` names a file that is not there.
     """
     folder = place_of(root, "tiny-imagenet-200")
     ids = _class_folders(folder / "train")
@@ -98,20 +102,23 @@ def read_tiny_imagenet(root: str | Path, split: str) -> ImageSet:
 def read_folders(
     root: str | Path, split: str, size: int = 224, resize: int = 256, labels: str | Path = ""
 ) -> ImageSet:
-    """ImageNet, or any set with a folder a class; classes are the sorted folders of `train`.
+    """ImageNet, or any set with a folder for each class; classes are the sorted folders of `train`.
 
     Args:
         root: folder of `train/CLASS/FILE`, and of `val/CLASS/FILE` (or `test/CLASS/FILE`) or
             `val/FILE`.
         split: `train` or `test`.
-        size: side of the images.
-        resize: shorter side before the central square of `size` is cut out.
-        labels: for `val/FILE`: lines of a file's name and its class, as in Kaggle's
-            `LOC_val_solution.csv`; numbers in the order of ILSVRC's own list do not serve, for
+        size: side of the images in pixels.
+        resize: shorter side, in pixels, before the central square of `size` is cut out.
+        labels: file for `val/FILE`, with lines of a file's name and its class, as in Kaggle's
+            `LOC_val_solution.csv`. Numbers in the order of ILSVRC's own list do not serve, because
             they do not follow the sorted folders.
 
+    Returns:
+        Image set.
+
     Raises:
-        InputError: the tree is not whole, or the list names what is not there.
+        InputError: the tree is not whole, or the list names a file that is not there.
     """
     folder = place_of(root)
     ids = _class_folders(folder / "train")
@@ -137,8 +144,11 @@ def read_unlabelled(root: str | Path, size: int, channels: int = 3) -> ImageSet:
 
     Args:
         root: the folder.
-        size: side that the images are scaled and cut to.
+        size: side, in pixels, that the images are scaled and cut to.
         channels: 3 or 1.
+
+    Returns:
+        Image set without labels.
 
     Raises:
         InputError: the folder holds no image.

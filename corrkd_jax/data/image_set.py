@@ -1,4 +1,4 @@
-"""Images with their labels, as every reader of image data gives them."""
+"""Images with their labels: the result of every reader of image data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +10,15 @@ import numpy as np
 from corrkd_jax.errors import InputError
 
 Index = np.ndarray | slice
+"""Rows of an image set: integer numbers, a mask, or a slice."""
 
 
 class Images(Protocol):
-    """What rows of pixels are read from: an array, a memory map, or files decoded on demand."""
+    """Source of rows of pixels: an array, a memory map, or files decoded on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(n, height, width, channels)`."""
+        """Shape of all images, `(n, height, width, channels)`."""
         ...
 
     def __getitem__(self, index: Index) -> np.ndarray:
@@ -33,7 +34,7 @@ class ImageSet:
         images: `[n, height, width, channels]` uint8, or a lazy source of such rows.
         labels: `[n]` int32 in `[0, len(classes))`, or None for a pool without labels.
         classes: names of the classes, in the order of the labels; empty without labels.
-        source: the file or folder, for messages.
+        source: file or folder, for messages.
         white: value of a pixel that means 1.0; digits have 16.
     """
 
@@ -48,15 +49,18 @@ class ImageSet:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the pixels on a device."""
+        """Number of bytes of the pixels on a device."""
         return int(np.prod(self.images.shape, dtype=np.int64))
 
     def take(self, index: Index = slice(None)) -> dict[str, np.ndarray]:
         """Some rows as arrays, all of them by default.
 
+        Args:
+            index: rows to take.
+
         Returns:
             `images` `[k, height, width, channels]` uint8; `labels` `[k]` int32, -1 where there are
-            none; `row` `[k]` ones, the weights of real rows.
+            none; `row` `[k]` float32 ones, the weights of real rows.
         """
         images = np.asarray(self.images[index])
         unknown = self.labels is None
@@ -67,20 +71,36 @@ class ImageSet:
         }
 
     def first(self) -> Self:
-        """The same with a copy of its first image alone."""
+        """Set of the first image alone, copied.
+
+        Returns:
+            An image set of one row, in memory.
+        """
         labels = None if self.labels is None else self.labels[:1].copy()
         return replace(self, images=np.array(self.images[:1]), labels=labels)
 
 
 class Normalization(NamedTuple):
-    """What a network was trained to see: `(x - mean) / std` of x in [0, 1], by channel."""
+    """Normalisation that a network was trained with: `(x - mean) / std` of x in [0, 1], by channel.
+
+    Attributes:
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 def place_of(root: str | Path, name: str = "") -> Path:
-    """The folder of a data set: `root/name`, or `root` where that is the folder itself.
+    """Folder of a data set: `root/name`, or `root` where that is the folder itself.
+
+    Args:
+        root: folder that the user gives.
+        name: name that the published folder has; empty if it has none.
+
+    Returns:
+        The folder.
 
     Raises:
         InputError: there is no such folder.
@@ -96,14 +116,17 @@ def place_of(root: str | Path, name: str = "") -> Path:
 def check_labels(
     labels: Sequence | np.ndarray, n: int, classes: int, where: str, first: int = 0
 ) -> np.ndarray:
-    """Labels as `[n]` int32 from 0.
+    """Labels as integers from 0, after checks.
 
     Args:
         labels: numbers, one an image.
-        n: how many images there are.
-        classes: how many classes there are.
+        n: number of images.
+        classes: number of classes.
         where: file and field, for messages.
-        first: what the file calls the first class.
+        first: label of the first class in the file.
+
+    Returns:
+        `[n]` int32.
 
     Raises:
         InputError: other than n whole numbers, or one out of range.

@@ -1,7 +1,7 @@
 """Sets of images by name: every published layout as one `ImageSet`.
 
-The readers lie in `image_batches` (files of arrays), `image_files` (folders of files) and
-`digits`; `docs/data.md` says where a set is got and what must lie where.
+The readers lie in `image_batches` (files of arrays), `image_files` (folders of files) and `digits`.
+`docs/data.md` says where to get a set and which files belong where.
 """
 
 from dataclasses import replace
@@ -40,9 +40,10 @@ NORMALIZATIONS = {
     "imagenet32": _HALF,
     "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""What the published teachers of a data set were trained with (zju-vipa/CMI, torchvision)."""
+"""Normalisations of the published teachers of a data set (zju-vipa/CMI, torchvision)."""
 
 NAMES = ("digits", "cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet", "imagenet32")
+"""Names of the labelled sets."""
 
 _BATCHES = {
     "cifar10": ("cifar-10-batches-py", "data_batch_*"),
@@ -55,14 +56,18 @@ _BATCHES = {
 def read(
     name: str, root: str | Path, split: str, *, seed: int = 0, labels: str | Path = ""
 ) -> ImageSet:
-    """A labelled set.
+    """Labelled set of images.
 
     Args:
         name: one of `NAMES`.
         root: folder of its files; digits need none.
-        split: `train` or `test`, which is the part that published accuracies are of.
-        seed: of the split of digits.
-        labels: of ImageNet's validation files where they lie in one folder, see `read_folders`.
+        split: `train` or `test`; published accuracies are those of the second.
+        seed: seed of the split of digits.
+        labels: labels of ImageNet's validation files where they lie in one folder, see
+            `read_folders`.
+
+    Returns:
+        Image set.
 
     Raises:
         InputError: no such set, or its files cannot be used.
@@ -91,9 +96,12 @@ def read_pool(root: str | Path, size: int, channels: int = 3) -> ImageSet:
 
     Args:
         root: folder of batches as CIFAR-10, CIFAR-100 and ImageNet at 32 or 64 pixels have them,
-            known by their names; else of files of images, see `image_files.read_unlabelled`.
-        size: side of the images; files are scaled and cut to it, batches must have it.
+            recognised by their names; else of files of images, see `image_files.read_unlabelled`.
+        size: side of the images in pixels; files are scaled and cut to it, batches must have it.
         channels: 3 or 1; batches have 3.
+
+    Returns:
+        Image set without labels.
 
     Raises:
         InputError: batches of two sets or of another size, or as the readers say.

@@ -1,4 +1,4 @@
-"""Labels of the task loss from what a file holds."""
+"""Labels of the task loss, from those that a file holds."""
 
 import numpy as np
 
@@ -6,25 +6,25 @@ from corrkd_jax.data.dataset import Split
 from corrkd_jax.errors import InputError
 
 LABEL_MODES = ("binary", "ternary", "seven", "classes", "single", "score")
+"""Modes of `labels`."""
 
 
 def labels(split: Split, mode: str, source: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Labels for the task loss: classes, or scores for regression.
 
     Args:
-        split: the split.
+        split: any split.
         mode: "binary": score > 0 is class 1, and a score of 0 has weight 0; "ternary": negative,
             neutral, positive by the sign of the score; "seven": the score clipped to [-3, 3] and
-            rounded half to even, plus 3; "classes": the class labels that the file holds;
-            "single": which of the file's binary tasks is 1, as one task (IEMOCAP's emotions); rows
-            in which none or several are have weight 0;
-            "score": the score itself, for regression.
-        source: the file, for messages.
+            rounded half to even, plus 3; "classes": the class labels that the file holds; "single":
+            which of the file's binary tasks is 1, as one task (IEMOCAP's emotions), where rows with
+            none or several have weight 0; "score": the score itself, for regression.
+        source: file, for messages.
 
     Returns:
-        classes [n, tasks] int32, weights [n, tasks] float32 in {0, 1}, and the number of classes
-        (for "classes": the largest label of this split + 1, at least 2). For "score": scores
-        [n, 1] float32, weights of one, and 1.
+        Classes `[n, tasks]` int32, weights `[n, tasks]` float32 in {0, 1}, and the number of
+        classes (for "classes": the largest label of this split + 1, at least 2). For "score":
+        scores `[n, 1]` float32, weights of one, and 1.
 
     Raises:
         InputError: the mode is unknown, or the file lacks the labels that it needs.
@@ -68,10 +68,10 @@ def check_classes(classes: np.ndarray, weights: np.ndarray, source: str, split_n
     """Refuse labels from which nothing can be learned; meant for the train split.
 
     Args:
-        classes: [n, tasks] int32.
-        weights: [n, tasks]; labels of weight 0 do not count.
-        source: the file, for the message.
-        split_name: the split, for the message.
+        classes: `[n, tasks]` int32.
+        weights: `[n, tasks]`; labels of weight 0 do not count.
+        source: file, for the message.
+        split_name: split, for the message.
 
     Raises:
         InputError: a task has fewer than two classes.

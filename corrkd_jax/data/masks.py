@@ -1,7 +1,7 @@
-"""What is missing: modality subsets, frame dropping, and the training law that mixes them.
+"""Masks of missing data: modality subsets, frame dropping, and the training law that mixes them.
 
-Every random mask is a function of (key, sample id, modality) alone: it does not change with the
-order or the size of a batch, with the number of devices, or with the model that sees it.
+Every random mask is a function of (key, sample id, modality) alone. It does not change with the
+order or the size of a batch, with the number of devices, or with the model that reads it.
 """
 
 from itertools import combinations
@@ -23,6 +23,7 @@ SUBSET_NAMES = tuple(
     "".join(letter for letter, kept in zip("lav", subset, strict=True) if kept)
     for subset in SUBSETS
 )
+"""Names of the subsets, by the letters of their modalities."""
 
 _PATTERN, _FRAMES = 0, 1
 
@@ -31,7 +32,15 @@ _INDEX = {name: m for m, name in enumerate(MODALITIES)}
 
 
 def sample_keys(key: Array, ids: Array) -> Array:
-    """One random key a sample, from its id alone: `ids` `[n, 2]` uint32 -> `[n]` keys."""
+    """Random key of each sample, from its id alone.
+
+    Args:
+        key: random key.
+        ids: `[n, 2]` uint32, of `corrkd_jax.data.dataset.id_hashes`.
+
+    Returns:
+        `[n]` keys.
+    """
 
     def of_sample(words: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
@@ -50,7 +59,7 @@ def _frame_uniforms(keys: Array, valid: dict[str, Array]) -> dict[str, Array]:
 
 
 def subset_masks(valid: dict[str, Array], subset: Array | tuple[bool, ...]) -> dict[str, Array]:
-    """Keep whole modalities.
+    """Masks that keep whole modalities.
 
     Args:
         valid: modality -> `[n, T_m]` bool, False on padding.
@@ -66,10 +75,10 @@ def subset_masks(valid: dict[str, Array], subset: Array | tuple[bool, ...]) -> d
 def frame_masks(
     key: Array, ids: Array, valid: dict[str, Array], ratio: float | Array
 ) -> dict[str, Array]:
-    """Drop each frame with probability `ratio`, independently in every modality.
+    """Masks that drop each frame with probability `ratio`, independently in every modality.
 
-    A frame that is kept at some ratio is kept at every smaller one too, so curves over the
-    ratio compare like with like.
+    A frame that is kept at some ratio is kept at every smaller one too, so that curves over the
+    ratio compare the same frames.
 
     Args:
         key: random key of the protocol (not of the model).
@@ -85,14 +94,14 @@ def frame_masks(
 
 
 def training_masks(key: Array, ids: Array, valid: dict[str, Array]) -> dict[str, Array]:
-    """Modality random missing (MRM), the student's diet.
+    """Masks of modality random missing (MRM), with which the student trains.
 
-    For each sample: one of the seven non-empty subsets of the modalities, uniformly; then, with
-    probability one half, a ratio from {0.0, 0.1, ..., 0.9} at which frames of the kept
-    modalities drop, independently in each. One kept frame always remains; a sample without a
-    frame in any modality of its subset gets the complete set instead. The paper
-    (arXiv:2404.16456) names both kinds of missingness, not the law; this one covers every
-    test condition, the complete input included.
+    For each sample one of the seven non-empty subsets of the modalities is drawn uniformly. Then,
+    with probability one half, a ratio from {0.0, 0.1, ..., 0.9} is drawn at which frames of the
+    kept modalities drop, independently in each. One kept frame always remains. A sample without a
+    frame in any modality of its subset gets the complete set instead. The paper (arXiv:2404.16456)
+    names both kinds of missingness, not the law. This one covers every test condition, the complete
+    input included.
 
     Args:
         key: random key, fresh every epoch.
@@ -125,9 +134,16 @@ def training_masks(key: Array, ids: Array, valid: dict[str, Array]) -> dict[str,
 
 
 def drop(inputs: dict[str, Array], keep: dict[str, Array]) -> dict[str, Array]:
-    """Zero the frames that are not kept: `[n, T_m, D_m]`, `[n, T_m]` -> `[n, T_m, D_m]`.
+    """Inputs with the frames set to zero that are not kept.
 
-    Whatever stands in a dropped frame, NaN included, does not pass.
+    Nothing of a dropped frame passes, NaN included.
+
+    Args:
+        inputs: modality -> `[n, T_m, D_m]`.
+        keep: modality -> `[n, T_m]` bool.
+
+    Returns:
+        modality -> array like the input's.
     """
     return {
         name: jnp.where(keep[name][..., None], x, jnp.zeros((), x.dtype))

@@ -1,9 +1,9 @@
 """Multimodal sentiment, emotion, humor and sarcasm files to NumPy arrays.
 
-`read` is the one door: it takes the published layouts (MMSA and SIMS dictionaries, MulT
-dictionaries, MAG-BERT lists, the folders of MISA and CLUE, UR-FUNNY and MUStARD) and this
-project's own `.npz`, and returns one `Dataset`. Every layout is first brought to the fields of
-MMSA and then goes through the same checks and the same cleaning.
+`read` is the only entry point. It takes the published layouts (MMSA and SIMS dictionaries, MulT
+dictionaries, MAG-BERT lists, the folders of MISA and CLUE, UR-FUNNY and MUStARD) and this project's
+own `.npz`, and returns one `Dataset`. Every layout is first brought to the fields of MMSA and then
+goes through the same checks and the same cleaning.
 """
 
 from collections import Counter
@@ -69,36 +69,39 @@ def read(
     context: bool = False,
     fold: int | None = None,
 ) -> Dataset:
-    """Read a multimodal file or folder; the layout is recognised from its content.
+    """Dataset from a multimodal file or folder, whose layout is recognised from its content.
 
-    Shapes come from the file. Features become float32, and values that are not finite (MMSA and
-    MulT audio hold -inf) become 0, which one note a modality reports. Which frames are padding is
-    taken from the `*_lengths` of the modality; without them from the attention mask in
-    `text_bert`, for text and, when the modalities are aligned, for all three; without that from
-    the cleaned features: frames before the first and after the last frame with a non-zero value
-    are padding (over the three modalities together when they are aligned). A row without any
-    real frame has its first one valid, and a length of 0 counts as 1. An `.npz` is taken at its
-    word: its features, which may exceed memory, are not searched for values that are not finite.
+    Shapes come from the file. Features become float32. Values that are not finite (MMSA and MulT
+    audio hold -inf) become 0, and a note for each modality counts them.
+
+    Padding is taken from the `*_lengths` of the modality. Without them it is taken from the
+    attention mask in `text_bert`, for text and, when the modalities are aligned, for all three.
+    Without that it is taken from the cleaned features: frames before the first and after the last
+    frame with a non-zero value are padding (over the three modalities together when they are
+    aligned). A row without any real frame has its first one valid, and a length of 0 counts as 1.
+
+    The features of an `.npz`, which may exceed memory, are not searched for values that are not
+    finite.
 
     A further split, whose name begins with "test", "valid" or "dev", goes to `Dataset.more`.
 
     Args:
-        path: a pickle in the layout of MMSA (also SIMS; only the multimodal label is used), MulT
-            or MAG-BERT, an `.npz` from `write_npz`, or a folder: one pickle of tuples a split
-            (MISA, CLUE), UR-FUNNY version 2, or MUStARD with the user's features.
+        path: a pickle in the layout of MMSA (also SIMS; only the multimodal label is used), MulT or
+            MAG-BERT, an `.npz` from `write_npz`, or a folder: one pickle of tuples a split (MISA,
+            CLUE), UR-FUNNY version 2, or MUStARD with the user's features.
         word_vectors: a file of word vectors in GloVe's text format, needed where text is words or
-            word ids; for word ids an `.npz` with the matrix `embedding` will do as well. Where
-            text is numbers already it is rebuilt from `raw_text`, see `rebuild_text`. An unknown
-            word is a zero vector.
-        max_frames: sequences of variable length (all but MMSA's and MulT's) and rebuilt text are
-            padded or cut to this; MUStARD's are padded to the longest only.
-        vocabulary: BERT's `vocab.txt`; tells the words of MMSA files with `text_bert`.
-        context: UR-FUNNY: put the sentences before the punchline in front of it.
-        fold: MUStARD: a fold of `split_indices.p` from 1; None is the speaker-independent split.
+            word ids; for word ids an `.npz` with the matrix `embedding` will do as well. Where text
+            is numbers already it is rebuilt from `raw_text`, see `rebuild_text`. An unknown word is
+            a zero vector.
+        max_frames: number of frames that sequences of variable length (all but MMSA's and MulT's)
+            and rebuilt text are padded or cut to; MUStARD's are padded to the longest only.
+        vocabulary: BERT's `vocab.txt`; gives the words of MMSA files with `text_bert`.
+        context: put the sentences before the punchline in front of it (UR-FUNNY).
+        fold: a fold of `split_indices.p` from 1 (MUStARD); None is the speaker-independent split.
 
     Returns:
         The dataset. Rows without an id are called "train-000012"; a repeated id gets the suffix
-        "#2"; notes tell of both, and of ids that occur in two splits.
+        "#2". Notes report both, and ids that occur in two splits.
 
     Raises:
         InputError: the file cannot be read or used; the message names file, split and key.
@@ -228,7 +231,7 @@ def _split_keys(content: dict) -> dict[str, str]:
 def _embedding(
     splits: Iterable[Sequence], path: Path, word_vectors: str | Path | None
 ) -> WordVectors | np.ndarray | None:
-    """What the words or word ids of tuples are looked up in; None where text is vectors."""
+    """Vectors of the words or word ids of tuples; None where text is vectors already."""
     words = tuples.vocabulary(splits)
     if word_vectors is None:
         if words:

@@ -1,4 +1,4 @@
-"""This project's own file: plain arrays that `read` maps from disk instead of loading."""
+"""File format of this project: plain arrays that `read` maps from disk instead of loading."""
 
 import json
 import zipfile
@@ -15,15 +15,15 @@ from corrkd_jax.errors import InputError
 
 
 def write_npz(dataset: Dataset, path: str | Path) -> None:
-    """Convert a dataset to an uncompressed `.npz` whose features `read` maps instead of loading.
+    """Write a dataset as an uncompressed `.npz` whose features `read` maps instead of loading.
 
-    Members: `tasks`, `notes` and, for each split, `train/text`, `train/text_valid` (and so for
-    the other modalities), `train/ids`, and where present `train/scores`, `train/classes`,
+    Members: `tasks`, `notes` and, for each split, `train/text`, `train/text_valid` (and so for the
+    other modalities), `train/ids`, and where present `train/scores`, `train/classes`,
     `train/raw_text`, `train/words`. Lists of text other than the ids are UTF-8 JSON in a uint8
     array, since fixed-width strings would be as wide as the longest sentence.
 
     Args:
-        dataset: what to write; its features may themselves be memory maps.
+        dataset: dataset to write; its features may themselves be memory maps.
         path: the file, replaced atomically.
 
     Raises:
@@ -54,7 +54,14 @@ def _to_json(strings: Sequence) -> np.ndarray:
 
 
 def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip archive does; False for what cannot be opened."""
+    """Whether a file begins as a zip archive does.
+
+    Args:
+        path: the file.
+
+    Returns:
+        False for another file, and for one that cannot be opened.
+    """
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PK\x03\x04"
@@ -63,7 +70,17 @@ def is_zip(path: Path) -> bool:
 
 
 def read_npz(path: Path) -> Dataset:
-    """Read a file of `write_npz`; raises InputError where it is none."""
+    """Dataset from a file of `write_npz`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The dataset; its features are read-only memory maps where they are stored uncompressed.
+
+    Raises:
+        InputError: the file is no such file, or is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             arrays = {

@@ -1,13 +1,13 @@
-"""A multimodal sentiment task with an effect of known size, in MMSA's file layout.
+"""Multimodal sentiment task with an effect of known size, in MMSA's file layout.
 
 Four classes are four unit directions in a five-dimensional latent space. The three modalities see
 the same noisy latent vector: language strongly, audio and vision weakly, each in half of the
-frames. The student's train split is small and has wrong labels; the teacher's is large and clean.
-A student that learns from the teacher can therefore be better than one that learns from labels
-alone, with every modality as with some of them missing.
+frames. The student's train split is small and has wrong labels; the teacher's is large and clean. A
+student that learns from the teacher can therefore be better than one that learns from labels alone,
+with every modality and with some of them missing.
 
-A linear model on time-averaged features reaches, over seeds, 71 to 76 % on language, 50 to 56 %
-on audio, 56 to 60 % on vision and 74 to 80 % on all three.
+A linear model on time-averaged features reaches, over seeds, 71 to 76 % on language, 50 to 56 % on
+audio, 56 to 60 % on vision and 74 to 80 % on all three.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from corrkd_jax.atomic import write_pickle
 from corrkd_jax.data import msa
 
 SCORES = (-2.0, -1.0, 1.0, 2.0)
-"""`regression_labels` of class 0, 1, 2 and 3: the score tells the class, its sign the polarity."""
+"""Values of `regression_labels` for class 0, 1, 2 and 3; the sign is the polarity."""
 
 _CLASSES, _LATENT = len(SCORES), 5
 
@@ -35,26 +35,26 @@ def generate(
     gains: tuple[float, float, float] = (1.3, 0.55, 0.55),
     frame_rate: float = 0.5,
 ) -> tuple[dict, dict]:
-    """Draw the student's and the teacher's file.
+    """Student's and teacher's file.
 
-    With unit rows M_y, standard normal n, e_m, n_t and y uniform over four classes:
-    z = 2 M_y + 0.8 n; u_m = g_m (0.6 z + 0.4 e_m); w_t ~ Bernoulli(frame_rate), the same for the
-    three modalities; x_{m,t} = 1.5 w_t u_m A_m + n_t, with A_m normal [5, D_m] / sqrt(5). M and
-    A_m belong to the seed and are shared by both files. Each part has a random stream of its own:
-    changing the size of one leaves the others as they are, and changing `flips` leaves the
-    features. Class labels (`classification_labels`) are 0 to 3; `regression_labels` are `SCORES`
-    of the same, possibly wrong, class.
+    With unit rows M_y, standard normal n, e_m, n_t and y uniform over four classes: z = 2 M_y + 0.8
+    n; u_m = g_m (0.6 z + 0.4 e_m); w_t ~ Bernoulli(frame_rate), the same for the three modalities;
+    x_{m,t} = 1.5 w_t u_m A_m + n_t, with A_m normal [5, D_m] / sqrt(5). M and A_m depend on the
+    seed alone and are shared by both files. Each part has a random stream of its own: changing the
+    size of one leaves the others as they are, and changing `flips` leaves the features. Class
+    labels (`classification_labels`) are 0 to 3; `regression_labels` are `SCORES` of the same,
+    possibly wrong, class.
 
     Args:
-        seed: not negative.
-        train: samples in the train split of the student's file.
-        valid: samples in the validation split, clean.
-        test: samples in the test split, clean.
-        teacher_train: samples in the teacher's train split, clean.
-        flips: share of the student's train labels that are drawn again from all four classes,
-            which makes 3/4 of that share wrong.
-        frames: frames of each modality; none is padding.
-        sizes: features of text, audio, vision.
+        seed: random seed, not negative.
+        train: number of training samples in the student's file.
+        valid: number of validation samples, with clean labels.
+        test: number of test samples, with clean labels.
+        teacher_train: number of samples in the teacher's train split, with clean labels.
+        flips: share of the student's train labels that are drawn again from all four classes, which
+            makes 3/4 of that share wrong.
+        frames: number of frames of each modality; none is padding.
+        sizes: numbers of features of text, audio, vision.
         gains: g_m of text, audio, vision.
         frame_rate: probability that a frame carries the signal.
 

@@ -1,9 +1,9 @@
-"""A sentiment task whose training split has a label bias and a context bias of known size.
+"""Sentiment task whose training split has a label bias and a context bias of known size.
 
-A tenth of the words carry the sentiment, others only go with it: in the training split a class
-occurs more often, and each class brings context words of its own. On a split without that bias a
-model that trusts context is wrong, and what counterfactual inference takes away can be measured.
-Follows MCIS's page of planted tasks (arXiv:2403.05023); the words are made up.
+A tenth of the words carry the sentiment, others only go with it. In the training split one class
+occurs more often, and each class has context words of its own. On a split without that bias a model
+that trusts context is wrong, so that the gain by counterfactual inference can be measured. The task
+is planted for MCIS (arXiv:2403.05023); the words are made up.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from corrkd_jax.atomic import write_pickle
 
 FRAMES = 12
 KINDS = {"bad": 20, "good": 20, "left": 20, "right": 20, "plain": 60}
-"""Words by kind: negative and positive ones, context of class 0 and of class 1, neutral ones."""
+"""Numbers of words by kind: negative, positive, context of class 0 and of class 1, neutral."""
 
 WORDS = tuple(f"{kind}{i:02d}" for kind, count in KINDS.items() for i in range(count))
 LEXICON = tuple(word for word in WORDS if word.startswith(("bad", "good")))
@@ -26,12 +26,12 @@ _START = dict(zip(KINDS, np.cumsum([0, *KINDS.values()])[:-1].tolist(), strict=T
 
 @dataclass(frozen=True)
 class Bias:
-    """How a split leans.
+    """Label bias and context bias of a split.
 
     Attributes:
         positive: share of class 1; 0.5 has no label bias.
-        context: share of context words that belong to the sample's class; 0.5 has no context
-            bias, less reverses it.
+        context: share of context words that belong to the sample's class; 0.5 has no context bias,
+            less reverses it.
     """
 
     positive: float
@@ -39,9 +39,9 @@ class Bias:
 
     @property
     def reversed(self) -> "Bias":
-        """The opposite lean: of context where there is one, with balanced labels, else of labels.
+        """Opposite bias: of context where there is one, with balanced labels, else of labels.
 
-        What is balanced stays so.
+        A balanced share stays balanced.
         """
         if self.context != 0.5:
             return Bias(0.5, 1 - self.context)
@@ -55,18 +55,18 @@ REVERSED = Bias(0.5, 0.2)
 
 
 def generate(seed: int, bias: Bias, n: int, stream: int = 0) -> dict:
-    """One split in MMSA's fields.
+    """Split in MMSA's fields.
 
-    Each of 12 words is a sentiment word with probability 0.15, then of its class's kind with
-    0.75; a context word with 0.30, then of its class's list with `bias.context`; else neutral.
-    Audio (5 features) and vision (20) are standard normal, shifted in the first one by 0.6 towards
-    the class; one frame repeated, as the files of utterance features have it.
+    Each of 12 words is a sentiment word with probability 0.15, then of its class's kind with 0.75;
+    a context word with 0.30, then of its class's list with `bias.context`; else neutral. Audio (5
+    features) and vision (20) are standard normal, with the first feature shifted by 0.6 towards the
+    class. They are one frame repeated, as in files of utterance features.
 
     Args:
-        seed: not negative.
-        bias: of this split.
-        n: samples.
-        stream: tells splits of one seed apart.
+        seed: random seed, not negative.
+        bias: bias of this split.
+        n: number of samples.
+        stream: number of the split; each has a random stream of its own.
 
     Returns:
         `text` `[n, 12, 140]` one-hot float32, `audio`, `vision` `[n, 12, size]` float32,
@@ -103,20 +103,23 @@ def generate(seed: int, bias: Bias, n: int, stream: int = 0) -> dict:
 
 
 def splits(seed: int, bias: Bias = BIASED) -> dict[str, dict]:
-    """The splits of an experiment.
+    """Splits of an experiment.
 
-    | split | n | leans as |
+    | split | n | bias |
     |---|---|---|
     | `train` | 1500 | `bias` |
     | `valid` | 500 | `UNBIASED`: coefficients are searched on it |
-    | `valid_biased` | 500 | `bias`: what a validation split drawn like training shows |
+    | `valid_biased` | 500 | `bias`: a validation split drawn like training |
     | `test` | 2000 | `UNBIASED` |
     | `test_reversed` | 2000 | `bias.reversed` |
     | `test_iid` | 2000 | `bias` |
 
     Args:
-        seed: not negative.
-        bias: of training: `BIASED`, `LABEL_BIASED`, or `UNBIASED` for the negative control.
+        seed: random seed, not negative.
+        bias: bias of training: `BIASED`, `LABEL_BIASED`, or `UNBIASED` for the negative control.
+
+    Returns:
+        Split -> MMSA's fields.
     """
     return {
         "train": generate(seed, bias, 1500, 1),
@@ -131,6 +134,14 @@ def splits(seed: int, bias: Bias = BIASED) -> dict[str, dict]:
 def write(folder: str | Path, seed: int, bias: Bias = BIASED) -> Path:
     """Write `planted_bias.pkl`, a pickle of protocol 4 in MMSA's layout; see `splits`.
 
+    Args:
+        folder: where to write; made if absent.
+        seed: see `splits`.
+        bias: see `splits`.
+
+    Returns:
+        Path of the file.
+
     Raises:
         InputError: the folder or the file cannot be written.
     """
@@ -138,6 +149,14 @@ def write(folder: str | Path, seed: int, bias: Bias = BIASED) -> Path:
 
 
 def content(raw_text: list[str], lexicon: tuple[str, ...] = LEXICON) -> np.ndarray:
-    """Which words carry sentiment, `[n, 12]` bool."""
+    """Mask of the words that carry sentiment.
+
+    Args:
+        raw_text: n sentences of `generate`.
+        lexicon: content words.
+
+    Returns:
+        `[n, 12]` bool.
+    """
     known = set(lexicon)
     return np.array([[word in known for word in text.split(" ")] for text in raw_text])

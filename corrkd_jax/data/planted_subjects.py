@@ -1,9 +1,9 @@
-"""A task whose training subjects lean to a label by their style, by a known amount.
+"""Task whose training subjects lean to a label by their style, by a known amount.
 
-Every subject has a style, one of four kinds, that says nothing about the label except by the
-share of positive utterances its kind has in training. A model that answers by style is right on
-the training subjects and wrong on new ones without that lean. Follows SuCI's page of planted
-tasks (arXiv:2403.05025). The Bayes accuracy of the content alone is Phi(0.8), 78.8 %.
+Every subject has a style, one of four kinds, that says nothing about the label except by the share
+of positive utterances its kind has in training. A model that predicts from style is right on the
+training subjects and wrong on new ones without that lean. The task is planted for SuCI
+(arXiv:2403.05025). The Bayes accuracy of the content alone is Phi(0.8), 78.8 %.
 """
 
 from pathlib import Path
@@ -15,33 +15,33 @@ from corrkd_jax.data.dataset import MODALITIES
 
 SUBJECTS, UTTERANCES = 24, 50
 SIZES = {"text": 8, "audio": 4, "vision": 4}
-"""Features of x that each modality holds, in this order: together they are x."""
+"""Numbers of features of each modality, in this order; together they are x of `generate`."""
 
 _KINDS, _LEAN = 4, 0.35
 _SHIFT, _NORM, _SPREAD = 0.8, 3.0, 0.2
 
 
 def generate(seed: int, confounded: bool = True) -> dict[str, dict]:
-    """Draw the splits.
+    """Splits in MMSA's fields.
 
-    A subject of kind c has the style s = centre_c + 0.2 n, where centres have norm 3 and no part
-    in the first of 16 features; an utterance with label y is x = s + n + 0.8 (2y - 1) e_1. n is
-    standard normal. Subjects take the kinds in turn. In the training law kinds 0 and 2 have label
-    1 with probability 0.85, kinds 1 and 3 with 0.15.
+    A subject of kind c has the style s = centre_c + 0.2 n, where centres have norm 3 and no part in
+    the first of 16 features. An utterance with label y is x = s + n + 0.8 (2y - 1) e_1. n is
+    standard normal. Subjects take the kinds in turn. In the training law kinds 0 and 2 have label 1
+    with probability 0.85, kinds 1 and 3 with 0.15.
 
     | split | subjects | share of label 1 |
     |---|---|---|
     | `train` | 24 | training law |
     | `valid` | 24 others | training law |
-    | `test` | 24 others (page: A) | 0.5 |
-    | `test_reversed` | those of `test` (page: B) | training law, reversed |
+    | `test` | 24 others (A) | 0.5 |
+    | `test_reversed` | those of `test` (B) | training law, reversed |
     | `test_seen` | those of `train` | training law |
 
-    Validation is what a user has: new subjects, but people as they were collected for training.
-    Choosing a model by it tells nothing of the other law.
+    Validation is like a user's: new subjects, collected as those of training were. A model selected
+    by it is not selected for the other law.
 
     Args:
-        seed: not negative. Each split has a random stream of its own.
+        seed: random seed, not negative. Each split has a random stream of its own.
         confounded: False is the negative control, 0.5 in every split, with the same styles and
             noise.
 
@@ -87,6 +87,14 @@ def generate(seed: int, confounded: bool = True) -> dict[str, dict]:
 
 def write(folder: str | Path, seed: int, confounded: bool = True) -> Path:
     """Write `planted_subjects.pkl`, a pickle of protocol 4 in MMSA's layout; see `generate`.
+
+    Args:
+        folder: where to write; made if absent.
+        seed: see `generate`.
+        confounded: see `generate`.
+
+    Returns:
+        Path of the file.
 
     Raises:
         InputError: the folder or the file cannot be written.

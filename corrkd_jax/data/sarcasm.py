@@ -1,4 +1,4 @@
-"""MUStARD: sarcasm as a class of an utterance whose speaker is known.
+"""MUStARD: sarcasm as the class of an utterance whose speaker is known.
 
 The published folder has annotations and folds; features are the user's. A subject is a speaker of
 one show, since "PERSON" of one show is nobody of another.
@@ -24,27 +24,37 @@ _SUFFIXES = (".npz", ".pkl", ".pickle", ".p")
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder holds MUStARD."""
+    """Whether a folder holds MUStARD.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        True if its annotations are there.
+    """
     return (path / _ITEMS).is_file()
 
 
 def read_folder(
     path: Path, fold: int | None, max_frames: int, words: bool
 ) -> dict[str, dict[str, Any]]:
-    """The splits train, valid and test as MMSA fields.
+    """Splits train, valid and test of MUStARD as MMSA fields.
 
-    Ids are `SHOW-SPEAKER$_$key`. The published splits have no part for validation: every fifth
-    row of the training part, in the order of the file, is taken for it. Its speakers are those of
-    training, because the fifteen of the speaker-independent split are too unequal to spare one.
+    Ids are `SHOW-SPEAKER$_$key`. The published splits have no part for validation: every fifth row
+    of the training part, in the order of the file, becomes one. Its speakers are those of training,
+    because the fifteen of the speaker-independent split are too unequal to spare one.
 
     Args:
         path: a folder with `sarcasm_data.json` and, for each modality, features by key in
             `text.npz` (or `.pkl`, `.pickle`, `.p`), `audio.npz` and `vision.npz`: `[time,
             features]`, or `[features]` for a whole utterance.
-        fold: None for the speaker-independent split, which tests on FRIENDS and trains on the
-            other shows; 1 to 5 for a fold of `split_indices.p`, whose speakers overlap.
-        max_frames: a longer sequence keeps its first frames.
+        fold: None for the speaker-independent split, which tests on FRIENDS and trains on the other
+            shows; 1 to 5 for a fold of `split_indices.p`, whose speakers overlap.
+        max_frames: number of frames that a longer sequence is cut to.
         words: whether text will be built from the utterances, so that no file of it is needed.
+
+    Returns:
+        Split -> field -> value.
 
     Raises:
         InputError: a file is missing, refused or not what its name says.

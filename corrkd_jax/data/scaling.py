@@ -1,4 +1,4 @@
-"""z-scores by the valid frames of the train split."""
+"""Scaling to z-scores, by the valid frames of the train split."""
 
 from dataclasses import dataclass, replace
 
@@ -14,8 +14,9 @@ class Scaler:
     """Mean and standard deviation of every feature, from `fit_scaler`.
 
     Attributes:
-        mean, std: modality -> [features] float32; `std` is positive.
-        clip: z-scores are limited to [-clip, clip].
+        mean: modality -> `[features]` float32.
+        std: modality -> `[features]` float32, positive.
+        clip: largest z-score in size; others are clipped to [-clip, clip].
     """
 
     mean: dict[str, np.ndarray]
@@ -27,8 +28,8 @@ def fit_scaler(split: Split, clip: float = 5.0) -> Scaler:
     """Mean and standard deviation of each feature over the valid frames of a split.
 
     Sums are kept in float64 over chunks of rows, so an array larger than memory will do. The
-    standard deviation divides by the number of frames. A feature that does not vary (by more
-    than a millionth of its mean) gets 1.
+    standard deviation divides by the number of frames. A feature that does not vary (by more than a
+    millionth of its mean) gets 1.
 
     Args:
         split: the train split.
@@ -62,7 +63,7 @@ def fit_scaler(split: Split, clip: float = 5.0) -> Scaler:
 
 
 def apply_scaler(split: Split, scaler: Scaler) -> Split:
-    """Z-score and clip the valid frames; padding becomes exactly zero.
+    """Split whose valid frames are clipped z-scores and whose padding is exactly zero.
 
     The result is in memory: for a set that is fed from disk, apply it to the rows of one batch.
 

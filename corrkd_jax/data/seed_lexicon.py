@@ -1,7 +1,7 @@
-"""A small list of everyday English words of sentiment, in lower case.
+"""Small list of everyday English words of sentiment, in lower case.
 
-Written for this project and given to the public domain (CC0 1.0). It is a start, not a lexicon:
-for real work give `corrkd_jax.data.words.lexicon` a list of your own.
+It was written for this project and given to the public domain (CC0 1.0). It is a start, not a
+complete lexicon: for real work give `corrkd_jax.data.words.lexicon` a list of your own.
 """
 
 _NEGATIVE = """

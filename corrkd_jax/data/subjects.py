@@ -1,6 +1,6 @@
-"""Whose utterance it is: the confounder of SuCI (arXiv:2403.05025).
+"""Subjects of utterances: the confounder of SuCI (arXiv:2403.05025).
 
-Files of sentiment name the video of an utterance in its id, and a video is taken for a subject;
+Files of sentiment name the video of an utterance in its id. A video counts as a subject;
 `subjects.csv` overrides that where more is known.
 """
 
@@ -23,7 +23,7 @@ _SEGMENT = re.compile(r"(.*)\[.*\]")
 def subject_names(
     split: Split, where: str, table: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
-    """The subject of every row.
+    """Name of the subject of every row.
 
     Args:
         split: its ids are `video$_$segment` (MMSA) or `video[segment]` (MISA, CLUE).
@@ -35,7 +35,7 @@ def subject_names(
         n names.
 
     Raises:
-        InputError: an id tells no video, or the table has no subject for a row.
+        InputError: an id names no video, or the table has no subject for a row.
     """
     names = []
     for row, name in enumerate(split.ids):
@@ -60,11 +60,14 @@ def subject_names(
 def all_subject_names(
     dataset: Dataset, table: str | Path | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """`subject_names` of every split by the name of the split.
+    """Names of `subject_names` for every split.
 
     Args:
         dataset: as read.
         table: a file `subjects.csv`, or None; see `read_table`.
+
+    Returns:
+        Split -> names of its rows.
 
     Raises:
         InputError: as `subject_names` and `read_table`.
@@ -77,7 +80,13 @@ def all_subject_names(
 
 
 def read_table(path: str | Path) -> dict[str, str]:
-    """The subjects of a `subjects.csv` with the columns `video_id` and `subject_id`.
+    """Subjects of a `subjects.csv` with the columns `video_id` and `subject_id`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Video or id -> subject.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or gives one video two subjects.
@@ -113,14 +122,14 @@ def encode(
     Args:
         train: names of the training rows.
         others: names of the rows of other splits.
-        source: the file, for messages.
+        source: file, for messages.
 
     Returns:
         The training subjects in order, and one `[n]` int32 array for train and each other split:
         the position of the row's subject among them, -1 where it is not one of them.
 
     Raises:
-        InputError: training has a single subject, of which nothing can be adjusted.
+        InputError: training has a single subject, so that nothing can be adjusted for.
     """
     known = tuple(sorted(set(train)))
     if len(known) < 2:
@@ -142,10 +151,10 @@ def check_disjoint(
     Args:
         dataset: for messages.
         names: split -> names of its rows, from `all_subject_names`.
-        splits: which must not share any; further splits often repeat subjects on purpose.
+        splits: splits that must not share any; further splits often repeat subjects on purpose.
 
     Raises:
-        InputError: names a subject and the two splits that have it.
+        InputError: two splits share a subject; the message names them.
     """
     for first, second in combinations(splits, 2):
         shared = set(names[first]) & set(names[second])
@@ -157,9 +166,17 @@ def check_disjoint(
 
 
 def leave_subjects_out(names: Sequence[str], k: int, seed: int) -> np.ndarray:
-    """Draw `k` subjects; `[n]` bool, True for their rows.
+    """Mask of the rows of `k` subjects that are drawn at random.
 
     The draw depends on the set of subjects and the seed, not on the order of the rows.
+
+    Args:
+        names: subject of every row.
+        k: number of subjects to draw.
+        seed: random seed.
+
+    Returns:
+        `[n]` bool, True for the rows of the subjects drawn.
 
     Raises:
         InputError: there are not more than `k` subjects, or `k` is not positive.
@@ -177,14 +194,17 @@ def leave_subjects_out(names: Sequence[str], k: int, seed: int) -> np.ndarray:
 def speaker_independent(
     dataset: Dataset, names: Mapping[str, Sequence[str]], valid: int, test: int, seed: int
 ) -> Dataset:
-    """Split train, valid and test again so that no subject is in two of them.
+    """Dataset with train, valid and test split anew so that no subject is in two of them.
 
     Args:
         dataset: as read; its further splits are left out, since their rows would have to move too.
         names: split -> names of its rows, from `all_subject_names`.
         valid: number of subjects in the new valid split.
         test: number of subjects in the new test split.
-        seed: of the draw.
+        seed: seed of the draw.
+
+    Returns:
+        The dataset.
 
     Raises:
         InputError: there are not enough subjects, or the splits differ in their frames.
@@ -196,14 +216,17 @@ def speaker_independent(
 
 
 def deal_subjects(names: Sequence[str], folds: int) -> list[frozenset[str]]:
-    """Deal subjects into folds of about as many rows each.
+    """Folds of subjects with about as many rows each.
 
-    The largest subject is dealt first, each to the fold that has the fewest rows so far. Nothing
-    is drawn; the order of the rows does not matter.
+    The largest subject is dealt first, each to the fold that has the fewest rows so far. Nothing is
+    drawn at random; the order of the rows does not matter.
 
     Args:
         names: subject of every row.
         folds: number of folds.
+
+    Returns:
+        The subjects of each fold.
 
     Raises:
         InputError: there are fewer subjects than folds.
@@ -226,17 +249,20 @@ def split_by_subject(
     valid: Collection[str],
     test: Collection[str],
 ) -> Dataset:
-    """Split train, valid and test again: some subjects validate, some test, the others train.
+    """Dataset with train, valid and test split anew by subject.
 
     Args:
         dataset: as read; its further splits are left out, since their rows would have to move too.
         names: split -> names of its rows, from `all_subject_names`.
         valid: subjects of the new valid split.
-        test: subjects of the new test split.
+        test: subjects of the new test split; all others train.
+
+    Returns:
+        The dataset.
 
     Raises:
-        InputError: a subject is in both, or is none of the file's; no subject is left for
-            training; the splits differ in their frames.
+        InputError: a subject is in both, or is none of the file's; no subject is left for training;
+            the splits differ in their frames.
     """
     pooled = np.array([name for split in SPLITS for name in names[split]])
     known = set(pooled)

@@ -18,15 +18,32 @@ from corrkd_jax.errors import InputError
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder holds one pickle a split, as those of MISA and CLUE."""
+    """Whether a folder holds one pickle a split, as those of MISA and CLUE.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        True if `train.pkl` is there.
+    """
     return (path / "train.pkl").is_file()
 
 
 def read_folder(path: Path, notes: list[str]) -> dict[str, Any]:
-    """The pickles of a folder by the name of their split.
+    """Pickles of a folder by the name of their split.
 
     Without `test.pkl`, `test_IID.pkl` (CLUE's test split drawn as its training split was) is the
     test split, which a note says; `test_OOD.pkl` stays a further one.
+
+    Args:
+        path: the folder.
+        notes: receives the note.
+
+    Returns:
+        Split -> content of its pickle.
+
+    Raises:
+        InputError: a pickle cannot be read.
     """
     content = {
         file.stem: unpickle.load(file)
@@ -40,7 +57,14 @@ def read_folder(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def vocabulary(splits: Iterable[Sequence]) -> set[str]:
-    """All words of the splits whose text is not feature vectors."""
+    """All words of the splits whose text is not feature vectors.
+
+    Args:
+        splits: lists of tuples.
+
+    Returns:
+        The words as they are spelt.
+    """
     found: set[str] = set()
     for rows in splits:
         for row in rows:
@@ -55,7 +79,13 @@ def vocabulary(splits: Iterable[Sequence]) -> set[str]:
 
 
 def read_matrix(path: Path) -> np.ndarray:
-    """The array `embedding` [ids, size] of an `.npz`, the vectors of word ids.
+    """Vectors of word ids: the array `embedding` of an `.npz`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        `[ids, size]`, floating point.
 
     Raises:
         InputError: the file cannot be read, or has no such array.
@@ -72,13 +102,19 @@ def read_matrix(path: Path) -> np.ndarray:
 def to_fields(
     rows: Sequence, where: str, embedding: WordVectors | np.ndarray | None, max_frames: int
 ) -> dict[str, Any]:
-    """The rows of one split as MMSA fields of fixed length, and `words` where rows have them.
+    """MMSA fields of fixed length from the rows of one split, and `words` where rows have them.
 
     Args:
         rows: the tuples.
         where: file and split, for messages.
         embedding: vectors of words, or the matrix of word ids; None when text is vectors already.
         max_frames: number of frames to pad or cut to.
+
+    Returns:
+        Field -> value.
+
+    Raises:
+        InputError: there are no rows, or one is not what the layout says; the message names it.
     """
     if not rows:
         raise InputError(f"{where}: has no rows (n = 0); give a split with data")

@@ -1,10 +1,10 @@
-"""Load pickles from strangers without running what they ask for.
+"""Unpickling of untrusted files, without running what they ask for.
 
 The published multimodal sets are pickles, many of them written by Python 2. A pickle is a program:
 it may name any importable function and call it. `load` knows the handful of names that NumPy arrays
 and plain containers need, and refuses every other name before anything of it is imported.
 
-The names of NumPy stand for replacements from this module. NumPy's own trust what they are given: a
+The names of NumPy stand for replacements from this module. NumPy's own trust what they are given. A
 forged dtype, or `numpy.ndarray` called on raw bytes with an object dtype, makes it follow pointers
 that the file chose.
 """
@@ -113,9 +113,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(path: str | Path) -> object:
-    """Unpickle a file of NumPy arrays, strings, numbers and plain containers.
+    """Object from a pickle of NumPy arrays, strings, numbers and plain containers.
 
-    Byte strings of Python 2 (`str`) come out as `str` with one character a byte (latin-1): the
+    Byte strings of Python 2 (`str`) become `str` with one character a byte (latin-1). It is the
     only reading under which both dictionary keys and the raw bytes of Python 2 arrays survive.
     Python 3 strings and bytes are not affected. UTF-8 text from Python 2 therefore needs
     `value.encode("latin1").decode("utf8")`.
@@ -129,8 +129,8 @@ def load(path: str | Path) -> object:
 
     Raises:
         InputError: the file is missing, a folder, empty, truncated, no pickle, holds structured
-            arrays, or names a global outside the list; nothing of that name has been imported
-            or called.
+            arrays, or names a global outside the list; nothing of that name has been imported or
+            called.
     """
     path = Path(path)
     try:

@@ -12,18 +12,19 @@ from corrkd_jax.data.weights import read_weights
 from corrkd_jax.errors import InputError
 
 ENDINGS = (".safetensors", ".npz")
+"""Endings of the files that can be written."""
 
 _NOTES = "__notes__"
 
 
 def write_variables(path: str | Path, variables: Any, notes: Mapping[str, Any]) -> None:
-    """Write a tree of arrays, whole or not at all.
+    """Write a tree of arrays atomically.
 
     Args:
         path: `.safetensors` or `.npz`.
         variables: nested mappings of arrays; a leaf is named by its path, such as
             `params/stem/kernel`.
-        notes: what JSON can hold.
+        notes: values that JSON can hold.
 
     Raises:
         InputError: another ending, or the file cannot be written.
@@ -43,13 +44,27 @@ def write_variables(path: str | Path, variables: Any, notes: Mapping[str, Any]) 
 
 
 def check_ending(path: Path) -> None:
-    """Refuse a name that tells of no format; raises InputError."""
+    """Refuse a file name whose ending is not one of `ENDINGS`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: another ending.
+    """
     if path.suffix not in ENDINGS:
         raise InputError(f"{path}: give the output a name that ends in {' or '.join(ENDINGS)}")
 
 
 def split_notes(arrays: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]] | None:
-    """The tree and the notes of a file's arrays, or None where `write_variables` wrote none."""
+    """Tree and notes of a file's arrays.
+
+    Args:
+        arrays: path -> array, as read.
+
+    Returns:
+        The tree and the notes, or None where `write_variables` did not write the file.
+    """
     if _NOTES not in arrays:
         return None
     tree: dict[str, Any] = {}
@@ -64,7 +79,13 @@ def split_notes(arrays: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]] 
 
 
 def read_variables(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """The tree and the notes of a file of `write_variables`.
+    """Tree and notes of a file of `write_variables`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tree of arrays, and the notes.
 
     Raises:
         InputError: the file is missing, damaged, or was written by another program.

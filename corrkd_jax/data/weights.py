@@ -1,4 +1,4 @@
-"""Weights from files: torch names to NumPy arrays, without running what a file asks for."""
+"""Weights from files: torch names to NumPy arrays, without running code that a file asks for."""
 
 import pickle
 import zipfile
@@ -11,24 +11,25 @@ from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
 
 TORCH_ENDINGS = (".pth", ".pt")
-"""Of files that torch itself writes."""
+"""Endings of files that torch itself writes."""
 
 RESAVE = "save its weights alone with torch.save(model.state_dict(), FILE)"
+"""Advice in messages about a file that cannot be read."""
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the weights of a torch module.
+    """Weights of a torch module from a file.
 
     A file of torch's may hold the `state_dict` itself or, as training programs leave it, inside a
     dictionary beside the epoch and the optimizer. The prefix `module.`, which torch's
-    `DataParallel` puts before every name, is taken off.
+    `DataParallel` puts before every name, is removed.
 
     Args:
         path: `.npz`, `.safetensors`, or `.pth`, `.pt`, `.bin` or `.tar` of torch, which must then
             be installed; a file of torch's that pickles more than weights is refused unread.
 
     Returns:
-        Arrays by torch name; bfloat16 comes as float32.
+        Torch name -> array; bfloat16 becomes float32.
 
     Raises:
         InputError: the file is missing, damaged, of another kind, or holds no weights.
@@ -56,7 +57,14 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def holds_weights(path: str | Path) -> bool:
-    """Whether an `.npz` has members named as torch's weights are, or as `params` of variables."""
+    """Whether an `.npz` has members named as torch's weights are, or as `params` of variables.
+
+    Args:
+        path: the file.
+
+    Returns:
+        False for a file that cannot be opened as well.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -66,11 +74,11 @@ def holds_weights(path: str | Path) -> bool:
 
 
 def write_weights(path: str | Path, weights: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by torch name, for `module.load_state_dict`; whole or not at all.
+    """Write arrays by torch name atomically, for `module.load_state_dict`.
 
     Args:
         path: `.npz`, `.safetensors`, or `.pth` or `.pt`, for which torch must be installed.
-        weights: torch names -> arrays.
+        weights: torch name -> array.
 
     Raises:
         InputError: another ending, torch is absent, or the file cannot be written.

@@ -1,9 +1,9 @@
-"""The words of an utterance: their vectors, and which of them carry its content.
+"""Words of an utterance: their vectors, and which of them are content words.
 
 Counterfactuals of context (MCIS, arXiv:2403.05023) need to know which text frames are content
-words. Here a *rule* says so, a function from the words of one utterance to as many booleans, and
+words. A *rule* decides it, a function from the words of one utterance to as many booleans, and
 `content_mask` applies it to a split. The paper's own tool is not known; `lexicon`, `tfidf` and
-`keep_bias_words` are those of its relatives, and any other function will do.
+`keep_bias_words` are those of related methods, and any other function will do.
 """
 
 import re
@@ -21,6 +21,7 @@ from corrkd_jax.data.seed_lexicon import NEGATIVE, POSITIVE
 from corrkd_jax.errors import InputError
 
 Rule = Callable[[Sequence[str]], Sequence[bool]]
+"""Words of an utterance -> a boolean for each, True for a content word."""
 
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
@@ -31,8 +32,8 @@ class WordVectors:
 
     Attributes:
         index: word -> its row of `matrix`.
-        matrix: [1 + vectors, size] float32; row 0 is zero and stands for every unknown word.
-        unknown: how many of the words that were wanted have no vector.
+        matrix: `[1 + vectors, size]` float32; row 0 is zero and stands for every unknown word.
+        unknown: number of words of the vocabulary without a vector.
     """
 
     index: dict[str, int]
@@ -40,15 +41,28 @@ class WordVectors:
     unknown: int
 
     def of(self, words: Iterable[str]) -> np.ndarray:
-        """Vectors of a sequence of words, [words, size]."""
+        """Vectors of a sequence of words.
+
+        Args:
+            words: any words.
+
+        Returns:
+            `[words, size]`; zeros for an unknown word.
+        """
         return self.matrix[[self.index.get(word, 0) for word in words]]
 
 
 def tokenize(text: str) -> list[str]:
     """Words of a text, in lower case: runs of letters and digits, joined by inner ' or -.
 
-    Other signs are left out. A language written without spaces gives one word a clause; segment
-    it first.
+    Other signs are left out. A language written without spaces gives one word a clause; segment it
+    first.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The words in order.
     """
     return _TOKEN.findall(text.lower().replace("\u2019", "'"))
 
@@ -58,7 +72,10 @@ def read_vectors(path: str | Path, vocabulary: Iterable[str]) -> WordVectors:
 
     Args:
         path: a file in GloVe's or word2vec's text format.
-        vocabulary: the words that are wanted; the others of the file are skipped.
+        vocabulary: words to look up; the others of the file are skipped.
+
+    Returns:
+        `WordVectors`.
 
     Raises:
         InputError: the file cannot be read, or a line is not a word and its numbers.
@@ -104,18 +121,19 @@ def read_vectors(path: str | Path, vocabulary: Iterable[str]) -> WordVectors:
 
 
 def rebuild_text(dataset: Dataset, word_vectors: str | Path, max_frames: int = 50) -> Dataset:
-    """Text as the vectors of the words of `raw_text`, one word a frame.
+    """Dataset whose text is the vectors of the words of `raw_text`, one word a frame.
 
     Args:
         dataset: with `raw_text` in every split.
         word_vectors: a file in GloVe's text format; an unknown word is a zero vector.
-        max_frames: longer sentences keep their first words, shorter ones are padded.
+        max_frames: number of frames; longer sentences keep their first words, shorter ones are
+            padded.
 
     Returns:
-        The dataset with text [n, max_frames, size], its mask and `words`, by `tokenize`; a row
+        The dataset with text `[n, max_frames, size]`, its mask and `words`, by `tokenize`. A row
         without a word has one valid frame of zeros. Audio and vision are as they were; `aligned`
-        only says whether they happen to have `max_frames` frames as well. A note tells how many
-        words have a vector.
+        only says whether they happen to have `max_frames` frames as well. A note counts the words
+        that have a vector.
 
     Raises:
         InputError: a split has no `raw_text`, or the file of vectors cannot be used.
@@ -156,21 +174,34 @@ def rebuild_text(dataset: Dataset, word_vectors: str | Path, max_frames: int = 5
 
 
 def read_pieces(path: str | Path) -> tuple[str, ...]:
-    """The word pieces of BERT's `vocab.txt`, one a line; the line is the id."""
+    """Word pieces of BERT's `vocab.txt`, one a line; the line is the id.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The word pieces in order.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     return tuple(_lines(Path(path), "a BERT vocabulary, one word piece a line"))
 
 
 def words_of_pieces(text_bert: Any, pieces: Sequence[str], where: str) -> tuple:
-    """Which word the frame of each word piece belongs to, as `Split.words` has it.
+    """Words of the frames of word pieces, as `Split.words` has them.
 
-    Every piece of a word stands for the whole word, so that what holds for the word holds for
-    all of its frames. Special pieces such as [CLS], [SEP], [PAD] and [UNK] stand for none, and so
-    does a frame outside of the attention mask.
+    Every piece of a word stands for the whole word, so that a mask of words covers all of its
+    frames. Special pieces such as [CLS], [SEP], [PAD] and [UNK] stand for none, and so does a frame
+    outside of the attention mask.
 
     Args:
-        text_bert: [n, 3, time], ids first and attention mask second, as MMSA's files hold it.
+        text_bert: `[n, 3, time]`, ids first and attention mask second, as MMSA's files hold it.
         pieces: from `read_pieces`.
         where: file and split, for messages.
+
+    Returns:
+        n rows of words, "" for a frame that stands for none.
 
     Raises:
         InputError: an id is not in the vocabulary.
@@ -201,13 +232,16 @@ def words_of_pieces(text_bert: Any, pieces: Sequence[str], where: str) -> tuple:
 
 
 def content_mask(split: Split, rule: Rule, where: str) -> np.ndarray:
-    """Which text frames are content words, [n, time] bool.
+    """Mask of the text frames that are content words.
 
     Args:
         split: with `words`.
-        rule: which words of an utterance are content; it is given neither padding nor frames
-            that stand for no word, and these are never content.
+        rule: rule of content words. It reads neither padding nor frames that stand for no word;
+            these are never content.
         where: file and split, for messages.
+
+    Returns:
+        `[n, time]` bool.
 
     Raises:
         InputError: the text frames of the split are not known to be words.
@@ -224,7 +258,14 @@ def content_mask(split: Split, rule: Rule, where: str) -> np.ndarray:
 
 
 def known_words(split: Split, where: str) -> tuple[tuple[str, ...], ...]:
-    """`Split.words`, or how to get them where there are none.
+    """Words of a split's text frames, or a refusal that says how to get them.
+
+    Args:
+        split: any split.
+        where: file and split, for messages.
+
+    Returns:
+        `Split.words`.
 
     Raises:
         InputError: the text frames of the split are not known to be words.
@@ -239,11 +280,14 @@ def known_words(split: Split, where: str) -> tuple[tuple[str, ...], ...]:
 
 
 def lexicon(source: str | Path | Iterable[str] = (*NEGATIVE, *POSITIVE)) -> Rule:
-    """Content is a word of a sentiment lexicon, in any case.
+    """Rule by which the words of a sentiment lexicon, in any case, are content.
 
     Args:
         source: a file with one word a line (`#` begins a comment) or the words themselves; the
             default is a small list of everyday English, `corrkd_jax.data.seed_lexicon`.
+
+    Returns:
+        The rule.
 
     Raises:
         InputError: the file cannot be read or has no word.
@@ -259,13 +303,18 @@ def lexicon(source: str | Path | Iterable[str] = (*NEGATIVE, *POSITIVE)) -> Rule
 
 
 def tfidf(train: Split, where: str, most: int | None = None) -> Rule:
-    """Content is what scikit-learn's TF-IDF gives a weight: no stop word, and known from training.
+    """Rule by which words are content that scikit-learn's TF-IDF gives a weight.
+
+    They are words of training that are no stop words.
 
     Args:
         train: the train split, with `words`; frequencies are those of its utterances.
         where: file and split, for messages.
-        most: content is at most so many words of an utterance, those of the largest weight; None,
-            as in Corsair, takes all of them, which leaves little more than stop words.
+        most: largest number of content words of an utterance, those of the largest weight; None, as
+            in Corsair, takes all of them, which leaves little more than stop words.
+
+    Returns:
+        The rule.
 
     Raises:
         InputError: the text frames of the split are not known to be words, or all are stop words.
@@ -302,18 +351,21 @@ def keep_bias_words(
     most: int = 100,
     variation: float = 0.1,
 ) -> Rule:
-    """Content is all but the words that lean to a class (as CIDer chooses the context to keep).
+    """Rule by which all words are content but those that lean to a class, as in CIDer.
 
     A bias word is one whose occurrences in the classes, c, have std(c) / mean(c) of at least
-    `variation`; the most frequent of them stay, and everything else is content.
+    `variation`. The most frequent of them are context, and everything else is content.
 
     Args:
         train: the train split, with `words`.
-        classes: [n] or [n, 1] integers, its labels, such as `labels` returns.
+        classes: `[n]` or `[n, 1]` integers, its labels, such as `labels` returns.
         where: file and split, for messages.
         weights: like `classes`; a row of weight 0 is not counted. None counts all.
         most: number of bias words; of equally frequent ones the first by the alphabet.
         variation: least coefficient of variation, by the population's standard deviation.
+
+    Returns:
+        The rule.
 
     Raises:
         InputError: the text frames of the split are not known to be words, or no word leans.

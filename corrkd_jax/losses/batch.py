@@ -1,43 +1,70 @@
-"""What losses that couple a batch share: pairs, rows of other shards, rows that do not count.
+"""Helpers of losses that couple a batch: pairs, rows of other shards, rows that do not count.
 
 A batch may lie whole on one device, or be sharded over a mapped axis (`axis_name`). Every loss
-built from these helpers returns, on every shard, the value of the whole batch; the mean over
+built from these helpers returns, on every shard, the value of the whole batch. The mean over
 shards of its gradients is then the gradient of that value.
 """
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 
-from corrkd_jax.losses.reduction import at_least_float32
+from corrkd_jax.losses.reduction import Axis, at_least_float32
 
 _EPS = 1e-12
 
 
-def psum(x: Array, axis_name: str | None) -> Array:
-    """Sum over the shards of a batch; `x` itself when it is not sharded."""
+def psum(x: Array, axis_name: Axis) -> Array:
+    """Sum over the shards of a batch.
+
+    Args:
+        x: array of any shape, a shard's share of the sum.
+        axis_name: mapped axis, or axes, over which the batch is sharded, or None.
+
+    Returns:
+        Array like `x`, the same on every shard; `x` itself if `axis_name` is None.
+    """
     return x if axis_name is None else lax.psum(x, axis_name)
 
 
 def gather(x: Array, axis_name: str | None) -> Array:
-    """Rows of all shards, `[batch, ...] -> [global_batch, ...]`, in shard order."""
+    """Rows of all shards, in shard order.
+
+    Args:
+        x: `[batch, ...]`, rows of this shard.
+        axis_name: mapped axis over which the batch is sharded, or None.
+
+    Returns:
+        `[global_batch, ...]`, the same on every shard; `x` itself if `axis_name` is None.
+    """
     return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
 
 
 def normalize_rows(x: Array) -> Array:
-    """Rows on the unit sphere, epsilon inside the root; a zero row stays zero.
+    """Rows scaled to length one, with the epsilon inside the root; a zero row stays zero.
 
-    So does its gradient, which would otherwise be a million times what comes in.
+    The gradient of a zero row is zero as well. It would otherwise be a million times the incoming
+    gradient.
+
+    Args:
+        x: `[..., features]`, floating point.
+
+    Returns:
+        Array like `x`.
     """
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jnp.where(square > 0, lax.rsqrt(square + _EPS), 0)
 
 
-def counted_rows(x: Array, weights: Array | None) -> Array:
-    """Rows of weight 0 turned to zeros: NaN or absurd labels in padding meet no gradient.
+def counted_rows(x: ArrayLike, weights: ArrayLike | None) -> Array:
+    """Rows with those of weight 0 set to zero, so that NaN in padding meets no gradient.
 
     Args:
-        x: `[batch, ...]`.
+        x: `[batch, ...]`, of any dtype.
         weights: `[batch]` row weights, or None for ones.
+
+    Returns:
+        Array like `x`.
     """
     x = jnp.asarray(x)
     if weights is None:
@@ -47,9 +74,18 @@ def counted_rows(x: Array, weights: Array | None) -> Array:
 
 
 def student_and_teacher(
-    student: Array, teacher: Array, weights: Array | None
+    student: ArrayLike, teacher: ArrayLike, weights: ArrayLike | None
 ) -> tuple[Array, Array]:
-    """Both as a loss takes them: float32 at least, the teacher constant, only rows that count.
+    """Student and teacher rows in the form that a distillation loss takes them.
+
+    Args:
+        student: `[batch, ...]`.
+        teacher: `[batch, ...]`.
+        weights: `[batch]` row weights, or None for ones.
+
+    Returns:
+        Both arrays, float32 at least, with rows of weight 0 set to zero; no gradient flows into the
+        teacher.
 
     Raises:
         ValueError: the shapes differ.
@@ -61,15 +97,24 @@ def student_and_teacher(
     return counted_rows(student, weights), counted_rows(teacher, weights)
 
 
-def row_weights(weights: Array | None, batch: int, dtype: jnp.dtype) -> Array:
-    """`weights` as constants of type `dtype`, ones if None; `[batch]`."""
+def row_weights(weights: ArrayLike | None, batch: int, dtype: DTypeLike) -> Array:
+    """Row weights as constants.
+
+    Args:
+        weights: `[batch]`, or None for ones.
+        batch: number of rows.
+        dtype: float type of the result.
+
+    Returns:
+        `[batch]`, without a gradient.
+    """
     if weights is None:
         return jnp.ones((batch,), dtype)
     return lax.stop_gradient(jnp.asarray(weights)).astype(dtype)
 
 
 def off_diagonal(
-    weights: Array | None, batch: int, dtype: jnp.dtype, axis_name: str | None
+    weights: ArrayLike | None, batch: int, dtype: DTypeLike, axis_name: str | None
 ) -> Array:
     """Weights of all ordered pairs of different rows.
 
@@ -89,6 +134,14 @@ def off_diagonal(
 
 
 def own_columns(batch: int, axis_name: str | None) -> Array:
-    """`[batch]` positions of this shard's rows among the rows of all shards."""
+    """Positions of this shard's rows among the rows of all shards.
+
+    Args:
+        batch: number of rows on this shard.
+        axis_name: mapped axis over which the batch is sharded, or None.
+
+    Returns:
+        `[batch]` integers.
+    """
     first = 0 if axis_name is None else lax.axis_index(axis_name) * batch
     return first + jnp.arange(batch)

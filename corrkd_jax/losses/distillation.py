@@ -1,21 +1,19 @@
 """Distillation of responses: a student's logits learn from a frozen teacher's.
 
-The two losses here are the reference points that newer ones are compared with: plain knowledge
-distillation, and its decoupled form, which weighs "how sure is the teacher of the target" apart
-from "what does it think of the other classes". They are tied by an identity: at temperature 1,
-``KL = TCKD + (1 - p_teacher[target]) * NCKD`` for every example.
+Both losses are the reference points that newer ones are compared with: plain knowledge
+distillation, and its decoupled form, which weighs the teacher's confidence in the target apart
+from its view of the other classes. An identity ties them: at temperature 1,
+`KL = TCKD + (1 - p_teacher[target]) * NCKD` for every example.
 
-No gradient ever reaches a teacher.
+No gradient reaches a teacher.
 """
-
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from corrkd_jax.losses.classification import check_labels
-from corrkd_jax.losses.reduction import at_least_float32, reduce
+from corrkd_jax.losses.reduction import Axis, Reduction, at_least_float32, reduce
 
 
 def kd(
@@ -23,34 +21,34 @@ def kd(
     teacher_logits: ArrayLike,
     temperature: ArrayLike = 1.0,
     weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: str | Sequence[str] | None = None,
+    reduction: Reduction = "mean",
+    axis_name: Axis = None,
 ) -> jax.Array:
-    """Knowledge distillation: ``T^2 KL(softmax(teacher / T) || softmax(student / T))``.
+    """Knowledge distillation: `T^2 KL(softmax(teacher / T) || softmax(student / T))`.
 
-    The divergence is summed over classes, and the factor ``T^2`` keeps the size of its gradient
-    independent of the temperature ``T``. The source states the cross-entropy form; the
+    The divergence is summed over classes, and the factor `T^2` keeps the size of its gradient
+    independent of the temperature `T`. The source states the cross-entropy form; the
     Kullback-Leibler form differs from it by the teacher's entropy, which is constant for the
     student, and is zero where the two agree.
 
     Args:
-      student_logits: ``[..., classes]``; half precision is promoted to float32.
-      teacher_logits: ``[..., classes]``, held constant under differentiation.
-      temperature: Positive scalar; may be traced.
-      weights: Weight of each example, a prefix of ``[...]``; see :func:`reduce`. Logits of rows of
-        weight 0 must be finite, and may otherwise be anything.
-      reduction: ``"mean"`` over all weighted positions, ``"sum"``, or ``"none"``.
-      axis_name: Named axis over which the batch is sharded; see :func:`reduce`.
+        student_logits: `[..., classes]`; half precision is promoted to float32.
+        teacher_logits: `[..., classes]`, held constant under differentiation.
+        temperature: Positive scalar; may be traced.
+        weights: Weight of each example, a prefix of `[...]`; see `reduce`. Logits of rows of
+            weight 0 must be finite, and may otherwise be anything.
+        reduction: `"mean"` over all weighted positions, `"sum"`, or `"none"`.
+        axis_name: Named axis over which the batch is sharded; see `reduce`.
 
     Returns:
-      A scalar, or ``[...]`` for ``"none"``; at least float32, in nats.
+        A scalar, or `[...]` for `"none"`; at least float32, in nats.
 
     Raises:
-      ValueError: If the logits differ in shape, or if ``weights`` or ``reduction`` is refused by
-        :func:`reduce`.
+        ValueError: If the logits differ in shape, or if `weights` or `reduction` is refused by
+            `reduce`.
 
     References:
-      Hinton et al., *Distilling the Knowledge in a Neural Network*, arXiv:1503.02531, section 2.
+        Hinton et al., *Distilling the Knowledge in a Neural Network*, arXiv:1503.02531, section 2.
     """
     student, teacher = _soften(student_logits, teacher_logits, temperature)
     log_student = jax.nn.log_softmax(student)
@@ -65,30 +63,30 @@ def target_nontarget_kl(
     labels: ArrayLike,
     temperature: ArrayLike = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Splits the teacher-student divergence of each example at its target class.
+    """KL divergence of teacher and student, split at the target class of each example.
 
-    Summed over classes, not multiplied by ``temperature ** 2``, not reduced over examples.
-    ``kl = tckd + (1 - p_teacher[target]) * nckd`` holds exactly, with ``p_teacher`` and ``kl`` at
-    the same temperature.
+    It is summed over classes, not multiplied by `temperature ** 2`, not reduced over examples. `kl
+    = tckd + (1 - p_teacher[target]) * nckd` holds exactly, with `p_teacher` and `kl` at the same
+    temperature.
 
     Args:
-      student_logits: ``[..., classes]``; half precision is promoted to float32.
-      teacher_logits: ``[..., classes]``, held constant under differentiation.
-      labels: Integers ``[...]`` in ``[0, classes)``, the target class of each example.
-      temperature: Positive scalar; may be traced.
+        student_logits: `[..., classes]`; half precision is promoted to float32.
+        teacher_logits: `[..., classes]`, held constant under differentiation.
+        labels: Integers `[...]` in `[0, classes)`, the target class of each example.
+        temperature: Positive scalar; may be traced.
 
     Returns:
-      ``(tckd, nckd)``, both ``[...]``, at least float32, in nats. ``tckd`` is the divergence of the
-      two-way distributions (target, everything else); ``nckd`` that of the distributions over the
-      other classes, renormalised to sum to 1. With two classes there is one other class, so
-      ``nckd`` and its gradient are exactly 0.
+        `(tckd, nckd)`, both `[...]`, at least float32, in nats. `tckd` is the divergence of the
+        two-way distributions (target, everything else); `nckd` that of the distributions over the
+        other classes, renormalised to sum to 1. With two classes there is one other class, so that
+        `nckd` and its gradient are exactly 0.
 
     Raises:
-      ValueError: If the logits differ in shape or have fewer than two classes, or if ``labels`` are
-        not integers ``[...]``.
+        ValueError: If the logits differ in shape or have fewer than two classes, or if `labels` are
+            not integers `[...]`.
 
     References:
-      Zhao et al., *Decoupled Knowledge Distillation*, arXiv:2203.08679, eq. 3 to 6.
+        Zhao et al., *Decoupled Knowledge Distillation*, arXiv:2203.08679, eq. 3 to 6.
     """
     student, teacher = _soften(student_logits, teacher_logits, temperature)
     labels = jnp.asarray(labels)
@@ -119,38 +117,38 @@ def decoupled_kd(
     beta: ArrayLike = 8.0,
     temperature: ArrayLike = 4.0,
     weights: ArrayLike | None = None,
-    reduction: str = "mean",
-    axis_name: str | Sequence[str] | None = None,
+    reduction: Reduction = "mean",
+    axis_name: Axis = None,
 ) -> jax.Array:
-    """Decoupled knowledge distillation: ``T^2 (alpha * TCKD + beta * NCKD)``.
+    """Decoupled knowledge distillation: `T^2 (alpha * TCKD + beta * NCKD)`.
 
-    Plain distillation ties the weight of what the teacher says about the wrong classes to its doubt
-    about the right one, and a confident teacher then teaches little. Here ``beta`` is free. The
-    defaults are the source's for CIFAR-100; its authors also raise the loss linearly over the first
-    20 epochs, which is the caller's to do (``alpha`` and ``beta`` may be traced).
+    Plain distillation multiplies what the teacher says about the wrong classes by its doubt about
+    the right one, so that a confident teacher teaches little. Here `beta` is free. The defaults are
+    the source's for CIFAR-100. Its authors also raise the loss linearly over the first 20 epochs,
+    which is left to the caller (`alpha` and `beta` may be traced).
 
-    With two classes NCKD is 0 and only ``alpha`` matters.
+    With two classes NCKD is 0 and only `alpha` matters.
 
     Args:
-      student_logits: ``[..., classes]``; half precision is promoted to float32.
-      teacher_logits: ``[..., classes]``, held constant under differentiation.
-      labels: Integers ``[...]`` in ``[0, classes)``. Rows of weight 0 may carry any label.
-      alpha: Weight of the target part, a scalar; may be traced.
-      beta: Weight of the non-target part, a scalar; may be traced.
-      temperature: Positive scalar ``T``; may be traced.
-      weights: Weight of each example, a prefix of ``[...]``; see :func:`reduce`. Logits of rows of
-        weight 0 must be finite, and may otherwise be anything.
-      reduction: ``"mean"`` over all weighted positions, ``"sum"``, or ``"none"``.
-      axis_name: Named axis over which the batch is sharded; see :func:`reduce`.
+        student_logits: `[..., classes]`; half precision is promoted to float32.
+        teacher_logits: `[..., classes]`, held constant under differentiation.
+        labels: Integers `[...]` in `[0, classes)`. Rows of weight 0 may carry any label.
+        alpha: Weight of the target part, a scalar; may be traced.
+        beta: Weight of the non-target part, a scalar; may be traced.
+        temperature: Positive scalar `T`; may be traced.
+        weights: Weight of each example, a prefix of `[...]`; see `reduce`. Logits of rows of weight
+            0 must be finite, and may otherwise be anything.
+        reduction: `"mean"` over all weighted positions, `"sum"`, or `"none"`.
+        axis_name: Named axis over which the batch is sharded; see `reduce`.
 
     Returns:
-      A scalar, or ``[...]`` for ``"none"``; at least float32, in nats.
+        A scalar, or `[...]` for `"none"`; at least float32, in nats.
 
     Raises:
-      ValueError: As :func:`target_nontarget_kl` and :func:`reduce`.
+        ValueError: As `target_nontarget_kl` and `reduce`.
 
     References:
-      Zhao et al., *Decoupled Knowledge Distillation*, arXiv:2203.08679, eq. 7.
+        Zhao et al., *Decoupled Knowledge Distillation*, arXiv:2203.08679, eq. 7.
     """
     tckd, nckd = target_nontarget_kl(student_logits, teacher_logits, labels, temperature)
     values = jnp.square(temperature) * (alpha * tckd + beta * nckd)
@@ -171,7 +169,7 @@ def _soften(
 
 
 def _split(logits: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log-odds of the target ``[...]``, and log-probabilities among the rest ``[..., classes]``.
+    """Log-odds of the target `[...]`, and log-probabilities among the rest `[..., classes]`.
 
     The second holds 0 at the target, where the difference of two networks then vanishes.
     """

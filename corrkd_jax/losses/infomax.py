@@ -1,8 +1,8 @@
-"""Bounds of mutual information between modalities, and between them and what is fused of them.
+"""Bounds on the mutual information of modalities, and of modalities and their fusion.
 
-MMIM (arXiv:2109.00412) as its published code computes them. Its total is
-`task + a sum contrast - b (sum likelihood + sum entropy)`, over text with vision and with audio,
-and over all three vectors for the contrast; a = b = 0.1.
+They are those of MMIM (arXiv:2109.00412) as its published code computes them. MMIM's total is
+`task + a sum contrast - b (sum likelihood + sum entropy)`. Likelihood and entropy are summed over
+text with vision and text with audio, the contrast over all three vectors; a = b = 0.1.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ _EPS = 1e-6
 
 
 class ClassMemory(NamedTuple):
-    """Projections of the batch before, constants to the gradient.
+    """Projections of the previous batch, without a gradient.
 
     Attributes:
         projected: modality -> `[rows, width]`, rows of all shards.
-        sign: `[rows]`, 1 for rows of the positive class, -1 of the negative one, 0 for others.
+        sign: `[rows]`, 1 for rows of the positive class, -1 for the negative one, 0 for others.
     """
 
     projected: dict[str, Array]
@@ -37,9 +37,10 @@ def predictive_contrast(
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """How badly a prediction picks its own vector out of the batch (CPC), both of length 1.
+    """Contrastive predictive coding: how badly a prediction picks its vector out of the batch.
 
-    Mean over i of `log sum_j exp(x_i . p_j) - x_i . p_i`, without temperature.
+    Mean over i of `log sum_j exp(x_i . p_j) - x_i . p_i` with rows of length 1, without a
+    temperature.
 
     Args:
         vector: x, `[batch, width]`.
@@ -49,13 +50,13 @@ def predictive_contrast(
         axis_name: mapped axis over which the batch is sharded; j runs over all shards.
 
     Returns:
-        Scalar, at least the logarithm of the number of rows minus 2.
+        Scalar, float32 at least; never below the logarithm of the number of rows minus 2.
 
     Raises:
         ValueError: the shapes differ.
 
     References:
-        van den Oord et al., arXiv:1807.03748; MMIM, eq. 11.
+        van den Oord et al., arXiv:1807.03748; MMIM, arXiv:2109.00412, eq. 11.
     """
     vector, predicted = at_least_float32(vector), at_least_float32(predicted)
     if vector.shape != predicted.shape:
@@ -77,10 +78,10 @@ def gaussian_likelihood(
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Log likelihood of a vector under a Gaussian that another modality gives.
+    """Log likelihood of a vector under a Gaussian that another modality predicts.
 
-    Mean over the batch of `-sum_k (m_k - y_k)^2 / (2 exp(s_k))`. The published code leaves the
-    term `-s_k / 2` out, so that ever larger variances raise the value towards 0; that is kept.
+    Mean over the batch of `-sum_k (m_k - y_k)^2 / (2 exp(s_k))`. The published code leaves the term
+    `-s_k / 2` out, so that ever larger variances raise the value towards 0; the same is done here.
 
     Args:
         mean: m, `[batch, width]`.
@@ -90,7 +91,7 @@ def gaussian_likelihood(
         axis_name: mapped axis over which the batch is sharded; the mean is global then.
 
     Returns:
-        Scalar, at most 0; to be raised.
+        Scalar, at most 0, float32 at least; a training maximises it.
 
     References:
         MMIM, arXiv:2109.00412, eq. 5.
@@ -109,21 +110,21 @@ def class_entropy(
     *,
     axis_name: str | None = None,
 ) -> Array:
-    """Entropy of a vector as that of one Gaussian a class, up to constants.
+    """Entropy of a vector under one Gaussian for each class, up to constants.
 
     `(log det S+ + log det S-) / 4` with the covariances of the positive and of the negative rows,
-    those of the batch before among them. 1e-6 on the diagonals keeps a class of too few rows
+    those of the previous batch included. 1e-6 on the diagonals keeps a class of too few rows
     finite; a class without rows has a gradient of 0.
 
     Args:
         projected: `[batch, width]`.
         sign: `[batch]`, 1, -1, or 0 for rows of neither class; those may hold anything.
-        remembered: `[rows, width]` of the batch before, all shards' rows, or None.
-        remembered_sign: `[rows]`.
+        remembered: `[rows, width]` of the previous batch, rows of all shards, or None.
+        remembered_sign: `[rows]`, the signs of `remembered`.
         axis_name: mapped axis over which the batch is sharded; covariances are global then.
 
     Returns:
-        Scalar; to be raised.
+        Scalar, float32 at least; a training maximises it.
 
     References:
         MMIM, arXiv:2109.00412, eq. 7.
@@ -143,15 +144,19 @@ def class_entropy(
         covariance = psum((count[:, None] * centred).T @ centred, axis_name) / total
         return jnp.linalg.slogdet(covariance + _EPS * jnp.eye(rows.shape[1]))[1]
 
-    return 0.25 * sum(map(log_determinant, counts))
+    positive, negative = map(log_determinant, counts)
+    return 0.25 * (positive + negative)
 
 
 def empty_memory(widths: Mapping[str, int], rows: int) -> ClassMemory:
-    """A memory of nothing, for a batch of `rows` rows over all shards.
+    """Memory without rows, for the first batch.
 
     Args:
         widths: modality -> width of its projection.
-        rows: of the whole batch.
+        rows: number of rows of the whole batch, over all shards.
+
+    Returns:
+        `ClassMemory` of zeros.
     """
     return ClassMemory({name: jnp.zeros((rows, w)) for name, w in widths.items()}, jnp.zeros(rows))
 
@@ -159,7 +164,16 @@ def empty_memory(widths: Mapping[str, int], rows: int) -> ClassMemory:
 def remember(
     projected: Mapping[str, Array], sign: Array, *, axis_name: str | None = None
 ) -> ClassMemory:
-    """The batch at hand as the memory of the next one; arguments as in `class_entropy`."""
+    """Memory that the next batch reads.
+
+    Args:
+        projected: modality -> `[batch, width]`.
+        sign: `[batch]`, see `class_entropy`.
+        axis_name: mapped axis over which the batch is sharded; rows of all shards are gathered.
+
+    Returns:
+        `ClassMemory`, float32 signs, without a gradient.
+    """
     rows = {name: counted_rows(x, sign != 0) for name, x in projected.items()}
     found = ClassMemory(rows, jnp.asarray(sign, jnp.float32))
     return jax.tree.map(lambda x: lax.stop_gradient(gather(x, axis_name)), found)

@@ -1,8 +1,8 @@
-"""Proximal policy optimisation: advantages, the clipped losses, the rate that follows the KL.
+"""Proximal policy optimisation: advantages, clipped losses and the adaptive learning rate.
 
-Forms are those of arXiv:2402.08996 as its released code has them (a fork of rsl_rl); what other
-implementations do differently stands at each function. Policies are Gaussian with a deviation of
-their own for each action, independent between actions.
+The forms are those of arXiv:2402.08996 as its released code has them (a fork of rsl_rl). Each
+docstring says what other implementations do differently. Policies are Gaussian with a standard
+deviation for each action, independent between actions.
 """
 
 import jax
@@ -22,24 +22,25 @@ def advantages(
     discount: float = 0.99,
     decay: float = 0.95,
 ) -> tuple[Array, Array]:
-    """Generalised advantage estimation (arXiv:1506.02438), time-outs bootstrapped.
+    """Generalised advantage estimation (arXiv:1506.02438), with a bootstrap at time-outs.
 
-    `delta_t = r_t + discount (1 - done_t) V_{t+1} - V_t` and
-    `A_t = delta_t + discount decay (1 - done_t) A_{t+1}`. An episode that the clock ended would
-    have gone on: its last reward gains `discount V_t`, the value before that step, because the
-    state after it has been replaced by a new episode's. Brax leaves such steps out instead.
+    `delta_t = r_t + discount (1 - done_t) V_{t+1} - V_t` and `A_t = delta_t + discount decay (1 -
+    done_t) A_{t+1}`. An episode that a time-out ended would have gone on, so its last reward gains
+    `discount V_t`. That is the value before the step, because the state after it is already the
+    first one of a new episode. Brax leaves such steps out instead.
 
     Args:
         rewards: `[time, ...]`.
-        values: `[time, ...]`, of the states before the steps.
+        values: `[time, ...]`, value of the state before each step.
         last_value: `[...]`, value of the state after the last step.
-        done: `[time, ...]`, 1 where an episode ended with this step, by the clock or not.
-        timeout: `[time, ...]`, 1 where the clock ended it; None for nowhere.
-        discount: of the future, a step.
-        decay: of longer estimates (lambda).
+        done: `[time, ...]`, 1 where an episode ended with this step, by a time-out or not.
+        timeout: `[time, ...]`, 1 where a time-out ended it; None for nowhere.
+        discount: discount factor of a step, gamma.
+        decay: decay of longer estimates, lambda.
 
     Returns:
-        Advantages, and the returns `A + V` that the critic should learn, both `[time, ...]`.
+        Advantages, and the returns `A + V` that the critic learns, both `[time, ...]`, float32 at
+        least.
     """
     rewards, values = at_least_float32(rewards), at_least_float32(values)
     if timeout is not None:
@@ -63,7 +64,10 @@ def gaussian_log_prob(actions: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Ar
     Args:
         actions: `[..., actions]`.
         mean: `[..., actions]`.
-        std: `[actions]` or any shape that broadcasts.
+        std: standard deviations, `[actions]` or any shape that broadcasts.
+
+    Returns:
+        `[...]`, float32 at least, in nats.
     """
     actions, mean, std = (at_least_float32(x) for x in (actions, mean, std))
     each = -0.5 * ((actions - mean) / std) ** 2 - jnp.log(std) - 0.5 * jnp.log(2 * jnp.pi)
@@ -71,21 +75,31 @@ def gaussian_log_prob(actions: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Ar
 
 
 def gaussian_entropy(std: ArrayLike) -> Array:
-    """Entropy in nats of `[..., actions]` deviations, summed over the last axis."""
+    """Entropy of a Gaussian, summed over the last axis.
+
+    Args:
+        std: standard deviations, `[..., actions]`.
+
+    Returns:
+        `[...]`, float32 at least, in nats.
+    """
     return jnp.sum(0.5 + 0.5 * jnp.log(2 * jnp.pi) + jnp.log(at_least_float32(std)), axis=-1)
 
 
 def gaussian_kl(old_mean: ArrayLike, old_std: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Array:
-    """Divergence of the new policy from the old one, summed over the last axis.
+    """KL divergence of the new policy from the old one, summed over the last axis.
 
-    `sum log(std / old_std + 1e-5) + (old_std^2 + (old_mean - mean)^2) / (2 std^2) - 1/2`; the
-    1e-5 is the released code's, so that equal policies give 1e-5 an action rather than 0.
+    `sum log(std / old_std + 1e-5) + (old_std^2 + (old_mean - mean)^2) / (2 std^2) - 1/2`. The 1e-5
+    is the released code's; equal policies give 1e-5 an action rather than 0.
 
     Args:
         old_mean: `[..., actions]`.
         old_std: `[actions]` or any shape that broadcasts.
         mean: `[..., actions]`.
         std: `[actions]` or any shape that broadcasts.
+
+    Returns:
+        `[...]`, float32 at least, in nats.
     """
     old_mean, old_std, mean, std = (at_least_float32(x) for x in (old_mean, old_std, mean, std))
     spread = (old_std**2 + (old_mean - mean) ** 2) / (2 * std**2)
@@ -100,15 +114,21 @@ def clipped_surrogate(
     weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Policy loss `mean max(-A r, -A clip(r, 1 - clip, 1 + clip))`, `r` the ratio (PPO, eq. 7).
+    """PPO's policy loss, `mean max(-A r, -A clip(r, 1 - clip, 1 + clip))` with the ratio r.
 
     Args:
-        log_prob: `[...]`, of the actions taken, now.
-        old_log_prob: `[...]`, of the same actions when they were taken.
-        advantage: `[...]`, constant.
-        clip: how far the ratio may move before its gradient ends.
+        log_prob: `[...]`, log-density of the actions taken, under the policy that learns.
+        old_log_prob: `[...]`, log-density when they were taken.
+        advantage: `[...]`, A; constant.
+        clip: distance of the ratio from one at which its gradient ends.
         weights: see `corrkd_jax.losses.reduce`.
         axis_name: see `corrkd_jax.losses.reduce`.
+
+    Returns:
+        Scalar, float32 at least.
+
+    References:
+        Schulman et al., arXiv:1707.06347, eq. 7.
     """
     ratio = jnp.exp(at_least_float32(log_prob) - at_least_float32(old_log_prob))
     advantage = at_least_float32(advantage)
@@ -124,17 +144,20 @@ def clipped_value_loss(
     weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Critic's loss `mean max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2)`.
+    """Critic's loss, `mean max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2)`.
 
-    Without the factor 1/2 that Brax has.
+    It has no factor 1/2, which Brax's has.
 
     Args:
-        value: `[...]`, now.
-        old_value: `[...]`, during the rollout.
-        returns: `[...]` of `advantages`.
-        clip: how far a value may move before its gradient ends.
+        value: `[...]`, V, of the critic that learns.
+        old_value: `[...]`, V_old, during the rollout.
+        returns: `[...]`, R, of `advantages`.
+        clip: distance of a value from its old one at which its gradient ends.
         weights: see `corrkd_jax.losses.reduce`.
         axis_name: see `corrkd_jax.losses.reduce`.
+
+    Returns:
+        Scalar, float32 at least.
     """
     value, old_value, returns = (at_least_float32(x) for x in (value, old_value, returns))
     near = old_value + jnp.clip(value - old_value, -clip, clip)
@@ -149,10 +172,20 @@ def adapt_rate(
     lowest: float = 1e-5,
     highest: float = 1e-2,
 ) -> Array:
-    """Learning rate after an update that moved the policy by `kl`.
+    """Learning rate after an update that moved the policy by a KL divergence.
 
-    Over twice the target: down by 1.5, not below `lowest`; between 0 and half of it: up by 1.5,
-    not above `highest`; else as it was.
+    A divergence above twice the target divides the rate by 1.5. One between 0 and half the target
+    multiplies it by 1.5. Any other leaves it as it is.
+
+    Args:
+        rate: learning rate, a scalar.
+        kl: mean KL divergence of the update, in nats.
+        target: KL divergence aimed at, in nats.
+        lowest: lower bound of a rate that falls.
+        highest: upper bound of a rate that rises.
+
+    Returns:
+        Learning rate, float32 at least.
     """
     rate, kl = at_least_float32(rate), at_least_float32(kl)
     slower = jnp.maximum(rate / 1.5, lowest)

@@ -1,4 +1,4 @@
-"""Category-guided prototype distillation (CorrKD, arXiv:2404.16456)."""
+"""Category-guided prototype distillation (CPD) of CorrKD, arXiv:2404.16456."""
 
 from typing import Literal, NamedTuple
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.lax import Precision
+from jax.typing import ArrayLike
 
 from corrkd_jax.losses.batch import (
     counted_rows,
@@ -30,20 +31,20 @@ class Prototypes(NamedTuple):
 
 
 def class_prototypes(
-    features: Array,
-    labels: Array,
+    features: ArrayLike,
+    labels: ArrayLike,
     num_classes: int,
     *,
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Prototypes:
     """Mean feature of each class over the whole batch, over all its shards.
 
     Args:
-        features: `[batch, features]`; rows of weight 0 may hold anything, here and below.
+        features: `[batch, features]`.
         labels: `[batch]` integers in `[0, num_classes)`.
         num_classes: number of classes.
-        weights: `[batch]`; the mean is a weighted one.
+        weights: `[batch]`, weights of the mean; rows of weight 0 may hold anything.
         axis_name: mapped axis over which the batch is sharded.
 
     Returns:
@@ -59,47 +60,55 @@ def class_prototypes(
     return Prototypes(sums / jnp.where(counts > 0, counts, 1.0)[:, None], present)
 
 
-def cosine_to_prototypes(features: Array, prototypes: Prototypes) -> Array:
-    """Cosine of every row with every class mean, `[batch, classes]`; 0 where either is zero."""
+def cosine_to_prototypes(features: ArrayLike, prototypes: Prototypes) -> Array:
+    """Cosine of every row with every class mean.
+
+    Args:
+        features: `[batch, features]`.
+        prototypes: class means of the same width.
+
+    Returns:
+        `[batch, classes]` in [-1, 1], float32 at least; 0 where the row or the mean is zero.
+    """
     rows = normalize_rows(at_least_float32(features))
     centers = normalize_rows(prototypes.centers)
     return jnp.matmul(rows, centers.T, precision=Precision.HIGHEST)
 
 
 def category_prototype(
-    student: Array,
-    teacher: Array,
-    labels: Array,
+    student: ArrayLike,
+    teacher: ArrayLike,
+    labels: ArrayLike,
     num_classes: int,
     *,
     distance: Literal["square", "norm"] = "square",
     count_absent: bool = False,
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Give each sample the teacher's cosines to its own and to the other categories.
+    """CPD loss: the student's cosines to its class prototypes should be the teacher's to its own.
 
-    `1 / (N K) sum_i sum_k (M^s_k(i) - M^t_k(i))^2`, where `M^w_k(i)` is the cosine between
-    sample i and the batch prototype of class k, teacher prototypes from teacher features and
-    student prototypes from student features. The gradient reaches the student through its
-    prototypes too.
+    `1 / (N K) sum_i sum_k (M^s_k(i) - M^t_k(i))^2`, where `M^w_k(i)` is the cosine between sample i
+    and the batch prototype of class k. Teacher prototypes are means of teacher features, student
+    prototypes means of student features. The gradient reaches the student through its prototypes
+    too.
 
     Args:
         student: `[batch, features]`.
-        teacher: `[batch, features]`; constant.
+        teacher: `[batch, features]`; no gradient flows into it.
         labels: `[batch]` integers in `[0, num_classes)`.
-        num_classes: K.
-        distance: the printed formula shows a norm of a scalar where the text says squared
-            distance; the square is the default.
+        num_classes: number of classes, K.
+        distance: `"square"` takes the square of a difference, as the paper's text says; `"norm"`
+            its absolute value, as the printed formula may be read.
         count_absent: divide by the N K of the formula even where the batch lacks a class, whose
             cosines are all 0; else absent classes are left out of the mean.
-        weights: `[batch]`; rows of weight 0 enter neither prototypes nor the mean, and may
-            hold anything.
+        weights: `[batch]`; rows of weight 0 enter neither prototypes nor the mean, and may hold
+            anything.
         axis_name: mapped axis over which the batch is sharded; prototypes are global then.
 
     Returns:
-        Scalar: weighted mean over rows and over the classes present in the batch (equal to
-        the paper's N K when none is absent). 0 if no row has weight.
+        Scalar, float32 at least: weighted mean over rows and over the classes present in the batch
+        (equal to the paper's N K when none is absent). 0 if no row has weight.
 
     Raises:
         ValueError: the shapes differ, or the distance is unknown.

@@ -1,11 +1,13 @@
-"""Response-disentangled consistency distillation (CorrKD, arXiv:2404.16456)."""
+"""Response-disentangled consistency distillation (RCD) of CorrKD, arXiv:2404.16456."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from corrkd_jax.losses.batch import (
     counted_rows,
@@ -19,9 +21,10 @@ from corrkd_jax.losses.classification import check_labels
 from corrkd_jax.losses.reduction import at_least_float32, reduce
 
 Negatives = Literal["all", "next"]
+"""Product pairs of a mutual-information estimate; see `jsd_mutual_information`."""
 
 Scorer = Callable[[Array, Array], Array]
-"""A statistics network: `([n, p], [m, p]) -> [n, m]`, the score of every pair of rows."""
+"""Statistics network: `([n, p], [m, p]) -> [n, m]`, the score of every pair of rows."""
 
 
 class Responses(NamedTuple):
@@ -36,22 +39,24 @@ class Responses(NamedTuple):
     others: Array
 
 
-def split_responses(logits: Array, labels: Array, renormalize: bool = False) -> Responses:
-    """Split softmax responses into target and non-target parts.
+def split_responses(logits: ArrayLike, labels: ArrayLike, renormalize: bool = False) -> Responses:
+    """Softmax responses split into the target class and the others.
 
     Args:
         logits: `[batch, classes]`.
         labels: `[batch]` integers in `[0, classes)`.
-        renormalize: let the non-target part sum to one, as decoupled KD does; the paper
-            keeps the raw probabilities.
+        renormalize: let the non-target part sum to one, as decoupled KD does; the paper keeps the
+            raw probabilities.
 
     Returns:
-        `Responses` in float32 (float64 for float64 logits). The order of the non-target
-        classes is ascending with the target left out, so that a column means the same
-        class for all samples of one target.
+        `Responses`, float32 at least. Non-target classes are in ascending order with the target
+        left out, so that a column means the same class for all samples of one target.
 
     Raises:
         ValueError: `labels` are not integers `[batch]`.
+
+    References:
+        Li et al., arXiv:2404.16456, TCR and NTCR.
     """
     logits, labels = at_least_float32(logits), jnp.asarray(labels)
     check_labels(logits, labels)
@@ -67,34 +72,34 @@ def split_responses(logits: Array, labels: Array, renormalize: bool = False) -> 
 
 def jsd_mutual_information(
     scorer: Scorer,
-    a: Array,
-    b: Array,
+    a: ArrayLike,
+    b: ArrayLike,
     *,
     negatives: Negatives = "all",
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Jensen-Shannon lower-bound style estimate of the mutual information of two variables.
+    """Jensen-Shannon estimate of the mutual information of two variables.
 
-    `E_joint[-softplus(-T(a, b))] - E_product[softplus(T(a, b'))]`: the joint pairs are the rows
-    (i, i), the product pairs all (i, j) with j != i, which needs no shuffle and no key.
+    `E_joint[-softplus(-T(a, b))] - E_product[softplus(T(a, b'))]`. Joint pairs are the rows (i, i).
+    Product pairs are all (i, j) with j != i, which needs no shuffle and no key.
 
     Args:
         scorer: statistics network T.
         a: `[batch, p]`.
-        b: `[batch, q]`, row i belonging to row i of `a`.
-        negatives: the product pairs: `"all"` with j != i, or `"next"`, the row that follows in
-            the whole batch, padding left out: what a shuffle by one gives.
+        b: `[batch, q]`; row i belongs to row i of `a`.
+        negatives: product pairs: `"all"` with j != i, or `"next"`, the row that follows in the
+            whole batch, padding left out, as a shuffle by one gives.
         weights: `[batch]`; rows of weight 0 form no pair, and may hold anything.
-        axis_name: mapped axis over which the batch is sharded; rows of `b` of all shards
-            are gathered.
+        axis_name: mapped axis over which the batch is sharded; rows of `b` of all shards are
+            gathered.
 
     Returns:
-        Scalar, at most 0; `-2 log 2` for a constant-zero scorer. An expectation over no
-        pairs (a single row has no product pairs) is 0.
+        Scalar, at most 0, float32 at least; `-2 log 2` for a scorer that is zero everywhere. An
+        expectation over no pairs is 0: a single row has no product pairs.
 
     Raises:
-        ValueError: unknown negatives.
+        ValueError: `negatives` is unknown.
 
     References:
         Hjelm et al., arXiv:1808.06670, eq. 4; used by arXiv:2404.16456 for both parts.
@@ -119,49 +124,52 @@ def jsd_mutual_information(
 
 
 def response_consistency(
-    student_logits: Array,
-    teacher_logits: Array,
-    labels: Array,
+    student_logits: ArrayLike,
+    teacher_logits: ArrayLike,
+    labels: ArrayLike,
     target_scorer: Scorer,
     others_scorer: Scorer,
     *,
     renormalize: bool = False,
     negatives: Negatives = "all",
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Keep the mutual information between teacher and student responses, part by part.
+    """RCD loss: keep the mutual information of teacher and student responses, part by part.
 
-    `-I(target^t, target^s) - I(others^t, others^s)`, minimised together over the student and
-    over the statistics networks inside the two scorers (cooperative, no adversarial step).
+    `-I(target^t, target^s) - I(others^t, others^s)`, minimised over the student and over the
+    statistics networks together. There is no adversarial step.
 
     Args:
         student_logits: `[batch, classes]`.
-        teacher_logits: `[batch, classes]`; constant.
-        labels: `[batch]` true classes.
+        teacher_logits: `[batch, classes]`; no gradient flows into them.
+        labels: `[batch]` integers, the true classes.
         target_scorer: statistics network over target responses, `[n, 1], [m, 1] -> [n, m]`.
-        others_scorer: the same over `[n, classes - 1]`.
+        others_scorer: statistics network over the others,
+            `[n, classes - 1], [m, classes - 1] -> [n, m]`.
         renormalize: see `split_responses`.
         negatives: see `jsd_mutual_information`.
         weights: `[batch]`; rows of weight 0 count for nothing, and may hold anything.
         axis_name: mapped axis over which the batch is sharded.
 
     Returns:
-        Scalar; `4 log 2` for zero statistics networks, 0 at best. With two classes both
-        parts carry the same information.
+        Scalar, float32 at least; `4 log 2` for statistics networks that are zero, 0 at best. With
+        two classes both parts carry the same information.
 
     Raises:
         ValueError: the logits differ in shape, or `labels` are not integers `[batch]`.
 
     References:
-        Li et al., arXiv:2404.16456, L_RCD. The estimator's form follows arXiv:1808.06670.
+        Li et al., arXiv:2404.16456, L_RCD; the estimator's form is that of arXiv:1808.06670.
     """
     student_logits, teacher_logits = student_and_teacher(student_logits, teacher_logits, weights)
     labels = counted_rows(jnp.asarray(labels), weights)
     student = split_responses(student_logits, labels, renormalize)
     teacher = split_responses(teacher_logits, labels, renormalize)
-    shared = {"negatives": negatives, "weights": weights, "axis_name": axis_name}
+    information = partial(
+        jsd_mutual_information, negatives=negatives, weights=weights, axis_name=axis_name
+    )
     return -(
-        jsd_mutual_information(target_scorer, teacher.target, student.target, **shared)
-        + jsd_mutual_information(others_scorer, teacher.others, student.others, **shared)
+        information(target_scorer, teacher.target, student.target)
+        + information(others_scorer, teacher.others, student.others)
     )

@@ -1,4 +1,4 @@
-"""DFND (CVPR 2021): images picked from an unlabelled pool, and labels that may be wrong."""
+"""Losses of DFND (CVPR 2021): selection of pool images, and learning from noisy labels."""
 
 import jax
 import jax.numpy as jnp
@@ -10,34 +10,43 @@ from corrkd_jax.losses.reduction import at_least_float32, reduce
 
 
 def confidence(logits: ArrayLike) -> Array:
-    """How sure a teacher is: the logarithm of its likeliest class's probability, `[pool]`.
+    """Log-probability of the class that a teacher prefers.
 
     Args:
         logits: `[pool, classes]`, the teacher's.
+
+    Returns:
+        `[pool]`, at most 0, float32 at least, in nats.
     """
     return jnp.max(jax.nn.log_softmax(at_least_float32(logits)), axis=-1)
 
 
 def select_confident(logits: ArrayLike, count: int) -> Array:
-    """The images of which a teacher is surest.
+    """Images that a teacher is most confident about.
 
     Args:
         logits: `[pool, classes]`, the teacher's.
-        count: how many to take, a Python integer.
+        count: number of images to take, a Python integer.
 
     Returns:
-        `[count]` indices into the pool, surest first; of equals the earlier one first.
+        `[count]` indices into the pool, most confident first; of equals the earlier one first.
     """
     return jnp.argsort(-confidence(logits), stable=True)[:count]
 
 
 def noise_matrix(free: ArrayLike, accuracy: ArrayLike) -> Array:
-    """Probabilities with which a class is called another, `[classes, classes]`, rows sum to one.
+    """Probabilities that the teacher labels a class as another one.
 
     Args:
-        free: `[classes, classes - 1]` learned logits of the wrong names of each class, in order.
-        accuracy: of the teacher, the constant diagonal: .9523 on CIFAR-10 and .7774 on CIFAR-100
-            in the published code.
+        free: `[classes, classes - 1]`, learned logits of the wrong labels of each class, in order.
+        accuracy: accuracy of the teacher, the constant diagonal: .9523 on CIFAR-10 and .7774 on
+            CIFAR-100 in the published code.
+
+    Returns:
+        `[classes, classes]`, rows by true class, which sum to one; float32 at least.
+
+    Raises:
+        ValueError: `free` is not `[classes, classes - 1]`.
     """
     free = at_least_float32(free)
     classes = free.shape[0]
@@ -57,14 +66,20 @@ def noisy_nll(
     weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """`-log (softmax(logits) @ noise)[label]`: what a student says of labels known to be noisy.
+    """Negative log likelihood of noisy labels, `-log (softmax(logits) @ noise)[label]`.
 
     Args:
         logits: `[batch, classes]`, the student's.
-        labels: `[batch]` integers, the teacher's preferred classes.
-        noise: `[classes, classes]` from `noise_matrix`.
+        labels: `[batch]` integers, the classes that the teacher prefers.
+        noise: `[classes, classes]` of `noise_matrix`.
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean, float32 at least, in nats.
+
+    Raises:
+        ValueError: labels are not integers `[batch]`.
     """
     logits, labels = at_least_float32(logits), jnp.asarray(labels)
     check_labels(logits, labels)

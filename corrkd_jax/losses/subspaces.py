@@ -1,10 +1,12 @@
-"""What keeps shared and private codes of modalities apart and meaningful (MISA, arXiv:2005.03545).
+"""Losses on shared and private codes of modalities (MISA, arXiv:2005.03545).
 
-Likeness of distributions, orthogonality of subspaces and reconstruction, of two modalities each,
-and :func:`subspace_terms`, which puts them together over all of them.
+There is one for the likeness of distributions, one for the orthogonality of subspaces and one for
+reconstruction, each of two modalities. `subspace_terms` sums them over all modalities.
 """
 
+import functools
 from itertools import combinations
+from operator import add
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,6 +23,11 @@ class SubspaceTerms(NamedTuple):
     """Scalars; MISA adds `alpha difference + beta similarity + gamma reconstruction` to its task.
 
     MMSA's `(alpha, beta, gamma)` are (0.1, 0.3, 1) for MOSI and (0.3, 0.8, 1) for MOSEI.
+
+    Attributes:
+        difference: overlap of the subspaces of codes, L_diff.
+        similarity: discrepancy of shared codes between modalities, L_sim.
+        reconstruction: squared error of the reconstructed projections, L_recon.
     """
 
     difference: Array
@@ -36,9 +43,9 @@ def central_moment_discrepancy(
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Distance of two distributions by their mean and central moments, coordinate by coordinate.
+    """Central moment discrepancy of two distributions, coordinate by coordinate.
 
-    `|E x - E y| + sum_{k=2..moments} |E (x - E x)^k - E (y - E y)^k|`, norms over features,
+    `|E x - E y| + sum_{k=2..moments} |E (x - E x)^k - E (y - E y)^k|` with norms over features and
     expectations over the batch. There is no scaling by the interval of the values, which for
     sigmoids is [0, 1].
 
@@ -50,8 +57,8 @@ def central_moment_discrepancy(
         axis_name: mapped axis over which the batch is sharded; expectations are global then.
 
     Returns:
-        Scalar. Each norm has 1e-12 inside its root, so that of equal distributions is
-        `1e-6 moments` rather than 0, and its gradient is 0.
+        Scalar, float32 at least. Each norm has 1e-12 inside its root: equal distributions give
+        `1e-6 moments` rather than 0, with a gradient of 0.
 
     Raises:
         ValueError: the shapes differ.
@@ -83,21 +90,21 @@ def difference(
 ) -> Array:
     """Overlap of the subspaces that two codes of the same samples span.
 
-    `mean (X' Y)^2` over the `[features, features]` products of rows that are centred over the
-    batch and then divided by `|row| + 1e-6`; that length is a constant to the gradient. X' Y is a
-    sum over the batch, as published, and grows with it.
+    `mean (X' Y)^2` over the `[features, features]` products. Rows are centred over the batch and
+    then divided by `|row| + 1e-6`; that length is a constant to the gradient. X' Y is a sum over
+    the batch, as published, and grows with it.
 
     Args:
         x: `[batch, features]`.
-        y: `[batch, other features]`, row i of the same sample as row i of `x`.
+        y: `[batch, other features]`; row i is of the same sample as row i of `x`.
         weights: `[batch]`; a row of weight 2 counts as two, one of weight 0 for nothing, and may
             hold anything.
         axis_name: mapped axis over which the batch is sharded; means and products are global then.
 
     Returns:
-        Scalar, 0 where either does not vary; the same for `x` and `y` exchanged. The gradient of
-        a row that lies on the mean is 0, where the published form has a million times what
-        comes in.
+        Scalar, float32 at least, the same for `x` and `y` exchanged; 0 where either does not vary.
+        The gradient of a row that lies on the mean is 0; the published form gives a million times
+        the incoming gradient.
 
     Raises:
         ValueError: the batches differ in size.
@@ -139,7 +146,7 @@ def reconstruction(
         axis_name: mapped axis over which the batch is sharded.
 
     Returns:
-        Scalar; 0 if no row has weight.
+        Scalar, float32 at least; 0 if no row has weight.
 
     Raises:
         ValueError: the shapes differ.
@@ -161,33 +168,38 @@ def subspace_terms(
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> SubspaceTerms:
-    """All three terms of MISA over its modalities, at least two, whose order does not matter.
+    """All three terms of MISA over its modalities, whose order does not matter.
 
     Args:
-        projected: `[batch, modalities, features]`, what is to be reconstructed.
-        private: like `projected`, each modality's own code.
+        projected: `[batch, modalities, features]`, the vectors to reconstruct; at least two
+            modalities.
+        private: like `projected`, each modality's private code.
         shared: like `projected`, each modality's code in the common space.
-        reconstructed: like `projected`, from the sum of both codes.
-        moments: of `central_moment_discrepancy`.
+        reconstructed: like `projected`, computed from the sum of both codes.
+        moments: highest order of `central_moment_discrepancy`.
         weights: `[batch]`; rows of weight 0 count for nothing, and may hold anything.
         axis_name: mapped axis over which the batch is sharded.
 
     Returns:
-        `difference`: sum over private and shared of each modality and over the pairs of privates;
-        `similarity`: mean discrepancy over the pairs of shareds; `reconstruction`: mean error.
+        `SubspaceTerms`. `difference` is the sum over private and shared of each modality and over
+        the pairs of privates; `similarity` the mean discrepancy over the pairs of shareds;
+        `reconstruction` the mean error.
     """
-    batch = {"weights": weights, "axis_name": axis_name}
+    overlap = functools.partial(difference, weights=weights, axis_name=axis_name)
+    discrepancy = functools.partial(
+        central_moment_discrepancy, moments=moments, weights=weights, axis_name=axis_name
+    )
     modalities = range(private.shape[1])
     pairs = list(combinations(modalities, 2))
-    apart = [difference(private[:, m], shared[:, m], **batch) for m in modalities]
-    apart += [difference(private[:, m], private[:, n], **batch) for m, n in pairs]
-    alike = [
-        central_moment_discrepancy(shared[:, m], shared[:, n], moments, **batch) for m, n in pairs
-    ]
+    overlaps = [overlap(private[:, m], shared[:, m]) for m in modalities]
+    overlaps += [overlap(private[:, m], private[:, n]) for m, n in pairs]
+    discrepancies = [discrepancy(shared[:, m], shared[:, n]) for m, n in pairs]
     return SubspaceTerms(
-        difference=sum(apart),
-        similarity=sum(alike) / len(pairs),
-        reconstruction=reconstruction(reconstructed, projected, **batch),
+        difference=functools.reduce(add, overlaps),
+        similarity=functools.reduce(add, discrepancies) / len(pairs),
+        reconstruction=reconstruction(
+            reconstructed, projected, weights=weights, axis_name=axis_name
+        ),
     )
 
 

@@ -1,9 +1,8 @@
-"""What images made without data are asked to be: losses on a teacher's and a student's answers.
+"""Losses on images that are synthesised without data, from a teacher's and a student's logits.
 
-Every loss here is minimised by whoever makes the images (a generator, its latents, or the images
-themselves). Unlike the losses of distillation, gradients flow through both networks' logits;
-their parameters are simply not what is optimised. Which loss belongs to which method, as in
-zju-vipa's benchmark:
+Whoever makes the images minimises them: a generator, its latents, or the images themselves. Unlike
+in the losses of distillation, gradients flow through both networks' logits; the networks' own
+parameters are not optimised. Which loss belongs to which method, as in zju-vipa's benchmark:
 
 * DAFL (arXiv:1904.01186): `class_prior`, `activation`, `balance`.
 * ZSKT (arXiv:1905.09768), DFQ (arXiv:2005.10514): `adversarial_kl`; DFQ also the first and third
@@ -15,13 +14,14 @@ zju-vipa's benchmark:
 * MosaicKD (arXiv:2110.15094): `adversarial_kl`, `mean_entropy`, `balance`, `patch_generator`.
 
 With `axis_name`, the batch is sharded over that named axis, and every shard returns the value of
-the whole batch; the mean over shards of the gradients of replicated parameters is then that
-value's gradient. The gradient of a shard's own images is as many times too large as there are
-shards.
+the whole batch. The mean over shards of the gradients of replicated parameters is then that value's
+gradient. The gradient of a shard's own images is as many times too large as there are shards.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from operator import add
 from typing import Any
 
 import jax
@@ -31,9 +31,7 @@ from jax.typing import ArrayLike
 
 from corrkd_jax.losses.batch import gather, own_columns, psum, row_weights
 from corrkd_jax.losses.classification import cross_entropy
-from corrkd_jax.losses.reduction import at_least_float32, reduce
-
-Axis = str | Sequence[str] | None
+from corrkd_jax.losses.reduction import Axis, at_least_float32, reduce
 
 
 def class_prior(
@@ -42,14 +40,17 @@ def class_prior(
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """Cross-entropy of a teacher's answer with one class: images of which it is sure.
+    """Cross-entropy of a teacher's logits with one class: it should be sure of every image.
 
     Args:
         logits: `[batch, classes]`, the teacher's.
-        targets: `[batch]` integers, classes to draw (DeepInversion, CMI, Fast). None: the class
-            that the teacher already prefers (DAFL, DFQ).
+        targets: `[batch]` integers, the classes that the images should show (DeepInversion, CMI,
+            Fast). None: the class that the teacher already prefers (DAFL, DFQ).
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean, float32 at least, in nats.
     """
     logits = jnp.asarray(logits)
     targets = jnp.argmax(logits, axis=-1) if targets is None else targets
@@ -59,7 +60,16 @@ def class_prior(
 def activation(
     features: ArrayLike, weights: ArrayLike | None = None, axis_name: Axis = None
 ) -> Array:
-    """Minus the mean magnitude of a teacher's features `[batch, features]` (DAFL)."""
+    """Minus the mean magnitude of a teacher's features (DAFL, arXiv:1904.01186).
+
+    Args:
+        features: `[batch, features]`, the teacher's.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean over rows and features, float32 at least.
+    """
     return -reduce(jnp.abs(at_least_float32(features)), weights, axis_name=axis_name)
 
 
@@ -69,14 +79,17 @@ def balance(
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """Minus the entropy of the mean answer: the batch should hold all classes alike.
+    """Minus the entropy of the batch's mean probabilities: all classes should be equally frequent.
 
     Args:
         logits: `[batch, classes]`, the teacher's.
-        base: of the logarithm, which scales the loss. DAFL's own code has 10, its copy in
-            zju-vipa's benchmark e, MosaicKD 2, and their weights were chosen with these.
+        base: base of the logarithm, which scales the loss. DAFL's own code has 10, its copy in
+            zju-vipa's benchmark e, MosaicKD 2, and their weights were tuned with these.
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar in `[-log(classes), 0]` of that base, float32 at least.
     """
     probabilities = jax.nn.softmax(at_least_float32(logits))
     rows = jnp.ones(probabilities.shape[0]) if weights is None else jnp.asarray(weights)
@@ -89,7 +102,16 @@ def balance(
 def mean_entropy(
     logits: ArrayLike, weights: ArrayLike | None = None, axis_name: Axis = None
 ) -> Array:
-    """Mean entropy of each answer, in nats, of `[batch, classes]` (MosaicKD's alignment)."""
+    """Mean entropy of each row's probabilities (MosaicKD's alignment, arXiv:2110.15094).
+
+    Args:
+        logits: `[batch, classes]`, the teacher's.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean, float32 at least, in nats.
+    """
     probabilities = jax.nn.softmax(at_least_float32(logits))
     return reduce(_entropy(probabilities), weights, axis_name=axis_name)
 
@@ -97,22 +119,28 @@ def mean_entropy(
 def bn_statistics(
     running: Mapping[str, Any], batch: Mapping[str, Any], scales: Mapping[str, float] | None = None
 ) -> Array:
-    """Distance of a batch's statistics from those that a teacher's batch norms remember.
+    """Distance of a batch's statistics from the running statistics of a teacher's batch norms.
 
-    `sum over layers of |var_running - var_batch| + |mean_running - mean_batch|`, norms not
-    squared. The published variance of the batch is biased, while torch's memory is of unbiased
-    ones, so that even training data leave a small rest. The statistics themselves know about
-    shards (`corrkd_jax.models.backbones.layers.BatchNorm`); there is nothing to sum here.
+    `sum over layers of |var_running - var_batch| + |mean_running - mean_batch|`, norms not squared.
+    The published variance of the batch is biased while torch's running variance is not, so that
+    even training data leave a small rest. The statistics are those of the whole batch already
+    (`corrkd_jax.models.backbones.layers.BatchNorm`); there is nothing to sum over shards.
 
     Args:
         running: the collection `batch_stats`: a tree whose innermost mappings hold `mean` and
             `var`, `[channels]` each. Constant under differentiation.
         batch: the collection `bn_inputs`, a tree like it, or the result of `blend_statistics`.
-        scales: factors of single layers by their path with slashes, such as
-            `{"stem/norm": 10.0}` for DeepInversion's emphasis on the first layer.
+        scales: factors of single layers by their path with slashes, such as `{"stem/norm": 10.0}`
+            for DeepInversion's emphasis on the first layer.
+
+    Returns:
+        Scalar, float32 at least.
 
     Raises:
         ValueError: the trees differ, or a scale names no layer.
+
+    References:
+        DeepInversion, arXiv:1912.08795.
     """
     running, batch = _by_layer(running), _by_layer(batch)
     if running.keys() != batch.keys():
@@ -129,7 +157,7 @@ def bn_statistics(
 
 
 def blend_statistics(batch: Any, previous: Any | None, momentum: float = 0.9) -> Any:
-    """Fast's statistics: the batch's own, mixed with those of earlier batches.
+    """Batch statistics mixed with those of earlier batches (Fast, arXiv:2112.06253).
 
     A small batch of a good generator need not have the teacher's statistics; the stream should.
     Give the result to `bn_statistics`, and keep that of a call's last step, which carries no
@@ -140,6 +168,9 @@ def blend_statistics(batch: Any, previous: Any | None, momentum: float = 0.9) ->
         previous: an earlier result, constant under differentiation; None in the first call, which
             takes the batch as it is.
         momentum: share of `previous`.
+
+    Returns:
+        A tree like `batch`.
     """
     if previous is None:
         return batch
@@ -157,15 +188,21 @@ def adversarial_kl(
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """Minus `T^2 KL(teacher || student)`, the student's loss: images that it gets wrong.
+    """Minus `T^2 KL(teacher || student)`, the student's loss: it should be wrong about the images.
 
     Args:
         student: logits `[batch, classes]`.
-        teacher: logits `[batch, classes]`, of which the gradient is taken too.
-        temperature: T. The benchmark's scripts say 20, and its code replaces the loss by one
-            of T = 1, with which the published numbers were made.
+        teacher: logits `[batch, classes]`; the gradient flows into them too.
+        temperature: T. The benchmark's scripts say 20, and its code replaces the loss by one of T =
+            1, with which the published numbers were made.
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean, at most 0, float32 at least, in nats.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     return -(temperature**2) * reduce(
         _kl(student, teacher, temperature), weights, "mean", axis_name
@@ -178,10 +215,22 @@ def decision_adversarial(
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """`adversarial_kl` of the images on whose class both agree; others count as zero, but count.
+    """Minus `KL(teacher || student)` of images on whose class both agree (CMI, Fast).
 
-    Images near the student's border on the teacher's side, and never ones beyond it. Arguments
-    are those of `adversarial_kl`.
+    The images should be near the student's decision border, on the teacher's side of it. Images on
+    whose class the two disagree add zero and stay in the denominator.
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`; the gradient flows into them too.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean, at most 0, float32 at least, in nats.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     agree = jnp.argmax(student, axis=-1) == jnp.argmax(teacher, axis=-1)
     return -reduce(jnp.where(agree, _kl(student, teacher, 1.0), 0), weights, axis_name=axis_name)
@@ -193,7 +242,17 @@ def adversarial_l1(
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """Minus the mean absolute difference of logits `[batch, classes]` (DFAD)."""
+    """Minus the mean absolute difference of logits (DFAD, arXiv:1912.11006).
+
+    Args:
+        student: logits `[batch, classes]`.
+        teacher: logits `[batch, classes]`; the gradient flows into them too.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean over rows and classes, at most 0, float32 at least.
+    """
     distance = jnp.abs(at_least_float32(student) - at_least_float32(teacher))
     return -reduce(distance, weights, axis_name=axis_name)
 
@@ -207,20 +266,26 @@ def js_divergence(
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """Mean Jensen-Shannon divergence of two answers, as DeepInversion's code has it.
+    """Mean Jensen-Shannon divergence of two networks' probabilities, as in DeepInversion's code.
 
     Args:
         student: logits `[batch, classes]`.
         teacher: logits `[batch, classes]`.
-        temperature: of both softmaxes.
-        reverse: `KL(mean || answer)`, averaged over both answers. It is what the published code
-            computes, torch's order of arguments being what it is; False is the textbook's
-            `KL(answer || mean)`.
-        clamp: probabilities are cut to `[clamp, 1 - clamp]` and not normalised again, as
-            published, which takes the gradient from classes that one of the networks excludes.
-            0 cuts nothing.
+        temperature: temperature of both softmaxes.
+        reverse: `KL(middle || p)`, averaged over both networks' p, with the mean of the two as
+            middle. The published code computes this because of the order of torch's arguments;
+            False is the textbook's `KL(p || middle)`.
+        clamp: probabilities are clipped to `[clamp, 1 - clamp]` and not normalised again, as
+            published. Classes that one of the networks excludes then have no gradient. 0 clips
+            nothing.
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean, float32 at least, in nats.
+
+    References:
+        DeepInversion, arXiv:1912.08795.
     """
     answers = [jax.nn.softmax(at_least_float32(x) / temperature) for x in (student, teacher)]
     middle = (answers[0] + answers[1]) / 2
@@ -244,19 +309,25 @@ def adversarial_js(
     weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """DeepInversion's competition: minus `js_divergence`, as published reverse and clamped.
+    """Competition of DeepInversion: minus `js_divergence`, as published reverse and clamped.
 
     Args:
         student: logits `[batch, classes]`.
         teacher: logits `[batch, classes]`.
-        temperature: of both softmaxes.
+        temperature: temperature of both softmaxes.
         reverse: see `js_divergence`.
         clamp: see `js_divergence`.
-        bounded: one minus the divergence cut to [0, 1], as the authors' code has it, where
-            zju-vipa's copies have minus the divergence. The gradient is the same but for
-            divergences above one, which it leaves alone.
+        bounded: one minus the divergence clipped to [0, 1], as the authors' code has it; else minus
+            the divergence, as zju-vipa's copies have it. Both have the same gradient up to a
+            divergence of one; beyond it the first has none.
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar, float32 at least.
+
+    References:
+        DeepInversion, arXiv:1912.08795.
     """
     divergence = js_divergence(student, teacher, temperature, reverse, clamp, weights, axis_name)
     return 1 - jnp.clip(divergence, 0, 1) if bounded else -divergence
@@ -275,9 +346,16 @@ def total_variation_l1(
         diagonals: also along both diagonals, as published; else along the two axes alone.
         weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar, float32 at least, in units of the pixels.
+
+    References:
+        DeepInversion, arXiv:1912.08795, with the norm of zju-vipa's benchmark.
     """
     differences = _differences(images, diagonals)
-    return sum(reduce(jnp.abs(x), weights, axis_name=axis_name) for x in differences)
+    terms = (reduce(jnp.abs(x), weights, axis_name=axis_name) for x in differences)
+    return functools.reduce(add, terms)
 
 
 def total_variation_l2(
@@ -285,17 +363,41 @@ def total_variation_l2(
 ) -> Array:
     """Norm of all differences of neighbouring pixels of the batch, summed over four directions.
 
-    One norm over the whole batch, as published: it grows with the root of the batch's size.
+    One norm spans the whole batch, as published, so that it grows with the root of the batch's
+    size.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar, float32 at least, in units of the pixels.
+
+    References:
+        DeepInversion, arXiv:1912.08795, as its authors' code has it.
     """
-    return sum(
-        _norm(reduce(jnp.square(x), weights, "sum", axis_name)) for x in _differences(images, True)
-    )
+    differences = _differences(images, diagonals=True)
+    norms = (_norm(reduce(jnp.square(x), weights, "sum", axis_name)) for x in differences)
+    return functools.reduce(add, norms)
 
 
 def image_norm(
     images: ArrayLike, weights: ArrayLike | None = None, axis_name: Axis = None
 ) -> Array:
-    """Norm of the whole batch of images, as published: one root for all of them."""
+    """Norm of the whole batch of images: one root for all of them, as published.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar, float32 at least, in units of the pixels.
+
+    References:
+        DeepInversion, arXiv:1912.08795.
+    """
     return _norm(reduce(jnp.square(at_least_float32(images)), weights, "sum", axis_name))
 
 
@@ -309,23 +411,26 @@ def instance_contrastive(
     cached_weights: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """CMI's contrast: a part of an image should be told from all others by the whole of it.
+    """Contrast of CMI (arXiv:2105.08584): a crop should be told from all others by its whole image.
 
-    Cross-entropy of each local row with its own whole row among all whole rows, present and
-    cached, averaged over present and over cached rows apart, and added. No gradient flows into
-    the whole rows.
+    Cross-entropy of each local row with its own whole row among all whole rows, present and cached.
+    It is averaged over present and over cached rows apart, and the two are added. No gradient flows
+    into the whole rows.
 
     Args:
-        local: `[batch, width]` projected descriptors of crops, rows of length one.
-        whole: `[batch, width]` of the images that they were cropped from.
-        cached_local: `[cached, width]` of earlier images, projected by the present head; the
-            same on every shard.
+        local: `[batch, width]`, projected descriptors of crops, rows of length one.
+        whole: `[batch, width]`, projected descriptors of the images that they were cropped from.
+        cached_local: `[cached, width]` of earlier images, projected by the present head; the same
+            on every shard. None, or no `cached_whole`: there are none.
         cached_whole: `[cached, width]`, likewise.
         temperature: divisor of the inner products.
-        weights: `[batch]`, see `corrkd_jax.losses.reduce`; a row of weight 0 is neither told from
-            others nor others from it.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`; a row of weight 0 is neither an anchor
+            nor a negative of others.
         cached_weights: `[cached]`, likewise: 0 for places of the memory that are not yet filled.
         axis_name: named axis over which the present rows are sharded.
+
+    Returns:
+        Scalar, float32 at least, in nats.
     """
     local, whole = at_least_float32(local), at_least_float32(whole)
     if cached_local is None or cached_whole is None:
@@ -354,14 +459,20 @@ def patch_discriminator(
     real_weights: ArrayLike | None = None,
     axis_name: Axis = None,
 ) -> Array:
-    """Cross-entropy of a discriminator of patches (MosaicKD): summed over them, not averaged.
+    """Cross-entropy of a patch discriminator (MosaicKD, arXiv:2110.15094).
+
+    It is summed over the patches of an image, not averaged.
 
     Args:
-        fake: `[batch, ...]` logits of the patches of fake images, high for real.
-        real: `[batch, ...]` of real ones; the two kinds weigh the same, whatever their numbers.
+        fake: `[batch, ...]`, logits of the patches of fake images, high for real.
+        real: `[batch, ...]`, logits of real ones; both kinds weigh the same, whatever their
+            numbers.
         fake_weights: `[batch]`, see `corrkd_jax.losses.reduce`.
         real_weights: `[batch]`, likewise.
         axis_name: named axis over which both batches are sharded.
+
+    Returns:
+        Scalar, half the sum of both kinds' means over images; float32 at least, in nats.
     """
     wrong_fake = _per_image(jax.nn.softplus(at_least_float32(fake)))
     wrong_real = _per_image(jax.nn.softplus(-at_least_float32(real)))
@@ -372,12 +483,23 @@ def patch_discriminator(
 def patch_generator(
     fake: ArrayLike, weights: ArrayLike | None = None, axis_name: Axis = None
 ) -> Array:
-    """Cross-entropy of a generator whose patches should pass for real; `patch_discriminator`'s."""
+    """Cross-entropy of a generator whose patches should pass for real (MosaicKD, arXiv:2110.15094).
+
+    It is summed over the patches of an image, not averaged.
+
+    Args:
+        fake: `[batch, ...]`, logits of `patch_discriminator` for generated images.
+        weights: `[batch]`, see `corrkd_jax.losses.reduce`.
+        axis_name: named axis over which the batch is sharded.
+
+    Returns:
+        Scalar mean over images, float32 at least, in nats.
+    """
     return reduce(_per_image(jax.nn.softplus(-at_least_float32(fake))), weights, "mean", axis_name)
 
 
 def _entropy(probabilities: Array) -> Array:
-    """In nats; a probability of zero adds nothing, to the gradient neither."""
+    """Entropy in nats; a probability of zero adds nothing, nor does its gradient."""
     return -jnp.sum(probabilities * jnp.log(jnp.where(probabilities > 0, probabilities, 1)), -1)
 
 

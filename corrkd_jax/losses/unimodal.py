@@ -1,9 +1,9 @@
-"""Labels of single modalities out of the multimodal one (Self-MM, arXiv:2102.04830).
+"""Labels of single modalities, derived from the multimodal one (Self-MM, arXiv:2102.04830).
 
 Features of the whole training split and the current label of each modality are tables, one row a
-sample, that a training state carries. A step takes its rows of the labels for the loss, then
-:func:`update_tables` writes what the step found; the centres of the classes are functions of the
-tables and need no place of their own.
+sample, that a training state carries. A step takes its rows of the labels for the loss. Then
+`update_tables` writes the step's features and new labels. The centres of the classes are functions
+of the tables and need no place of their own.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _EPS = 1e-8
 
 
 class UnimodalTables(NamedTuple):
-    """What is remembered of every training sample, by branch: `fusion` and the modalities.
+    """Features and labels of every training sample, by branch: `fusion` and the modalities.
 
     Attributes:
         features: name -> `[n, width]`, the feature that the sample had when it was last seen.
@@ -35,11 +35,14 @@ class UnimodalTables(NamedTuple):
 
 
 def init_tables(scores: Array, widths: Mapping[str, int]) -> UnimodalTables:
-    """Every label is the multimodal one, every feature zero.
+    """Tables before the first step: every label is the multimodal one, every feature zero.
 
     Args:
-        scores: `[n]` multimodal scores of the training split.
+        scores: `[n]`, multimodal scores of the training split.
         widths: name -> width of its feature; `fusion` must be among them.
+
+    Returns:
+        `UnimodalTables`, float32.
 
     Raises:
         ValueError: there is no `fusion`.
@@ -61,7 +64,7 @@ def multitask_l1(
 ) -> Array:
     """Absolute error of the fused prediction, and of each modality where its label differs.
 
-    `mean |p - y| + sum_m mean tanh|y_m - y| |p_m - y_m|`: a modality that has the multimodal label
+    `mean |p - y| + sum_m mean tanh|y_m - y| |p_m - y_m|`. A modality that has the multimodal label
     learns nothing, so that all of them start at weight zero. Labels are constants.
 
     Args:
@@ -71,7 +74,7 @@ def multitask_l1(
         axis_name: mapped axis over which the batch is sharded.
 
     Returns:
-        Scalar; 0 if no row has weight.
+        Scalar, float32 at least, in units of the scores; 0 if no row has weight.
 
     Raises:
         ValueError: the names differ, or a prediction is not one number a row.
@@ -103,6 +106,9 @@ def class_centers(features: Array, labels: Array, exclude_zero: bool = True) -> 
         features: `[n, width]`.
         labels: `[n]` scores.
         exclude_zero: leave samples of label 0 out; else they are positive ones.
+
+    Returns:
+        `Prototypes` of two classes, float32 at least.
     """
     positive = labels > 0 if exclude_zero else labels >= 0
     counted = labels != 0 if exclude_zero else None
@@ -110,9 +116,15 @@ def class_centers(features: Array, labels: Array, exclude_zero: bool = True) -> 
 
 
 def relative_distance(features: Array, centers: Prototypes) -> Array:
-    """How much nearer the positive centre is, `(d_n - d_p) / (d_p + 1e-8)`, `[batch]`.
+    """Relative nearness to the positive centre, `(d_n - d_p) / (d_p + 1e-8)`.
 
-    At least -1, without bound above, a constant, NaN where a class has no samples.
+    Args:
+        features: `[batch, width]`.
+        centers: of `class_centers`.
+
+    Returns:
+        `[batch]`, at least -1, without an upper bound and without a gradient; NaN where a class has
+        no samples.
     """
     # no gradient passes here, so that the roots need no epsilon
     apart = lax.stop_gradient(at_least_float32(features)[:, None] - centers.centers)
@@ -122,15 +134,18 @@ def relative_distance(features: Array, centers: Prototypes) -> Array:
 
 
 def shifted_labels(true: Array, of_modality: Array, of_fusion: Array, limit: float) -> Array:
-    """Label that a modality's features speak for, given where the fused ones stand, `[batch]`.
+    """Labels that a modality's features speak for, given where the fused features stand.
 
-    `(delta_m / (delta_f + 1e-8) y + y + delta_m - delta_f) / 2`, limited to `[-limit, limit]`.
+    `(delta_m / (delta_f + 1e-8) y + y + delta_m - delta_f) / 2`, clipped to `[-limit, limit]`.
 
     Args:
-        true: `[batch]` multimodal labels y.
-        of_modality: `[batch]` relative distances delta_m.
-        of_fusion: `[batch]` relative distances delta_f.
+        true: `[batch]`, multimodal labels y.
+        of_modality: `[batch]`, relative distances delta_m.
+        of_fusion: `[batch]`, relative distances delta_f.
         limit: largest score there is, 3 for MOSI and 1 for SIMS.
+
+    Returns:
+        `[batch]` scores.
 
     References:
         Self-MM, arXiv:2102.04830, as its public code has it.
@@ -150,15 +165,15 @@ def update_tables(
     weights: Array | None = None,
     axis_name: str | None = None,
 ) -> UnimodalTables:
-    """After a step: new labels of its samples (from the second epoch on), then their features.
+    """Tables after a step: its samples' new labels (from the second epoch on) and features.
 
-    `y_m <- (n - 1) / (n + 1) y_m + 2 / (n + 1) y_new` in epoch n, with `y_new` of
-    :func:`shifted_labels` against the centres of all samples as the tables have them. Centres over
-    all rows cost a tenth of a step of MOSEI's size. Labels stay where a centre is missing; a
-    sample not seen yet counts with its zeros, as in the public code.
+    `y_m <- (n - 1) / (n + 1) y_m + 2 / (n + 1) y_new` in epoch n, with `y_new` of `shifted_labels`
+    against the centres of all samples as the tables have them. Computing centres over all rows
+    costs a tenth of a step of MOSEI's size. Labels stay where a centre is missing. A sample not
+    seen yet counts with its zeros, as in the public code.
 
     Args:
-        tables: of the whole training split, the same on every shard.
+        tables: tables of the whole training split, the same on every shard.
         rows: `[batch]` integers, the samples' places in the tables, each at most once.
         features: name -> `[batch, width]`, from the same step; constants.
         epoch: n, counted from 1; may be traced.
@@ -168,11 +183,11 @@ def update_tables(
         axis_name: mapped axis over which the batch is sharded; rows of all shards are gathered.
 
     Returns:
-        The tables, the same on every shard.
+        `UnimodalTables`, the same on every shard.
 
     References:
-        Self-MM, arXiv:2102.04830, in the order of its public code, which takes the centres of the
-        end of the step before: those of the tables as they come in.
+        Self-MM, arXiv:2102.04830. As in its public code, centres are those of the end of the
+        previous step: the tables as they come in.
     """
     counted = row_weights(weights, len(rows), jnp.float32) > 0
     size = len(tables.labels[FUSION])

@@ -1,4 +1,4 @@
-"""Metrics: pure functions of arrays, split into counts to sum and ratios to take at the end."""
+"""Metrics: pure functions of arrays, split into counts to sum and ratios of the sums."""
 
 from corrkd_jax.metrics.sentiment import (
     ConstantFloors,

@@ -1,13 +1,13 @@
 """Sentiment metrics of the MOSI / MOSEI literature, from counts that can be summed.
 
 F1 is not a mean over examples, so per-batch F1 scores cannot be averaged. Confusion matrices can be
-added over batches and devices; :func:`weighted_f1`, :func:`macro_f1` and :func:`accuracy` finish
-from the sum. The other scores (mean absolute error, correlation) take the whole evaluation set at
-once; padding rows carry weight 0.
+added over batches and devices; `weighted_f1`, `macro_f1` and `accuracy` are functions of the sum.
+The other scores (mean absolute error, correlation) take the whole evaluation set at once. Padding
+rows carry weight 0.
 
-All are pure functions of arrays, NumPy's or JAX's, and can be jitted with ``num_classes``, ``zero``
-and ``limit`` static. Counts are float32, exact up to 16.7 million examples. Scores are fractions in
-``[0, 1]``, not per cent.
+All are pure functions of arrays, NumPy's or JAX's, and can be jitted with `num_classes`, `zero` and
+`limit` static. Counts are float32, exact up to 16.7 million examples. Scores are fractions in
+`[0, 1]`, not per cent.
 """
 
 from typing import Literal, NamedTuple
@@ -25,20 +25,20 @@ def confusion(
     num_classes: int,
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """Counts pairs of true and predicted class.
+    """Confusion matrix: numbers of pairs of true and predicted class.
 
     Args:
-      true: Integer (or, for two, boolean) classes of any shape, usually ``[batch]``.
-      predicted: Classes of the same shape.
-      num_classes: Number of classes ``C``.
-      weights: Non-negative weight of each example, of the same shape; ``None`` counts each once.
+        true: Integer (or, for two classes, boolean) classes of any shape, usually `[batch]`.
+        predicted: Classes of the same shape.
+        num_classes: Number of classes `C`.
+        weights: Non-negative weight of each example, of the same shape; `None` counts each once.
 
     Returns:
-      ``[C, C]`` float32 counts, rows by true class, columns by predicted class. An example whose
-      true or predicted class lies outside ``[0, C)`` is counted nowhere.
+        `[C, C]` float32 counts, rows by true class, columns by predicted class. An example whose
+        true or predicted class lies outside `[0, C)` is counted nowhere.
 
     Raises:
-      ValueError: If the shapes differ.
+        ValueError: If the shapes differ.
     """
     true, predicted, weights = _as_arrays(true, predicted, weights)
     classes = jnp.arange(num_classes)
@@ -54,10 +54,10 @@ def accuracy(confusion: ArrayLike) -> jax.Array:
     """Share of examples on the diagonal.
 
     Args:
-      confusion: Counts ``[..., C, C]``, rows by true class.
+        confusion: Counts `[..., C, C]`, rows by true class.
 
     Returns:
-      ``[...]``; 0 where there are no examples.
+        `[...]`; 0 where there are no examples.
     """
     confusion = jnp.asarray(confusion, dtype=float)
     hits = jnp.trace(confusion, axis1=-2, axis2=-1)
@@ -65,20 +65,20 @@ def accuracy(confusion: ArrayLike) -> jax.Array:
 
 
 def weighted_f1(confusion: ArrayLike, legacy_argument_order: bool = False) -> jax.Array:
-    """F1 of each class, ``2 TP / (2 TP + FP + FN)``, averaged by the class's true support.
+    """F1 of each class, `2 TP / (2 TP + FP + FN)`, averaged by the class's true support.
 
     This is the headline number of multimodal sentiment analysis. The evaluation script that came
-    with MulT handed (predictions, truth) to a function that expects (truth, predictions). F1 of one
-    class does not mind; its weight does, and becomes the number of times the class was *predicted*.
-    Tables that go back to that script hold the other number.
+    with MulT passed (predictions, truth) to a function that expects (truth, predictions). The F1 of
+    one class is the same either way. Its weight is not: it becomes the number of times the class
+    was *predicted*. Tables that go back to that script hold the other number.
 
     Args:
-      confusion: Counts ``[..., C, C]``, rows by true class.
-      legacy_argument_order: Weigh by predicted support, to compare with such a table. A model that
-        says one thing only then gets full weight on the class it says.
+        confusion: Counts `[..., C, C]`, rows by true class.
+        legacy_argument_order: Weigh by predicted support, to compare with such a table. A model
+            that predicts one class only then gets full weight on that class.
 
     Returns:
-      ``[...]``. A class that is neither true nor predicted has F1 0; without examples, 0.
+        `[...]`. A class that is neither true nor predicted has F1 0; without examples, 0.
     """
     confusion = jnp.asarray(confusion, dtype=float)
     support = jnp.sum(confusion, axis=-2 if legacy_argument_order else -1)
@@ -87,14 +87,14 @@ def weighted_f1(confusion: ArrayLike, legacy_argument_order: bool = False) -> ja
 
 
 def macro_f1(confusion: ArrayLike) -> jax.Array:
-    """F1 of each class, averaged plainly over all ``C`` classes.
+    """F1 of each class, averaged with equal weights over all `C` classes.
 
     Args:
-      confusion: Counts ``[..., C, C]``, rows by true class.
+        confusion: Counts `[..., C, C]`, rows by true class.
 
     Returns:
-      ``[...]``. A class that is neither true nor predicted enters with F1 0. (scikit-learn leaves
-      it out, unless it is told all ``labels``.)
+        `[...]`. A class that is neither true nor predicted enters with F1 0. (scikit-learn leaves
+        it out, unless it is told all `labels`.)
     """
     return jnp.mean(_class_f1(jnp.asarray(confusion, dtype=float)), axis=-1)
 
@@ -105,22 +105,22 @@ def binary_sentiment(
     zero: Literal["exclude", "non_negative"],
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """Confusion of the sign of sentiment, in either of the field's two conventions.
+    """Confusion matrix of the sign of sentiment, in either of the field's two conventions.
 
     Args:
-      scores_true: Real scores, usually ``[batch]`` in ``[-3, 3]``.
-      scores_pred: Predicted scores of the same shape.
-      zero: What becomes of neutral examples. ``"exclude"`` drops those whose *true* score is 0 and
-        calls positive what is ``> 0`` ("non0", negative against positive); ``"non_negative"`` keeps
-        all and calls positive what is ``>= 0`` ("has0", negative against non-negative).
-      weights: Non-negative weight of each example, of the same shape.
+        scores_true: Real scores, usually `[batch]` in `[-3, 3]`.
+        scores_pred: Predicted scores of the same shape.
+        zero: Treatment of neutral examples. `"exclude"` drops those whose *true* score is 0 and
+            calls `> 0` positive ("non0", negative against positive); `"non_negative"` keeps all and
+            calls `>= 0` positive ("has0", negative against non-negative).
+        weights: Non-negative weight of each example, of the same shape.
 
     Returns:
-      ``[2, 2]`` float32 counts, rows by true class; class 0 is negative. A NaN prediction counts as
-      negative, as it does in the published evaluations; :func:`mae` shows it.
+        `[2, 2]` float32 counts, rows by true class; class 0 is negative. A NaN prediction counts as
+        negative, as it does in the published evaluations; `mae` shows it.
 
     Raises:
-      ValueError: If the shapes differ or ``zero`` is neither of the two.
+        ValueError: If the shapes differ or `zero` is neither of the two.
     """
     true, predicted, weights = _as_arrays(scores_true, scores_pred, weights)
     if zero == "exclude":
@@ -138,15 +138,15 @@ def mae(
     """Mean absolute error.
 
     Args:
-      scores_true: Real scores, usually ``[batch]``.
-      scores_pred: Predicted scores of the same shape.
-      weights: Non-negative weight of each example, of the same shape.
+        scores_true: Real scores, usually `[batch]`.
+        scores_pred: Predicted scores of the same shape.
+        weights: Non-negative weight of each example, of the same shape.
 
     Returns:
-      Scalar weighted mean, in units of the scores; 0 when there are no examples.
+        Scalar weighted mean, in units of the scores; 0 when there are no examples.
 
     Raises:
-      ValueError: If the shapes differ.
+        ValueError: If the shapes differ.
     """
     true, predicted, weights = _as_arrays(scores_true, scores_pred, weights, float)
     return reduce(jnp.abs(true - predicted), weights)
@@ -158,17 +158,17 @@ def pearson(
     """Pearson's correlation coefficient.
 
     Args:
-      scores_true: Real scores, usually ``[batch]``.
-      scores_pred: Predicted scores of the same shape.
-      weights: Non-negative weight of each example, of the same shape.
+        scores_true: Real scores, usually `[batch]`.
+        scores_pred: Predicted scores of the same shape.
+        weights: Non-negative weight of each example, of the same shape.
 
     Returns:
-      Scalar in ``[-1, 1]``. Where either side is constant the coefficient is undefined and 0 is
-      returned, so that a collapsed model scores as uninformative and not as NaN; a NaN among the
-      scores does give NaN.
+        Scalar in `[-1, 1]`. Where either side is constant the coefficient is undefined and 0 is
+        returned, so that a collapsed model scores as uninformative and not as NaN; a NaN among the
+        scores does give NaN.
 
     Raises:
-      ValueError: If the shapes differ.
+        ValueError: If the shapes differ.
     """
     true, predicted, weights = _as_arrays(scores_true, scores_pred, weights, float)
     weights = jnp.ones_like(true) if weights is None else weights
@@ -187,22 +187,22 @@ def accuracy_at(
     limit: int,
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """Share of scores that agree once both are clipped to ``[-limit, limit]`` and rounded.
+    """Share of scores that agree once both are clipped to `[-limit, limit]` and rounded.
 
-    ``limit`` 3, 2 and 1 give the accuracies over seven, five and three classes. Halves round to the
+    `limit` 3, 2 and 1 give the accuracies over seven, five and three classes. Halves round to the
     even neighbour (0.5 to 0, 1.5 to 2, 2.5 to 2), as in the published evaluations.
 
     Args:
-      scores_true: Real scores, usually ``[batch]`` in ``[-3, 3]``.
-      scores_pred: Predicted scores of the same shape.
-      limit: Largest class.
-      weights: Non-negative weight of each example, of the same shape.
+        scores_true: Real scores, usually `[batch]` in `[-3, 3]`.
+        scores_pred: Predicted scores of the same shape.
+        limit: Largest class.
+        weights: Non-negative weight of each example, of the same shape.
 
     Returns:
-      Scalar weighted mean; 0 when there are no examples.
+        Scalar weighted mean; 0 when there are no examples.
 
     Raises:
-      ValueError: If the shapes differ.
+        ValueError: If the shapes differ.
     """
     true, predicted, weights = _as_arrays(scores_true, scores_pred, weights, float)
     true = jnp.round(jnp.clip(true, -limit, limit))
@@ -213,19 +213,19 @@ def accuracy_at(
 def sentiment_report(
     scores_true: ArrayLike, scores_pred: ArrayLike, weights: ArrayLike | None = None
 ) -> dict[str, jax.Array]:
-    """All the scores that a table of sentiment regression reports.
+    """All scores that a table of sentiment regression reports.
 
     Args:
-      scores_true: Real scores, usually ``[batch]`` in ``[-3, 3]``.
-      scores_pred: Predicted scores of the same shape.
-      weights: Non-negative weight of each example, of the same shape.
+        scores_true: Real scores, usually `[batch]` in `[-3, 3]`.
+        scores_pred: Predicted scores of the same shape.
+        weights: Non-negative weight of each example, of the same shape.
 
     Returns:
-      Scalars ``non0_acc``, ``non0_f1``, ``has0_acc``, ``has0_f1`` (see :func:`binary_sentiment`;
-      F1 is :func:`weighted_f1`), ``acc7``, ``acc5`` (:func:`accuracy_at`), ``mae`` and ``corr``.
+        Scalars `non0_acc`, `non0_f1`, `has0_acc`, `has0_f1` (see `binary_sentiment`; F1 is
+        `weighted_f1`), `acc7`, `acc5` (see `accuracy_at`), `mae` and `corr`.
 
     Raises:
-      ValueError: If the shapes differ.
+        ValueError: If the shapes differ.
     """
     non0 = binary_sentiment(scores_true, scores_pred, "exclude", weights)
     has0 = binary_sentiment(scores_true, scores_pred, "non_negative", weights)
@@ -242,23 +242,29 @@ def sentiment_report(
 
 
 class ConstantFloors(NamedTuple):
-    """Scores of the models that predict one class always, ``[..., C]`` each."""
+    """Scores of the models that always predict one class.
+
+    Attributes:
+        weighted_f1: `[..., C]`, by the class that is predicted.
+        accuracy: `[..., C]`, likewise.
+    """
 
     weighted_f1: jax.Array
     accuracy: jax.Array
 
 
 def constant_floors(counts: ArrayLike) -> ConstantFloors:
-    """What a model scores that has collapsed to one class, for each class.
+    """Scores of a model that has collapsed to one class, for each class.
 
-    Worth printing beside any result: in published tables of missing modalities, whole columns lie
-    exactly on these floors.
+    They are worth printing beside any result: in published tables of missing modalities, whole
+    columns lie exactly on these floors.
 
     Args:
-      counts: True examples of each class ``[..., C]``, such as ``confusion.sum(-1)``.
+        counts: True examples of each class `[..., C]`, such as `confusion.sum(-1)`.
 
     Returns:
-      Weighted F1 and accuracy of always predicting each class; 0 when there are no examples.
+        `ConstantFloors`: weighted F1 and accuracy of always predicting each class; 0 when there are
+        no examples.
     """
     counts = jnp.asarray(counts, dtype=float)
     total = jnp.sum(counts, axis=-1, keepdims=True)
@@ -267,7 +273,7 @@ def constant_floors(counts: ArrayLike) -> ConstantFloors:
 
 
 def _class_f1(confusion: jax.Array) -> jax.Array:
-    """F1 of each class ``[..., C]``, 0 where the class is neither true nor predicted."""
+    """F1 of each class `[..., C]`, 0 where the class is neither true nor predicted."""
     hits = jnp.diagonal(confusion, axis1=-2, axis2=-1)
     return _ratio(2 * hits, jnp.sum(confusion, axis=-1) + jnp.sum(confusion, axis=-2))
 
@@ -299,9 +305,9 @@ def _as_arrays(
     weights: ArrayLike | None,
     dtype: type | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Arrays of one shape, or an error: ``[batch, 1]`` against ``[batch]`` is the classic mistake.
+    """Arrays of one shape, or an error: `[batch, 1]` against `[batch]` is the classic mistake.
 
-    ``dtype`` is that of truth and prediction; weights become floating point.
+    `dtype` is that of truth and prediction; weights become floating point.
     """
     true, predicted = jnp.asarray(true, dtype=dtype), jnp.asarray(predicted, dtype=dtype)
     if weights is not None:

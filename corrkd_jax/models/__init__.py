@@ -1,1 +1,1 @@
-"""Flax modules; one file a network, shared blocks in `transformer`."""
+"""Flax modules; one file a network, with shared blocks in `transformer`."""

@@ -1,12 +1,12 @@
-"""The core of multi-head attention with a backward pass of its own.
+"""Core of multi-head attention, with a backward pass of its own.
 
 Heads in this family are narrow (4 or 5 numbers wide) and sequences short, so the cost of attention
-is not its products but how they are laid out. Measured on a CPU, the product of a transposed
-attention map and a narrow matrix, which automatic differentiation asks for twice, takes three to
-five times as long as the other products with it, and sums along the last axis take several times
-as long as sums along the one before. So the map is laid out `[..., keys, queries]`: the softmax
-runs along the last axis but one, and no product transposes the map. The backward pass keeps the
-softmax's largest scores and denominators and computes the map again.
+is not its products but their layout in memory. Measured on a CPU, the product of a transposed
+attention map and a narrow matrix, which automatic differentiation needs twice, takes three to five
+times as long as the other products with it. Sums along the last axis take several times as long as
+sums along the one before. So the map is laid out `[..., keys, queries]`: the softmax runs along the
+last axis but one, and no product transposes the map. The backward pass keeps the softmax's largest
+scores and denominators and computes the map again.
 """
 
 import math
@@ -21,10 +21,10 @@ MASKED = -1e9
 """Score of a key that must not be attended to; finite, so that no row turns into NaN."""
 
 KEPT = "kept"
-"""Name of the results that a checkpointed layer reads rather than computes again."""
+"""Checkpoint name of the results that a checkpointed layer saves rather than computes again."""
 
 _FILLS = np.float32(MASKED), np.float32(0)
-"""What a map has where a score is masked, and where a weight is dropped."""
+"""Entries of a map where a score is masked, and where a weight is dropped."""
 
 _NARROW = 8
 """Up to this width, scores are sums of outer products, which fuse into what reads them."""
@@ -33,15 +33,30 @@ _NARROW = 8
 def keep_mask(key: Array, rate: float | Array, shape: tuple[int, ...]) -> Array:
     """Boolean mask that is True with probability `1 - rate`, cheap enough for attention maps.
 
-    A counter hashed with the two words of the key (rounds of xor-shift and multiply) takes a
-    fifth of the integer work of threefry and fuses into its consumer; dropout needs no more.
-    For anything else use `jax.random`.
+    It hashes a counter with the two words of the key (rounds of xor-shift and multiply). That takes
+    a fifth of the integer work of threefry and fuses into its consumer; dropout needs no more. For
+    anything else use `jax.random`.
+
+    Args:
+        key: random key.
+        rate: probability of False, in [0, 1); may be traced.
+        shape: shape of the mask.
+
+    Returns:
+        Bool array of that shape.
     """
     return _hashed_mask(key_words(key), jnp.asarray(rate, jnp.float32), shape)
 
 
 def key_words(key: Array) -> Array:
-    """The two words of a random key that a mask is hashed from, `[2]` uint32."""
+    """Two words of a random key that a mask is hashed from.
+
+    Args:
+        key: random key.
+
+    Returns:
+        `[2]` uint32.
+    """
     return jax.random.key_data(key)[-2:]
 
 
@@ -71,10 +86,9 @@ def attend(
         key: `[batch, heads, keys, size]`.
         value: like `key`.
         allowed: bool, broadcastable to `[batch, heads, keys, queries]`, False where a query must
-            not look at a key. A query that may look nowhere looks everywhere alike.
-        words: `[2]` uint32 of :func:`key_words`, for a mask over keys, then queries; None: no
-            dropout.
-        rate: of dropout, in [0, 1); may be traced. A number 0 leaves dropout out.
+            not attend to a key. A query without any key attends to all of them with equal weights.
+        words: `[2]` uint32 of `key_words`, for a mask over keys, then queries; None: no dropout.
+        rate: rate of dropout, in [0, 1); may be traced. A Python 0.0 leaves dropout out.
 
     Returns:
         `[batch, heads, queries, size]` in the dtype of `value`.
@@ -146,7 +160,7 @@ def _turned(x: Array) -> Array:
 
 
 def _laid_out(query: Array, *others: Array | None) -> tuple:
-    """What a map is computed from, the query turned, and `_FILLS`.
+    """Inputs of a map, with the query transposed, and `_FILLS`.
 
     Projections are not to be computed again for every entry of the map, and what is the same in
     every layer of a scan is not to be spread over a map of its own before it.

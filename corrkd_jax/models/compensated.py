@@ -1,4 +1,4 @@
-"""A student whose prediction is compensated by what the substitution data are known to favour."""
+"""Student whose prediction is compensated for the preferences of the substitution data (KDCI)."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from corrkd_jax.causal import backdoor_expectation, intervene
+from corrkd_jax.causal import Weighting, backdoor_expectation, intervene
 
 SITES = ("logits", "penultimate")
 STARTS = ("identity", "zero", "xavier")
 
 
 class Answer(NamedTuple):
-    """What a compensated student says.
+    """Predictions of a compensated student.
 
     Attributes:
         logits: `[batch, classes]`, compensated (KDCI's S').
-        plain: `[batch, classes]`, the student's own, which is all that is left of it when the
-            compensation is dropped after training.
+        plain: `[batch, classes]`, the student's own logits, which remain when the compensation is
+            dropped after training.
         features: `[batch, width]`, penultimate.
     """
 
@@ -32,16 +32,16 @@ class Answer(NamedTuple):
 class Compensated(nn.Module):
     """KDCI as a plug-in (arXiv:2403.19539, reconstructed): `S' = s W_s + F W_z`.
 
-    Around a student that is otherwise left as it is. At the site `"penultimate"`, CCIM's, features
-    are compensated instead and a classifier of this module reads them; the backbone's own is
-    unused. A student trained so must be judged with its compensation.
+    It wraps a student that is otherwise left as it is. At the site `"penultimate"`, CCIM's,
+    features are compensated instead and a classifier of this module reads them; the backbone's own
+    is unused. A student trained so must be evaluated with its compensation.
 
     Attributes:
         backbone: an image classifier of `corrkd_jax.models.backbones`.
         classes: number of classes.
         site: `"logits"` or `"penultimate"`.
         weighting: `"additive"`, the paper's choice, or `"dot"`.
-        width: of queries and keys; CCIM's.
+        width: width of queries and keys; the default is CCIM's.
         start: see `Compensation`.
         own_kernel: see `Compensation`.
         renormalize: see `Compensation`.
@@ -50,7 +50,7 @@ class Compensated(nn.Module):
     backbone: nn.Module
     classes: int
     site: str = "logits"
-    weighting: str = "additive"
+    weighting: Weighting = "additive"
     width: int = 256
     start: str = "identity"
     own_kernel: bool = False
@@ -65,7 +65,7 @@ class Compensated(nn.Module):
         strength: ArrayLike = 1.0,
         train: bool = False,
     ) -> Answer:
-        """The student's answers.
+        """Predictions of the student.
 
         Args:
             images: `[batch, height, width, channels]`, normalised.
@@ -73,6 +73,12 @@ class Compensated(nn.Module):
             prior: `[strata]`; all zeros, before there is a dictionary, leave the student alone.
             strength: factor on the expected confounder; 0 leaves the student alone.
             train: update batch norms.
+
+        Returns:
+            `Answer`.
+
+        Raises:
+            ValueError: the site is unknown, or `Compensation` refuses its attributes.
         """
         if self.site not in SITES:
             raise ValueError(f"site must be one of {SITES}, got {self.site!r}")
@@ -95,24 +101,23 @@ class Compensated(nn.Module):
 
 
 class Compensation(nn.Module):
-    """`s W_s + E[z] W_z` of a prediction s, the expectation over a dictionary by attention.
+    """Compensated prediction `s W_s + E[z] W_z`, the expectation over a dictionary by attention.
 
     Attributes:
         outputs: width of the result.
         weighting: `"additive"` or `"dot"`, see `corrkd_jax.causal.backdoor_expectation`; dot
             products are divided by the root of the dictionary's width, as in CCIM.
-        width: of queries and keys.
-        start: of W_z: `"identity"`, an additive prior from the first step on where the dictionary
-            is as wide as the result, and a tenth of Xavier's draw where it is not; `"zero"`,
-            which begins as the student alone; `"xavier"`, CCIM's, for W_s as well.
-        own_kernel: there is a W_s, which starts as the identity; else the prediction stays as it
-            is.
-        renormalize: divide the weights by their sum after the prior has been multiplied in. Left
-            alone they shrink as the dictionary grows.
+        width: width of queries and keys.
+        start: initialisation of W_z. `"identity"`: an additive prior from the first step on where
+            the dictionary is as wide as the result, and a tenth of Xavier's draw where it is not;
+            `"zero"`: the student alone at first; `"xavier"`: CCIM's, for W_s as well.
+        own_kernel: learn W_s, which starts as the identity; else the prediction stays as it is.
+        renormalize: divide the weights by their sum after the prior has been multiplied in. Without
+            it they shrink as the dictionary grows.
     """
 
     outputs: int
-    weighting: str = "additive"
+    weighting: Weighting = "additive"
     width: int = 256
     start: str = "identity"
     own_kernel: bool = False
@@ -122,7 +127,16 @@ class Compensation(nn.Module):
     def __call__(
         self, prediction: Array, confounders: Array, prior: Array, strength: ArrayLike = 1.0
     ) -> Array:
-        """Compensated prediction `[batch, outputs]`; arguments as of `Compensated`.
+        """Compensated prediction.
+
+        Args:
+            prediction: `[batch, width]`, s: the student's logits or features.
+            confounders: see `Compensated`.
+            prior: see `Compensated`.
+            strength: see `Compensated`.
+
+        Returns:
+            `[batch, outputs]`.
 
         Raises:
             ValueError: an attribute is unknown, or without W_s the widths differ.

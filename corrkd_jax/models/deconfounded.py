@@ -1,4 +1,4 @@
-"""A base model whose head reads its fused feature with the expected confounder added to it."""
+"""Base model whose head reads its fused feature with the expected confounder added to it."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ from corrkd_jax.models.fusion import Fused, Inputs
 
 
 class Mixture(NamedTuple):
-    """How much each weighting of the dictionary adds; traced scalars, so that arms may differ.
+    """Share of each weighting of the dictionary; traced scalars, so that arms may differ.
 
     Attributes:
-        dot: of dot-product attention, the paper's letter.
-        additive: of additive attention.
-        uniform: of equal weights.
-        own_subject: of a sample's own stratum in training and the prior afterwards.
+        dot: share of dot-product attention, the paper's letter.
+        additive: share of additive attention.
+        uniform: share of equal weights.
+        own_subject: share of a sample's own stratum in training and the prior afterwards.
     """
 
     dot: ArrayLike = 0.0
@@ -33,10 +33,10 @@ class Deconfounded(nn.Module):
     zeros it is the base model under a head of the same size, the arm to compare with.
 
     Attributes:
-        base: any model of the contract in `corrkd_jax.models.fusion`; its own head is unused.
-        weightings: the forms of `Mixture` that some arm uses; others are not computed.
-        width: of the intervened feature.
-        key_width: of queries and keys.
+        base: any model with the interface of `corrkd_jax.models.fusion`; its own head is unused.
+        weightings: forms of `Mixture` that some arm uses; others are not computed.
+        width: width of the intervened feature.
+        key_width: width of queries and keys.
         scale: `"key"` divides dot products by the root of `key_width`, `"dictionary"` by that of
             the dictionary's width, as CCIM's code does.
         renormalize: divide the weights by their sum after the prior has been multiplied in.
@@ -50,6 +50,7 @@ class Deconfounded(nn.Module):
     renormalize: bool = False
 
     def setup(self) -> None:
+        """Build the head; the base model is an attribute already."""
         self.intervention = InterventionHead(
             self.base.outputs,
             self.weightings,
@@ -60,9 +61,28 @@ class Deconfounded(nn.Module):
         )
 
     def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
+        """Embedded inputs of the base model.
+
+        Args:
+            inputs: see `corrkd_jax.models.fusion.BaseModel.embed`.
+            train: likewise.
+
+        Returns:
+            Modality -> `[batch, time, features]`.
+        """
         return self.base.embed(inputs, train)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Fused feature of the base model.
+
+        Args:
+            embedded: see `corrkd_jax.models.fusion.BaseModel.fuse`.
+            valid: likewise.
+            train: likewise.
+
+        Returns:
+            `Fused`.
+        """
         return self.base.fuse(embedded, valid, train)
 
     def __call__(
@@ -75,13 +95,35 @@ class Deconfounded(nn.Module):
         strata: Array | None = None,
         train: bool = False,
     ) -> tuple[Array, Fused]:
-        """Logits or score, and the base model's feature; arguments as in `InterventionHead`."""
+        """Logits or score, and the base model's fused feature.
+
+        Args:
+            inputs: modality -> `[batch, time, features]`.
+            valid: modality -> `[batch, time]` bool, False on padding.
+            confounders: see `InterventionHead`.
+            prior: see `InterventionHead`.
+            mixture: see `InterventionHead`.
+            strata: see `InterventionHead`.
+            train: dropout and batch statistics of the base model on.
+
+        Returns:
+            `[batch, outputs]` float32, and `Fused`.
+        """
         fused = self.fuse(self.embed(inputs, train), valid, train)
         return self.intervention(fused.features, confounders, prior, mixture, strata), fused
 
 
 class InterventionHead(nn.Module):
-    """What `Deconfounded` puts in place of a head; attributes as there."""
+    """Head that `Deconfounded` puts in place of the base model's.
+
+    Attributes:
+        outputs: 1 for a score, else the number of classes.
+        weightings: see `Deconfounded`.
+        width: see `Deconfounded`.
+        key_width: see `Deconfounded`.
+        scale: see `Deconfounded`.
+        renormalize: see `Deconfounded`.
+    """
 
     outputs: int
     weightings: tuple[str, ...]
@@ -104,9 +146,9 @@ class InterventionHead(nn.Module):
         Args:
             features: `[batch, width]` of the base model.
             confounders: `[strata, size]`, the dictionary.
-            prior: `[strata]`.
-            mixture: which weightings count, and how much.
-            strata: `[batch]` integers, the samples' own; only in training.
+            prior: `[strata]`, summing to one.
+            mixture: share of each weighting.
+            strata: `[batch]` integers, each sample's own stratum; only in training.
 
         Returns:
             `[batch, outputs]` float32.

@@ -1,4 +1,4 @@
-"""What a frozen teacher tells of an image beside its answer: CMI's descriptors."""
+"""Descriptors of CMI (arXiv:2105.08584): features of an image in a frozen teacher."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,23 +13,33 @@ from corrkd_jax.models.backbones.resnet import BLOCKS, Block, ResNet
 
 
 def norm_descriptors(network: nn.Module, variables: Mapping[str, Any], images: Array) -> Array:
-    """Spatial means of the inputs of all batch norms, `[batch, features]` (arXiv:2105.08584).
+    """Spatial means of the inputs of all batch norms (arXiv:2105.08584).
 
     Args:
         network: a classifier of `corrkd_jax.models.backbones`.
-        variables: its own; it is applied without training.
+        variables: its variables; it is applied without training.
         images: `[batch, height, width, channels]`, normalised.
+
+    Returns:
+        `[batch, features]`, as wide as the batch norms have channels together.
     """
     _, told = network.apply(variables, images, mutable=[INSTANCE_MEANS])
     return jnp.concatenate(jax.tree.leaves(told[INSTANCE_MEANS]), axis=-1)
 
 
 def stage_descriptors(network: ResNet, variables: Mapping[str, Any], images: Array) -> Array:
-    """Spatial means of the inputs of a ResNet's four stages, `[batch, 8 width]`.
+    """Spatial means of the inputs of a ResNet's four stages.
 
-    What zju-vipa's CMI takes of a ResNet-34, whose batch norms have 8,512 channels in all; of
-    bottlenecks it is four times as wide but for the first 64. Arguments are those of
-    `norm_descriptors`.
+    zju-vipa's CMI takes them of a ResNet-34, whose batch norms have 8,512 channels in all.
+
+    Args:
+        network: a ResNet.
+        variables: its variables; it is applied without training.
+        images: `[batch, height, width, channels]`, normalised.
+
+    Returns:
+        `[batch, 8 width]`; of bottlenecks, all but the first `width` columns are four times as
+        many.
     """
 
     def wanted(module: nn.Module, _: str) -> bool:

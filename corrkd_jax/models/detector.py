@@ -1,21 +1,21 @@
-"""Which joints of a robot have failed, and how, from what it has lately sensed and done."""
+"""Detector of failed joints: which have failed, and how, from recent measurements and actions."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 CLASSES = 3
-"""Healthy, without power, locked."""
+"""Number of conditions of a joint: healthy, without power, locked."""
 
 
 class FaultDetector(nn.Module):
-    """A causal convolution over a window of control steps, with an answer for each joint.
+    """Causal convolution over a window of control steps, with a prediction for each joint.
 
-    The paper (arXiv:2402.08996) names such a module and publishes none; this one is ours. Answers
-    are factored, one distribution a joint: leg and kind of a fault follow from them
-    (`envs.switching.verdict`), and joints may fail in any combination. One network judges all
-    joints, each by its own signals and by what the whole robot does, and tells them apart by a
-    bias: it learns from every joint what any of them shows.
+    The paper (arXiv:2402.08996) names such a module and publishes none; this architecture is chosen
+    here. Predictions are factored, one distribution a joint: leg and kind of a fault follow from
+    them (`envs.switching.verdict`), and joints may fail in any combination. One network classifies
+    all joints, each by its own signals and by those of the whole robot, and tells them apart by a
+    bias. It learns about any joint from all of them.
 
     The kernel moves by its own width and the last kernel ends with the last step, so that every
     layer is a plain matrix product.
@@ -23,7 +23,7 @@ class FaultDetector(nn.Module):
     Attributes:
         joints: number of joints.
         hidden: width of both layers.
-        kernel: control steps that the first layer sees at once.
+        kernel: number of control steps that the first layer sees at once.
     """
 
     joints: int
@@ -36,8 +36,9 @@ class FaultDetector(nn.Module):
 
         Args:
             window: `[..., time, features]`, oldest step first; steps before the first are zeros.
-                A step ends with as many signals of each joint as there is room for, such as all
-                angles, then all velocities, then all actions; what precedes them is the robot's.
+                The last features of a step are signals of the joints, as many of each as fit: such
+                as all angles, then all velocities, then all actions. The features before them
+                belong to the robot.
 
         Returns:
             `[..., joints, 3]`: healthy, without power, locked, after the last step.
@@ -61,5 +62,5 @@ class FaultDetector(nn.Module):
         return nn.Dense(CLASSES, name="condition")(x)
 
     def _bias(self, name: str, *between: int) -> Array:
-        """What tells a joint from the others, `[joints, ..., hidden]`."""
+        """Bias that distinguishes the joints, `[joints, ..., hidden]`."""
         return self.param(name, nn.initializers.normal(0.1), (self.joints, *between, self.hidden))

@@ -1,7 +1,8 @@
-"""What every base model gives: embed, fuse, head.
+"""Interface of the base models: `embed`, `fuse`, `head`.
 
-Interventions take the place of a model's head, counterfactuals change what `embed` gave: neither
-needs to know the model. Any Flax module with these methods will do; most inherit from `BaseModel`.
+Interventions take the place of a model's head, counterfactuals change the result of `embed`.
+Neither needs to know the model. Any Flax module with these methods will do; most inherit from
+`BaseModel`.
 """
 
 from typing import NamedTuple
@@ -14,12 +15,12 @@ Inputs = dict[str, Array]
 
 
 class Fused(NamedTuple):
-    """What a base model makes of a batch before its head.
+    """Result of a base model before its head.
 
     Attributes:
-        features: `[batch, width]` float32, what the head reads; an intervention acts here.
-        parts: what the model's own losses read, by the model's names; at least `text`, `audio`
-            and `vision` where it has a vector `[batch, width]` for each of them.
+        features: `[batch, width]` float32, input of the head; an intervention acts here.
+        parts: arrays that the model's own losses read, by the model's names; at least `text`,
+            `audio` and `vision` where it has a vector `[batch, width]` for each of them.
     """
 
     features: Array
@@ -27,7 +28,7 @@ class Fused(NamedTuple):
 
 
 class BaseModel(nn.Module):
-    """What base models share; each brings `setup`, `fuse` and `head`.
+    """Common part of the base models; each adds `setup`, `fuse` and `head`.
 
     Attributes:
         outputs: K; 1 for regression, else the number of classes.
@@ -39,23 +40,62 @@ class BaseModel(nn.Module):
     text_encoder: nn.Module | None = None
 
     def embed(self, inputs: Inputs, train: bool = False) -> Inputs:
-        """Raw inputs -> the space in which stand-ins are averaged and words replaced.
+        """Inputs in the space in which stand-ins are averaged and words replaced.
 
-        The identity for precomputed features.
+        It is the identity for precomputed features.
+
+        Args:
+            inputs: modality -> `[batch, time, features]`, or what the text encoder reads.
+            train: passed to the text encoder.
+
+        Returns:
+            Modality -> `[batch, time, features]`.
         """
         if self.text_encoder is None:
             return inputs
         return {**inputs, "text": self.text_encoder(inputs["text"], train)}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
-        """Embedded inputs and `[batch, time]` masks, False on padding -> the fused feature."""
+        """Fused feature of embedded inputs.
+
+        Args:
+            embedded: modality -> `[batch, time, features]`, of `embed`.
+            valid: modality -> `[batch, time]` bool, False on padding.
+            train: dropout and batch statistics on, which may need the `dropout` key.
+
+        Returns:
+            `Fused`.
+
+        Raises:
+            NotImplementedError: the subclass does not define it.
+        """
         raise NotImplementedError
 
     def head(self, features: Array, train: bool = False) -> Array:
-        """Fused feature `[batch, width]` -> `[batch, outputs]` float32 logits or score."""
+        """Logits or score of the fused feature.
+
+        Args:
+            features: `[batch, width]`, of `fuse`.
+            train: dropout on, which may need the `dropout` key.
+
+        Returns:
+            `[batch, outputs]` float32.
+
+        Raises:
+            NotImplementedError: the subclass does not define it.
+        """
         raise NotImplementedError
 
     def __call__(self, inputs: Inputs, valid: Inputs, train: bool = False) -> tuple[Array, Fused]:
-        """`head(fuse(embed(inputs)))` and what it was made of."""
+        """Logits or score of a batch, and the fused feature behind it: `head(fuse(embed(inputs)))`.
+
+        Args:
+            inputs: as of `embed`.
+            valid: modality -> `[batch, time]` bool, False on padding.
+            train: dropout and batch statistics on.
+
+        Returns:
+            `[batch, outputs]` float32, and `Fused`.
+        """
         fused = self.fuse(self.embed(inputs, train), valid, train)
         return self.head(fused.features, train), fused

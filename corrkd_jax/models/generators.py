@@ -1,6 +1,6 @@
 """Generators of images for data-free distillation, and the critic of their patches.
 
-All normalise with `corrkd_jax.models.backbones.layers.BatchNorm`: in training their batches are
+All normalise with `corrkd_jax.models.backbones.layers.BatchNorm`: in training, batches are
 normalised by their own statistics, which `axis_name` makes the whole batch's.
 """
 
@@ -36,20 +36,20 @@ LARGE = (256, 128, 64)
 
 
 class Generator(nn.Module):
-    """Latents `[batch, latent]` -> images `[batch, size, size, channels]`, upsampled twice.
+    """Generator that upsamples twice: `[batch, latent]` -> `[batch, size, size, channels]`.
 
     The defaults give images in [0, 1], which are normalised for the teacher afterwards. DAFL's
     original is `Generator(normalized=True, bias=True, epsilon=0.8)`: its inner batch norms are
     written with 0.8 where torch reads an epsilon. DFAD's keeps the usual one.
 
     Attributes:
-        size: side of the images, a multiple of four.
-        channels: of the images.
-        widths: channels at a quarter, at half and at the full size.
-        normalized: end in tanh and a batch norm without scale and bias, so that images come as a
-            teacher wants them; else in a sigmoid.
-        bias: the inner convolutions have one.
-        epsilon: of the two inner batch norms.
+        size: side of the images in pixels, a multiple of four.
+        channels: number of channels of the images.
+        widths: numbers of channels at a quarter, at half and at the full size.
+        normalized: end in tanh and a batch norm without scale and bias, so that images are
+            normalised as a teacher reads them; else in a sigmoid.
+        bias: add a bias to the inner convolutions.
+        epsilon: epsilon of the two inner batch norms.
         axis_name: named axis over which the batch is sharded.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -65,6 +65,18 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Array, train: bool = False) -> Array:
+        """Images of latents.
+
+        Args:
+            latents: `[batch, latent]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, size, size, channels]` float32, in [0, 1], or normalised if `normalized`.
+
+        Raises:
+            ValueError: the size is not a multiple of four.
+        """
         if self.size % 4:
             raise ValueError(f"size must be a multiple of 4, got {self.size}")
         norm = partial(BatchNorm, self.axis_name, dtype=self.dtype)
@@ -90,12 +102,12 @@ class Generator(nn.Module):
 
 
 class TransposedGenerator(nn.Module):
-    """DCGAN's (arXiv:1511.06434): latents -> images in [0, 1], upsampled four times; for 64 x 64.
+    """Generator of DCGAN (arXiv:1511.06434), upsampled four times; for images of 64 x 64.
 
     Attributes:
-        size: side of the images, a multiple of sixteen.
-        channels: of the images.
-        width: channels at the full size; there are eight times as many at a sixteenth.
+        size: side of the images in pixels, a multiple of sixteen.
+        channels: number of channels of the images.
+        width: number of channels at the full size; there are eight times as many at a sixteenth.
         axis_name: named axis over which the batch is sharded.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -108,6 +120,18 @@ class TransposedGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Array, train: bool = False) -> Array:
+        """Images of latents.
+
+        Args:
+            latents: `[batch, latent]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, size, size, channels]` float32, in [0, 1].
+
+        Raises:
+            ValueError: the size is not a multiple of sixteen.
+        """
         if self.size % 16:
             raise ValueError(f"size must be a multiple of 16, got {self.size}")
         norm = partial(BatchNorm, self.axis_name, dtype=self.dtype)
@@ -130,13 +154,13 @@ class TransposedGenerator(nn.Module):
 
 
 class DeepGenerator(nn.Module):
-    """Fast's for ImageNet: maps `[batch, h, w, latent]` -> images in [0, 1] of 16 times the side.
+    """Generator of Fast (arXiv:2112.06253) for ImageNet: maps -> images of 16 times the side.
 
     The latent of an image is a map, 14 x 14 for 224 x 224.
 
     Attributes:
-        channels: of the images.
-        width: channels of the last three convolutions; the first two have twice as many.
+        channels: number of channels of the images.
+        width: number of channels of the last three convolutions; the first two have twice as many.
         axis_name: named axis over which the batch is sharded.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -148,6 +172,15 @@ class DeepGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Array, train: bool = False) -> Array:
+        """Images of latent maps.
+
+        Args:
+            latents: `[batch, height, width, latent]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, 16 height, 16 width, channels]` float32, in [0, 1].
+        """
         x = latents
         for i, factor in enumerate((2, 2, 1, 1, 1)):
             unit = ConvNorm(
@@ -164,12 +197,10 @@ class DeepGenerator(nn.Module):
 
 
 class PatchCritic(nn.Module):
-    """MosaicKD's discriminator: images -> logits `[batch, size / 4, size / 4]`, one a patch.
-
-    A patch of 10 x 10 pixels is real where its logit is high.
+    """Discriminator of MosaicKD (arXiv:2110.15094): one logit a patch of 10 x 10 pixels.
 
     Attributes:
-        width: channels of the first convolution; the second has twice as many.
+        width: number of channels of the first convolution; the second has twice as many.
         axis_name: named axis over which the batch is sharded.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -180,6 +211,15 @@ class PatchCritic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
+        """Logits of the patches of images.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / 4, width / 4]` float32, high for a real patch.
+        """
         x = conv(self.width, 4, 2, padding=1, bias=True, dtype=self.dtype, name="conv")(x)
         unit = ConvNorm(
             2 * self.width,
@@ -195,12 +235,24 @@ class PatchCritic(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """CMI's: descriptors `[n, features]` -> rows of length one, `[n, width]`, by two layers."""
+    """Projection head of CMI (arXiv:2105.08584): two layers, then rows of length one.
+
+    Attributes:
+        width: width of the result.
+    """
 
     width: int = 256
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Projected descriptors.
+
+        Args:
+            x: `[n, features]`.
+
+        Returns:
+            `[n, width]`, rows of length one.
+        """
         x = nn.relu(nn.Dense(x.shape[-1], name="hidden")(x))
         return normalize_rows(nn.Dense(self.width, name="out")(x))
 
@@ -226,10 +278,13 @@ def _mapped_linear(channels: int) -> Kind:
 
 
 def generator_table(widths: Sequence[int] = SMALL) -> list[Layer]:
-    """Weights of zju-vipa's `Generator` and `LargeGenerator`, for `models.torch_weights`.
+    """Table of zju-vipa's `Generator` and `LargeGenerator` for `corrkd_jax.models.torch_weights`.
 
     Args:
         widths: as of `Generator`.
+
+    Returns:
+        Rows for all weights of the torch model.
     """
     return [
         Layer("l1.0", "project", _mapped_linear(widths[0])),
@@ -242,10 +297,13 @@ def generator_table(widths: Sequence[int] = SMALL) -> list[Layer]:
 
 
 def transposed_generator_table(width: int = 64) -> list[Layer]:
-    """Weights of zju-vipa's `DCGAN_Generator`, for `corrkd_jax.models.torch_weights`.
+    """Table of zju-vipa's `DCGAN_Generator` for `corrkd_jax.models.torch_weights`.
 
     Args:
         width: as of `TransposedGenerator`.
+
+    Returns:
+        Rows for all weights of the torch model.
     """
     table = [
         Layer("project.1", "project", _mapped_linear(8 * width)),
@@ -261,7 +319,11 @@ def transposed_generator_table(width: int = 64) -> list[Layer]:
 
 
 def deep_generator_table() -> list[Layer]:
-    """Weights of Fast-Datafree's `DeepGenerator`, whose linear layer `l1` is never used."""
+    """Table of Fast-Datafree's `DeepGenerator`, whose linear layer `l1` is never used.
+
+    Returns:
+        Rows for `corrkd_jax.models.torch_weights`.
+    """
     table = [
         Layer("conv_blocks.19", "image", convolution),
         Layer("l1.0", "", ignored("weight", "bias")),
@@ -272,7 +334,11 @@ def deep_generator_table() -> list[Layer]:
 
 
 def patch_critic_table() -> list[Layer]:
-    """Weights of MosaicKD's `PatchDiscriminator`, for `corrkd_jax.models.torch_weights`."""
+    """Table of MosaicKD's `PatchDiscriminator` for `corrkd_jax.models.torch_weights`.
+
+    Returns:
+        Rows for all weights of the torch model.
+    """
     return [
         Layer("main.0", "conv", convolution),
         *conv_norm("main.2", "main.3", "unit"),

@@ -1,4 +1,4 @@
-"""LMF (arXiv:1806.00064): TFN's tensor, contracted with a weight of low rank before it exists."""
+"""LMF (arXiv:1806.00064): TFN's tensor, contracted with a low-rank weight before it is formed."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,27 +10,27 @@ from corrkd_jax.models.torch_weights import Layer, parameter
 
 
 class LMF(BaseModel):
-    """TFN's networks, a product of one linear map each for every rank, a weighted sum of ranks.
+    """Low-rank tensor fusion: TFN's networks, products of linear maps, a weighted sum of ranks.
 
-    With `[1; x]` for the vector x of a modality, factors F and weights w of the ranks r, the
-    fused feature is `sum_r w_r ([1; audio] F_r) * ([1; vision] F_r) * ([1; text] F_r) + b`.
+    With `[1; x]` for the vector x of a modality, factors F and weights w of the ranks r, the fused
+    feature is `sum_r w_r ([1; audio] F_r) * ([1; vision] F_r) * ([1; text] F_r) + b`.
 
-    Networks and sizes are MMSA's for MOSI, and what `TFN` says about padding and the text's
-    dropout holds here too. MMSA also configures dropout after the fusion and never applies it,
-    and leaves w and b out of its optimiser. Factors start as Xavier matrices, one a rank.
+    Networks and sizes are MMSA's for MOSI. The notes of `TFN` on padding and on the text's dropout
+    hold here too. MMSA also configures dropout after the fusion and never applies it, and leaves w
+    and b out of its optimiser. Factors start as Xavier matrices, one a rank.
 
     `Fused.parts` holds the three vectors.
 
     Attributes:
         outputs: 1 for a score, else the number of classes.
-        rank: R, number of products that are summed.
-        fused_width: of the fused feature, which a linear head then reads; None: the factors give
-            the outputs themselves, as published, and the head is the identity.
+        rank: number of products that are summed, R.
+        fused_width: width of the fused feature, which a linear head then reads; None: the factors
+            give the outputs themselves, as published, and the head is the identity.
         audio_hidden: width of the audio's layers and vector.
-        vision_hidden: of the vision's.
-        text_hidden: state of the text's LSTM; its vector is half as wide.
-        audio_dropout: rate on the normalised mean of the audio.
-        vision_dropout: of the vision.
+        vision_hidden: width of the vision's layers and vector.
+        text_hidden: size of the state of the text's LSTM; its vector is half as wide.
+        audio_dropout: dropout rate on the normalised mean of the audio.
+        vision_dropout: dropout rate on the normalised mean of the vision.
         axis_name: mapped axis over which a batch is sharded; its statistics are of all shards.
     """
 
@@ -44,6 +44,7 @@ class LMF(BaseModel):
     axis_name: str | None = None
 
     def setup(self) -> None:
+        """Build the three networks, the product and, with a `fused_width`, the head."""
         self.audio = MeanNetwork(self.audio_hidden, self.audio_dropout, self.axis_name)
         self.vision = MeanNetwork(self.vision_hidden, self.vision_dropout, self.axis_name)
         self.text = StateNetwork(self.text_hidden, self.text_hidden // 2)
@@ -52,6 +53,16 @@ class LMF(BaseModel):
             self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Fused feature `[batch, fused_width or outputs]` and the three vectors.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout and batch statistics on; the first needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         parts = {
             "text": self.text(embedded["text"], valid["text"]),
             "audio": self.audio(embedded["audio"], valid["audio"], train),
@@ -60,15 +71,24 @@ class LMF(BaseModel):
         return Fused(self.product(parts), parts)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score `[batch, outputs]` of the fused feature.
+
+        Args:
+            features: `[batch, fused_width or outputs]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32; the features themselves without a `fused_width`.
+        """
         return self.out(features) if self.fused_width else features
 
 
 class LowRankProduct(nn.Module):
-    """The outer product of `[1; x]` over the modalities, times a weight of low rank.
+    """Outer product of `[1; x]` over the modalities, times a weight of low rank.
 
     Attributes:
         rank: number of products that are summed.
-        width: of the result.
+        width: width of the result.
     """
 
     rank: int
@@ -76,7 +96,14 @@ class LowRankProduct(nn.Module):
 
     @nn.compact
     def __call__(self, vectors: dict[str, Array]) -> Array:
-        """`[batch, in]` of each modality -> `[batch, width]`."""
+        """Fused feature of the modalities' vectors.
+
+        Args:
+            vectors: modality -> `[batch, in]`.
+
+        Returns:
+            `[batch, width]`.
+        """
         xavier = nn.initializers.xavier_normal
         product = 1.0
         for name, x in sorted(vectors.items()):
@@ -89,7 +116,11 @@ class LowRankProduct(nn.Module):
 
 
 def mmsa_table() -> list[Layer]:
-    """Weights of MMSA's LMF, for `corrkd_jax.models.torch_weights`; only for no `fused_width`."""
+    """Table of MMSA's LMF for `corrkd_jax.models.torch_weights`; only for no `fused_width`.
+
+    Returns:
+        Rows for all weights of the torch model.
+    """
     table = mmsa_networks()
     for theirs, ours in (("audio", "audio"), ("video", "vision"), ("text", "text")):
         table.append(Layer(f"{theirs}_factor", f"product/{ours}_factor", parameter("params")))

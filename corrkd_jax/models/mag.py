@@ -1,4 +1,4 @@
-"""MAG-BERT (ACL 2020): words moved by what is heard and seen with them."""
+"""MAG-BERT (ACL 2020): words shifted by the audio and vision that go with them."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,30 +13,30 @@ _EPS = 1e-6
 
 
 class MAG(BaseModel):
-    """The multimodal adaptation gate on words, what follows it, a tanh layer on their pool.
+    """Multimodal adaptation gate on words, an optional encoder, a tanh layer on their pool.
 
-    Published, the gate lies between BERT's embeddings and its layers. Both are plugs here:
-    `text_encoder` makes the embeddings and `encoder` reads the moved words. Without the first,
-    text is features already, say those of a frozen BERT; without the second, moved words are
+    In the paper the gate lies between BERT's embeddings and its layers. Both are plugs here:
+    `text_encoder` computes the embeddings and `encoder` reads the shifted words. Without the first,
+    text is features already, such as those of a frozen BERT. Without the second, shifted words are
     pooled as they are, so that the gate acts on the last layer. Sizes and rates of the gate are
     MMSA's for MOSI.
 
     Frames of audio and vision must be those of the text, or a single one that holds for all words.
 
-    `Fused.features` is what the head reads, as wide as the text; `Fused.parts` is empty, since no
-    modality has a vector of its own.
+    `Fused.features` is as wide as the text. `Fused.parts` is empty, since no modality has a vector
+    of its own.
 
     Attributes:
         outputs: 1 for a score, else the number of classes.
-        text_width: of a linear map of the text without bias before the gate, which for one-hot
-            words is a word embedding; 0: the text as it is.
-        text_pool: `"first"` takes the first valid frame, the published choice and right for a
-            BERT that is trained along; `"mean"` averages valid frames.
+        text_width: width of a linear map of the text without bias before the gate, which for
+            one-hot words is a word embedding; 0: the text as it is.
+        text_pool: `"first"` takes the first valid frame, the published choice and right for a BERT
+            that is trained along; `"mean"` averages valid frames.
         shift: longest displacement as a share of the word's own length (beta).
-        gate_dropout: rate on the moved words.
-        head_dropout: rate before the head.
+        gate_dropout: dropout rate on the shifted words.
+        head_dropout: dropout rate before the head.
         text_encoder: applied to the text, `(text, train) -> [batch, time, features]`.
-        encoder: applied to the moved words, `(words, valid, train) -> [batch, time, features]`.
+        encoder: applied to the shifted words, `(words, valid, train) -> [batch, time, features]`.
     """
 
     text_width: int = 0
@@ -47,6 +47,11 @@ class MAG(BaseModel):
     encoder: nn.Module | None = None
 
     def setup(self) -> None:
+        """Build the gate, the pooler and the head.
+
+        Raises:
+            ValueError: `text_pool` is unknown.
+        """
         if self.text_pool not in TEXT_POOLS:
             raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
         if self.text_width:
@@ -57,6 +62,17 @@ class MAG(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Pooled feature of the shifted words, `[batch, width]`, and no parts.
+
+        Args:
+            embedded: `text` `[batch, time, features]`; `audio` and `vision`
+                `[batch, time or 1, features]`.
+            valid: `[batch, time]` or `[batch, 1]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         words = jnp.where(valid["text"][..., None], embedded["text"], 0)
         if self.text_width:
             words = self.text(words)
@@ -67,18 +83,27 @@ class MAG(BaseModel):
         return Fused(self.pooler(pool(words, valid["text"])), {})
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the pooled feature.
+
+        Args:
+            features: `[batch, width]`.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(self.drop_head(features, train))
 
 
 class Gate(nn.Module):
     """Words plus a displacement by audio and vision, normalised.
 
-    `h = relu(W [v; z]) * (W v) + relu(W [a; z]) * (W a)` moves the word z by
-    `min(shift |z| / |h|, 1) h`.
+    `h = relu(W [v; z]) * (W v) + relu(W [a; z]) * (W a)` shifts the word z by
+    `min(shift |z| / |h|, 1) h`. Norms carry an epsilon.
 
     Attributes:
         shift: longest displacement as a share of |z|.
-        dropout: rate on the result.
+        dropout: dropout rate on the result.
     """
 
     shift: float = 1.0
@@ -86,13 +111,16 @@ class Gate(nn.Module):
 
     @nn.compact
     def __call__(self, words: Array, senses: Inputs, valid: Inputs, train: bool) -> Array:
-        """Moved words, `[batch, time, width]`.
+        """Shifted words.
 
         Args:
             words: z, `[batch, time, width]`.
             senses: `audio` and `vision`, `[batch, time or 1, features]`.
-            valid: `[batch, time or 1]` of each; frames of padding move nothing.
-            train: whether dropout is on.
+            valid: `[batch, time or 1]` of each; frames of padding shift nothing.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, time, width]`.
         """
         width = words.shape[-1]
         moved = jnp.zeros_like(words)
@@ -110,10 +138,18 @@ class Gate(nn.Module):
 
 
 class Pooler(nn.Module):
-    """Dense as wide as its input, tanh: BERT's pooler."""
+    """Pooler of BERT: a dense layer as wide as its input, tanh."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Tanh of a linear map: `[batch, width] -> [batch, width]`.
+
+        Args:
+            x: `[batch, width]`.
+
+        Returns:
+            `[batch, width]`, in (-1, 1).
+        """
         return nn.tanh(nn.Dense(x.shape[-1], name="dense")(x))
 
 
@@ -122,10 +158,13 @@ def _length(x: Array) -> Array:
 
 
 def mmsa_table() -> list[Layer]:
-    """Weights of MMSA's BERT_MAG without BERT's own, for `corrkd_jax.models.torch_weights`.
+    """Table of MMSA's BERT_MAG without BERT, for `corrkd_jax.models.torch_weights`.
 
-    Names begin where `MAG_BertForSequenceClassification` does. Its embeddings and layers, under
-    `bert.embeddings.` and `bert.encoder.`, are to be taken out of the state before the conversion.
+    Names begin where `MAG_BertForSequenceClassification` does. Remove its embeddings and layers,
+    under `bert.embeddings.` and `bert.encoder.`, from the state before the conversion.
+
+    Returns:
+        Rows for all other weights of the torch model.
     """
     gate = "bert.MAG"
     return [

@@ -1,4 +1,4 @@
-"""MISA (arXiv:2005.03545): what modalities share and what each has to itself."""
+"""MISA (arXiv:2005.03545): codes that modalities share and codes private to each."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,28 +17,29 @@ from corrkd_jax.models.torch_weights import (
 from corrkd_jax.models.transformer import Dropout, SelfAttention, masked_mean
 
 ORDER = ("text", "vision", "audio")
-"""Of the modalities on the second axis of the parts; the published one."""
+"""Order of the modalities on the second axis of the parts; the published one."""
 
 
 class MISA(BaseModel):
     """Vectors of the modalities, a private and a shared code of each, attention over the six codes.
 
-    Text is averaged over its valid frames; audio and vision are the last states of two stacked
-    bidirectional LSTMs as wide as their features. Dropout, its place and the sizes are MMSA's for
-    MOSI. MMSA reads as many frames of audio and vision as there are of text, aligned or not; here
-    each modality has its own `valid`, and masks as long as the text's bring that back.
+    Text is averaged over its valid frames. Audio and vision are the last states of two stacked
+    bidirectional LSTMs as wide as their features. The rates and places of dropout and the sizes are
+    MMSA's for MOSI. MMSA reads as many frames of audio and vision as there are of text, aligned or
+    not. Here each modality has its own `valid`; masks as long as the text's give MMSA's result.
 
-    `Fused.features` is the hidden layer of the head, `[batch, 3 * width]`. `Fused.parts` holds
-    what `corrkd_jax.losses.subspaces` reads, `projected`, `private`, `shared` and `reconstructed`,
+    `Fused.features` is the hidden layer of the head, `[batch, 3 * width]`. `Fused.parts` holds the
+    inputs of `corrkd_jax.losses.subspaces`: `projected`, `private`, `shared` and `reconstructed`,
     `[batch, 3, width]` in the order of `ORDER`, and the projections as `text`, `audio`, `vision`.
 
     Attributes:
         outputs: 1 for a score, else the number of classes.
-        width: of projections and codes.
-        heads: of the attention over the codes.
+        width: width of projections and codes.
+        heads: number of heads of the attention over the codes.
         feed_forward: width inside its layer.
-        dropout: rate before the head.
-        attention_dropout: rate in the attention over the codes, on its weights and all else.
+        dropout: dropout rate before the head.
+        attention_dropout: dropout rate in the attention over the codes, on its weights and
+            elsewhere.
     """
 
     width: int = 128
@@ -48,6 +49,7 @@ class MISA(BaseModel):
     attention_dropout: float = 0.1
 
     def setup(self) -> None:
+        """Build the sequence networks, the codes, the attention over them and the head."""
         self.sequence = {name: StackedLSTM() for name in ("audio", "vision")}
         self.project = {name: Projection(self.width) for name in ORDER}
         self.private = {name: nn.Dense(self.width) for name in ORDER}
@@ -59,6 +61,16 @@ class MISA(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Hidden layer of the head, `[batch, 3 * width]`, and the parts that the class lists.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         pooled = {name: read(embedded[name], valid[name]) for name, read in self.sequence.items()}
         pooled["text"] = masked_mean(embedded["text"], valid["text"])
         projected = [self.project[name](pooled[name]) for name in ORDER]
@@ -79,17 +91,32 @@ class MISA(BaseModel):
         return Fused(features, parts | {name: projected[:, i] for i, name in enumerate(ORDER)})
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the hidden layer.
+
+        Args:
+            features: `[batch, 3 * width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(features)
 
 
 class StackedLSTM(nn.Module):
-    """Two bidirectional LSTMs, each direction as wide as the input, and a LayerNorm between."""
+    """Two bidirectional LSTMs, each direction as wide as the input, with a LayerNorm in between."""
 
     @nn.compact
     def __call__(self, x: Array, valid: Array) -> Array:
-        """`[batch, time, in]`, `[batch, time]` -> last states `[batch, 4 * in]`.
+        """Last states of both layers in both directions.
 
-        Forwards of the first and of the second layer, then backwards of both.
+        Args:
+            x: `[batch, time, in]`; padding may hold anything.
+            valid: `[batch, time]` bool, False on padding.
+
+        Returns:
+            `[batch, 4 * in]`: forward states of the first and of the second layer, then backward
+            states of both.
         """
         size = x.shape[-1]
         ahead, back = [], []
@@ -105,17 +132,35 @@ class StackedLSTM(nn.Module):
 
 
 class Projection(nn.Module):
-    """Dense, ReLU, LayerNorm: `[..., in] -> [..., width]`."""
+    """Dense, ReLU, LayerNorm: `[..., in] -> [..., width]`.
+
+    Attributes:
+        width: width of the result.
+    """
 
     width: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Projected vector.
+
+        Args:
+            x: `[..., in]`.
+
+        Returns:
+            `[..., width]`.
+        """
         return nn.LayerNorm(epsilon=1e-5, name="norm")(nn.relu(nn.Dense(self.width, name="in")(x)))
 
 
 class PostNormLayer(nn.Module):
-    """Transformer layer that normalises after each addition, over `[batch, codes, width]`."""
+    """Transformer layer that normalises after each addition, over `[batch, codes, width]`.
+
+    Attributes:
+        heads: number of attention heads.
+        feed_forward: width inside the feed-forward network.
+        dropout: dropout rate on attention weights and on both branches.
+    """
 
     heads: int
     feed_forward: int
@@ -123,6 +168,15 @@ class PostNormLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Codes after attention to one another and a feed-forward network.
+
+        Args:
+            x: `[batch, codes, width]`.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, codes, width]`.
+        """
         everywhere = jnp.ones(x.shape[:2], bool)
         y = SelfAttention(self.heads, self.dropout, name="attention")(x, everywhere, train)
         x = x + Dropout(self.dropout, name="drop_attention")(y, train)
@@ -135,10 +189,13 @@ class PostNormLayer(nn.Module):
 
 
 def mmsa_table() -> list[Layer]:
-    """Weights of MMSA's MISA, for `corrkd_jax.models.torch_weights`; BERT's are not among them.
+    """Table of MMSA's MISA for `corrkd_jax.models.torch_weights`, without BERT.
 
-    Left out are names under `bertmodel.`, to be taken out of the state before the conversion.
-    Two layers of MMSA's take part in nothing and are dropped: `sp_discriminator`, `tlayer_norm`.
+    Remove names under `bertmodel.` from the state before the conversion. Two layers of MMSA's are
+    unused and dropped: `sp_discriminator`, `tlayer_norm`.
+
+    Returns:
+        Rows for all other weights of the torch model.
     """
     unused = ignored("weight", "bias")
     block = "transformer_encoder.layers.0"

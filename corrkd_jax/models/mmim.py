@@ -1,4 +1,4 @@
-"""MMIM (arXiv:2109.00412): fused codes that keep what modalities say of each other."""
+"""MMIM (arXiv:2109.00412): a fusion that keeps the information modalities have about each other."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,38 +11,40 @@ from corrkd_jax.models.torch_weights import Layer, linear, lstm
 from corrkd_jax.models.transformer import Dropout, masked_mean
 
 ORDER = ("text", "audio", "vision")
-"""Of the modalities' vectors in what the fusion reads; the published one."""
+"""Order of the modalities' vectors in the input of the fusion; the published one."""
 
 SENSES = ("vision", "audio")
-"""What text is asked to tell of."""
+"""Modalities that the text's networks predict."""
 
 
 class MMIM(BaseModel):
     """Vectors of the modalities side by side into two tanh layers, and networks of its two bounds.
 
-    Text is pooled; audio and vision are the last states of a bidirectional LSTM, then Dense.
-    Sizes and rates are MMSA's for MOSI.
+    Text is pooled; audio and vision are the last states of a bidirectional LSTM, then Dense. Sizes
+    and rates are MMSA's for MOSI.
 
-    `Fused.features` is the second layer. `Fused.parts` holds what `corrkd_jax.losses.infomax`
-    reads: the vectors as `text`, `audio`, `vision`; of vision and audio what text says of them, as
-    `mean_vision` and `log_variance_vision` and so on, and a projection of them for their entropy,
-    as `projected_vision`; and what the fused feature predicts of each vector, as `predicted_text`
-    and so on.
+    `Fused.features` is the second layer. `Fused.parts` holds the inputs of
+    `corrkd_jax.losses.infomax`:
+
+    * `text`, `audio`, `vision`: the vectors;
+    * `mean_vision`, `log_variance_vision`, and the same of audio: the Gaussian that text predicts;
+    * `projected_vision`, `projected_audio`: a projection of the vector for its entropy;
+    * `predicted_text`, `predicted_audio`, `predicted_vision`: the fused feature's prediction.
 
     No published loss trains that projection, and its weights stay at their first values; here they
     are constants to the gradient.
 
     Attributes:
         outputs: 1 for a score, else the number of classes.
-        text_pool: `"first"` takes the first valid frame, the published choice and right for a
-            BERT that is trained along; `"mean"` averages valid frames, for word vectors and for
-            features of a frozen encoder.
+        text_pool: `"first"` takes the first valid frame, the published choice and right for a BERT
+            that is trained along; `"mean"` averages valid frames, for word vectors and for features
+            of a frozen encoder.
         audio_state: size of a direction of the audio's LSTM.
-        vision_state: of the vision's.
+        vision_state: size of a direction of the vision's LSTM.
         audio_vector: width of the audio's vector.
-        vision_vector: of the vision's.
+        vision_vector: width of the vision's vector.
         fused_width: width of the fused layers.
-        fused_dropout: rate on what they read.
+        fused_dropout: dropout rate on the input of the fused layers.
     """
 
     text_pool: str = "mean"
@@ -54,6 +56,11 @@ class MMIM(BaseModel):
     fused_dropout: float = 0.1
 
     def setup(self) -> None:
+        """Build the sequence networks, the fusion, the networks of the two bounds and the head.
+
+        Raises:
+            ValueError: `text_pool` is unknown.
+        """
         if self.text_pool not in TEXT_POOLS:
             raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
         self.sequence = {
@@ -68,6 +75,16 @@ class MMIM(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Second fused layer, `[batch, fused_width]`, and the parts that the class lists.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         pool = masked_mean if self.text_pool == "mean" else first_frame
         parts = {"text": pool(embedded["text"], valid["text"])}
         for name, sequence in self.sequence.items():
@@ -85,30 +102,59 @@ class MMIM(BaseModel):
         return Fused(features, parts | predicted)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the fused feature.
+
+        Args:
+            features: `[batch, fused_width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(features)
 
 
 class BothEnds(nn.Module):
-    """Last states of a bidirectional LSTM, Dense: `[batch, time, in] -> [batch, width]`."""
+    """Last states of a bidirectional LSTM, Dense: `[batch, time, in] -> [batch, width]`.
+
+    Attributes:
+        state: size of a direction of the LSTM.
+        width: width of the result.
+    """
 
     state: int
     width: int
 
     @nn.compact
     def __call__(self, x: Array, valid: Array) -> Array:
+        """Vector of a sequence.
+
+        Args:
+            x: `[batch, time, in]`; padding may hold anything.
+            valid: `[batch, time]` bool, False on padding.
+
+        Returns:
+            `[batch, width]`.
+        """
         forward, _ = LSTM(self.state, name="forward")(x, valid)
         backward, _ = LSTM(self.state, reverse=True, name="backward")(x, valid)
         return nn.Dense(self.width, name="out")(jnp.concatenate([forward, backward], axis=-1))
 
 
 class Bound(nn.Module):
-    """What text says of another vector: a Gaussian, and a projection for that vector's entropy."""
+    """Networks of a bound: text's Gaussian of another vector, and a projection for its entropy."""
 
     @nn.compact
     def __call__(self, text: Array, other: Array) -> tuple[Array, Array, Array]:
-        """`[batch, in]`, `[batch, width]` -> mean and log variance `[batch, width]`, projection.
+        """Mean and log variance of the Gaussian, and the projection.
 
-        The projection of `other` is `[batch, max(width // 4, 1)]`, in (-1, 1).
+        Args:
+            text: `[batch, in]`.
+            other: `[batch, width]`, the vector to predict.
+
+        Returns:
+            Mean and log variance, `[batch, width]`, and the projection of `other`,
+            `[batch, max(width // 4, 1)]`, in (-1, 1).
         """
         width = other.shape[-1]
 
@@ -124,18 +170,30 @@ class Bound(nn.Module):
 
 
 class Prediction(nn.Module):
-    """Dense of the fused feature, as wide as the vector that it predicts."""
+    """Linear prediction of a vector from the fused feature."""
 
     @nn.compact
     def __call__(self, features: Array, vector: Array) -> Array:
+        """Predicted vector.
+
+        Args:
+            features: `[batch, in]`, the fused feature.
+            vector: `[batch, width]`; only its width is read.
+
+        Returns:
+            `[batch, width]`.
+        """
         return nn.Dense(vector.shape[-1], name="out")(features)
 
 
 def mmsa_table() -> list[Layer]:
-    """Weights of MMSA's MMIM, for `corrkd_jax.models.torch_weights`; BERT's are not among them.
+    """Table of MMSA's MMIM for `corrkd_jax.models.torch_weights`, without BERT.
 
-    Left out are names under `bertmodel.`, to be taken out of the state before the conversion.
-    MMSA's model reads the first frame of the text: `text_pool="first"`.
+    Remove names under `bertmodel.` from the state before the conversion. MMSA's model reads the
+    first frame of the text: `text_pool="first"`.
+
+    Returns:
+        Rows for all other weights of the torch model.
     """
     table = [
         Layer("fusion_prj.linear_1", "fused_1", linear),

@@ -1,4 +1,4 @@
-"""MulT (arXiv:1906.00295): every modality read through every other one."""
+"""MulT (arXiv:1906.00295): attention of every modality to every other one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,24 +30,24 @@ from corrkd_jax.models.transformer import (
 )
 
 MODALITIES = ("text", "audio", "vision")
-"""In the order in which their vectors are concatenated."""
+"""Modalities in the order in which their vectors are concatenated."""
 
 STREAMS = tuple((x, source) for x in MODALITIES for source in MODALITIES if source != x)
-"""Which modality asks and which one answers, in the order of the stacked weights."""
+"""Pairs of the modality that gives queries and the one that gives keys, as weights are stacked."""
 
 
 class MulT(BaseModel):
-    """Each modality attends to both others, then to what came of that; a residual block.
+    """Cross-modal attention of each modality to both others, self-attention, a residual block.
 
     A convolution brings each modality to `width`; one that has it already is left as it is, as
     published. Only windows that lie within the valid frames count, as without padding; a row
     shorter than its window keeps one, around its middle.
 
-    A frame looks at frames no later than itself by more than the lengths of the two sequences
-    differ. Lengths and positions count valid frames, keys on padding are left out, and the last
-    valid frame is what a modality gives, so padding changes nothing. MMSA takes padding for
-    frames in all of this: masks that are True everywhere bring that back. It also leaves the
-    positions out (`positions=False`). Sizes and rates are MMSA's for MOSI.
+    A frame attends to frames no later than itself by more than the lengths of the two sequences
+    differ. Lengths and positions count valid frames, keys on padding are left out, and a modality's
+    vector is its last valid frame, so that padding changes nothing. MMSA takes padding for frames
+    in all of this; masks that are True everywhere give MMSA's result. It also leaves the positions
+    out (`positions=False`). Sizes and rates are MMSA's for MOSI.
 
     The six cross-modal transformers, and the three after them, keep their weights stacked. Those
     that agree in lengths run as one, mapped over weights and rates of attention dropout.
@@ -57,21 +57,21 @@ class MulT(BaseModel):
 
     Attributes:
         outputs: 1 for a score, else the number of classes.
-        width: d of the modalities; twice that where the two streams of a modality meet.
-        heads: attention heads; must divide `width`.
+        width: width d of the modalities; the two streams of a modality together have twice that.
+        heads: number of attention heads; must divide `width`.
         layers: depth of the cross-modal transformers; the others have three at least.
-        text_window: of the convolution over time.
-        audio_window: likewise.
-        vision_window: likewise.
-        text_attention_dropout: rate on the weights of attention to text.
-        audio_attention_dropout: to audio.
-        vision_attention_dropout: to vision.
-        text_dropout: rate on the text's features.
-        embed_dropout: rate on the input of a transformer; keys and values share theirs.
-        relu_dropout: rate inside the feed-forward parts.
-        residual_dropout: rate on what each branch adds.
-        out_dropout: rate in the residual block.
-        positions: sinusoidal positions, the first valid frame's being 1.
+        text_window: window of the text's convolution over time, in frames.
+        audio_window: window of the audio's convolution.
+        vision_window: window of the vision's convolution.
+        text_attention_dropout: dropout rate on the weights of attention to text.
+        audio_attention_dropout: dropout rate on the weights of attention to audio.
+        vision_attention_dropout: dropout rate on the weights of attention to vision.
+        text_dropout: dropout rate on the text's features.
+        embed_dropout: dropout rate on the input of a transformer; keys and values share theirs.
+        relu_dropout: dropout rate inside the feed-forward parts.
+        residual_dropout: dropout rate on what each branch adds.
+        out_dropout: dropout rate in the residual block.
+        positions: add sinusoidal positions, the first valid frame's being 1.
         dtype: compute type of the transformers; features and logits are float32.
     """
 
@@ -93,6 +93,7 @@ class MulT(BaseModel):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Build the projections, both groups of transformers, the residual block and the head."""
         windows = (self.text_window, self.audio_window, self.vision_window)
         rates = dict(
             zip(
@@ -132,6 +133,16 @@ class MulT(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Result of the residual block, `[batch, 6 * width]`, and a vector of each modality.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`; lengths may differ.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         frames = {name: (embedded[name], valid[name]) for name in MODALITIES}
         for name, (x, real) in frames.items():
             x = jnp.where(real[..., None], x, 0)
@@ -152,15 +163,32 @@ class MulT(BaseModel):
         return Fused(joint + self.hidden_2(hidden), parts)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the fused feature.
+
+        Args:
+            features: `[batch, 6 * width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.out(features)
 
 
 class Stream(nn.Module):
-    """One transformer: positions, pre-norm layers, a last LayerNorm. Fields as in `MulT`.
+    """Transformer of one stream: positions, pre-norm layers, a last LayerNorm.
 
     Attributes:
-        summary: give the last valid frame alone. The last layer then asks for no other frame, which
-            is most of its work.
+        layers: see `MulT`.
+        summary: return the last valid frame alone. The last layer then has no other query, which
+            saves most of its work.
+        heads: see `MulT`.
+        attention_dropout: dropout rate on attention weights; may be traced.
+        embed_dropout: see `MulT`.
+        relu_dropout: see `MulT`.
+        residual_dropout: see `MulT`.
+        positions: see `MulT`.
+        dtype: see `MulT`.
     """
 
     layers: int
@@ -182,17 +210,18 @@ class Stream(nn.Module):
         source: Array | None = None,
         source_valid: Array | None = None,
     ) -> Array:
-        """`x` `[batch, time, width]`, attending to itself or to a `source` -> like `x`.
+        """Sequence after attention to itself or to a source.
 
         Args:
-            train: dropout on.
-            x: gives the queries.
-            valid: `[batch, time]` bool.
-            source: `[batch, keys, width]`; None: `x`. A summary is of `x` itself.
-            source_valid: `[batch, keys]` bool.
+            train: dropout on, which needs the `dropout` key.
+            x: `[batch, time, width]`, gives the queries.
+            valid: `[batch, time]` bool, False on padding.
+            source: `[batch, keys, width]`, gives keys and values; None: `x` does. A summary is of
+                `x` itself.
+            source_valid: `[batch, keys]` bool, False on padding.
 
         Returns:
-            Like `x`; of a summary `[batch, width]` float32, zeros without a valid frame.
+            Array like `x`; for a summary `[batch, width]` float32, zeros without a valid frame.
         """
         allowed = causal_mask(valid, valid if source_valid is None else source_valid)
         x = self._embed(x, valid, train, "drop_embed")
@@ -219,10 +248,18 @@ class Stream(nn.Module):
 
 
 class Streams(nn.Module):
-    """Transformers side by side, their weights stacked; fields as in `MulT`.
+    """Transformers side by side, their weights stacked.
 
     Attributes:
-        attention_dropout: one rate for each stream.
+        attention_dropout: dropout rate on attention weights, one for each stream.
+        layers: see `MulT`.
+        summary: see `Stream`.
+        heads: see `MulT`.
+        embed_dropout: see `MulT`.
+        relu_dropout: see `MulT`.
+        residual_dropout: see `MulT`.
+        positions: see `MulT`.
+        dtype: see `MulT`.
     """
 
     attention_dropout: tuple[float, ...]
@@ -237,9 +274,14 @@ class Streams(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Sequence[tuple[Array, ...]], train: bool) -> list[Array]:
-        """The result of each stream, from its `(x, valid)` or `(x, valid, source, source_valid)`.
+        """Result of each stream. Streams of equal lengths share one compiled body.
 
-        Streams share one compiled body where their lengths agree.
+        Args:
+            inputs: `(x, valid)` or `(x, valid, source, source_valid)` of each stream, see `Stream`.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            The result of each stream, in order.
         """
         count = len(self.attention_dropout)
         stacked = self.param("streams", _stacked(self._stream(0.0), count), inputs[0][0].shape[-1])
@@ -288,15 +330,15 @@ class Streams(nn.Module):
 
 
 def whole_windows(valid: Array, width: int) -> Array:
-    """Which frames of a convolution with same padding saw valid frames alone.
+    """Frames of a convolution with same padding whose window holds valid frames alone.
 
     Args:
         valid: `[batch, time]` bool.
-        width: of the window.
+        width: width of the window, in frames.
 
     Returns:
-        `[batch, time]` bool: frames whose window is full; in a row with fewer valid frames than
-        that, the middle one of them, whose window has them all.
+        `[batch, time]` bool: frames whose window is full. In a row with fewer valid frames than
+        that it is the middle one of them, whose window has them all.
     """
     before = (width - 1) // 2
     time = valid.shape[-1]
@@ -308,7 +350,7 @@ def whole_windows(valid: Array, width: int) -> Array:
 
 
 def causal_mask(valid: Array, source_valid: Array) -> Array:
-    """Which frames of a source a frame may look at.
+    """Frames of a source that a frame may attend to.
 
     Args:
         valid: `[batch, time]` bool.
@@ -325,7 +367,15 @@ def causal_mask(valid: Array, source_valid: Array) -> Array:
 
 
 def last_valid(x: Array, valid: Array) -> Array:
-    """`[batch, time, width]`, `[batch, time]` -> `[batch, width]` float32, zeros without any."""
+    """Last valid frame of a sequence.
+
+    Args:
+        x: `[batch, time, width]`.
+        valid: `[batch, time]` bool.
+
+    Returns:
+        `[batch, width]` float32; zeros in a row without a valid frame.
+    """
     order = jnp.cumsum(valid, axis=-1)
     last = valid & (order == order[:, -1:])
     return jnp.sum(jnp.where(last[..., None], x.astype(jnp.float32), 0), axis=-2)
@@ -354,10 +404,13 @@ def _taken(tree: Any, members: list[int]) -> Any:
 
 
 def mmsa_table(layers: int = 4) -> list[Layer]:
-    """Weights of MMSA's MulT, for `corrkd_jax.models.torch_weights`; BERT's are not among them.
+    """Table of MMSA's MulT for `corrkd_jax.models.torch_weights`, without BERT.
 
     Args:
         layers: as in `MulT`.
+
+    Returns:
+        Rows for all other weights of the torch model.
     """
     table = [
         Layer("proj1", "hidden_1", linear),

@@ -1,4 +1,4 @@
-"""One policy for several tasks: a shared front, a head for each task, as stacked arrays."""
+"""Policy for several tasks: a shared front and a head for each task, as stacked arrays."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,17 @@ class MultiTaskPolicy(nn.Module):
     """Gaussian actor and critic of arXiv:2402.08996, for groups of observations.
 
     Each is `Dense(front) ELU` for all tasks and `Dense ELU Dense ELU Dense` for one, with weights
-    of its own. Heads lie stacked along a leading axis and are gathered by number, so that a group
-    may have any head, traced, and gradients find the head that was used. One head for every group
-    is a single network. The deviation of the actions is one free vector, used as it is.
+    of its own. Heads lie stacked along a leading axis and are gathered by number. A group may thus
+    have any head, traced, and gradients reach the head that was used. One head for every group is a
+    single network. The standard deviation of the actions is one free vector, used as it is.
 
     Attributes:
         actions: number of actions.
         heads: number of tasks.
         front: width of the shared layer.
         hidden: widths of a head's layers.
-        std: deviation at the start.
-        least_std: floor of the deviation, which nothing else keeps positive.
+        std: standard deviation at the start.
+        least_std: lower bound of the standard deviation, which nothing else keeps positive.
     """
 
     actions: int = 8
@@ -36,6 +36,7 @@ class MultiTaskPolicy(nn.Module):
     least_std: float = 0.02
 
     def setup(self) -> None:
+        """Build the actor, the critic and the deviation of the actions."""
         self.actor = Tower(self.front, (*self.hidden, self.actions), self.heads)
         self.critic = Tower(self.front, (*self.hidden, 1), self.heads)
         self.deviation = self.param(
@@ -47,25 +48,49 @@ class MultiTaskPolicy(nn.Module):
 
         Args:
             observations: `[groups, batch, features]`.
-            heads: int, `[groups]`, the head of each group, or `[groups, batch]`, of each row:
-                every row then goes through all heads, and one answer is kept.
+            heads: integers, `[groups]`, the head of each group, or `[groups, batch]`, of each row:
+                every row then goes through all heads, and one result is used.
 
         Returns:
-            Mean `[groups, batch, actions]` and deviation `[actions]`.
+            Mean `[groups, batch, actions]` and standard deviation `[actions]`.
         """
         mean = self._through(self.actor, observations, heads)
         return mean, jnp.maximum(self.deviation, self.least_std)
 
     def value(self, observations: Array, heads: Array) -> Array:
-        """Values `[groups, batch]`; arguments as for `act`."""
+        """Values of observations.
+
+        Args:
+            observations: see `act`.
+            heads: see `act`.
+
+        Returns:
+            `[groups, batch]`.
+        """
         return self._through(self.critic, observations, heads)[..., 0]
 
     def every(self, observations: Array) -> Array:
-        """Mean actions of every head, `[heads, batch, actions]`, from `[batch, features]`."""
+        """Mean actions of every head.
+
+        Args:
+            observations: `[batch, features]`.
+
+        Returns:
+            `[heads, batch, actions]`.
+        """
         return self._all(self.actor, observations)
 
     def __call__(self, observations: Array, heads: Array) -> tuple[Array, Array, Array]:
-        """Mean, deviation and values; see `act` and `value`."""
+        """Distribution of the actions, and values.
+
+        Args:
+            observations: see `act`.
+            heads: see `act`.
+
+        Returns:
+            Mean `[groups, batch, actions]`, standard deviation `[actions]` and values `[groups,
+            batch]`.
+        """
         return *self.act(observations, heads), self.value(observations, heads)
 
     def _through(self, tower: "Tower", observations: Array, heads: Array) -> Array:
@@ -81,7 +106,7 @@ class MultiTaskPolicy(nn.Module):
 
 
 class Tower(nn.Module):
-    """A shared layer and a stack of heads.
+    """Shared layer and a stack of heads.
 
     Attributes:
         front: width of the shared layer.
@@ -95,7 +120,15 @@ class Tower(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, heads: Array) -> Array:
-        """`[groups, batch, in]` -> `[groups, batch, features[-1]]`."""
+        """Result of each group's head.
+
+        Args:
+            x: `[groups, batch, in]`.
+            heads: `[groups]` integers, the head of each group.
+
+        Returns:
+            `[groups, batch, features[-1]]`.
+        """
         shared = nn.Dense(
             self.front, kernel_init=_kernel_init, bias_init=uniform_bias(x.shape[-1]), name="front"
         )
@@ -108,7 +141,7 @@ class Tower(nn.Module):
 
 
 class StackedDense(nn.Module):
-    """Linear layers of one shape, stacked; each group goes through the one it names.
+    """Linear layers of one shape, stacked; each group goes through one of them.
 
     Attributes:
         features: width of the result.
@@ -120,7 +153,15 @@ class StackedDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, which: Array) -> Array:
-        """`[groups, batch, in]` and `[groups]` int -> `[groups, batch, features]`."""
+        """Result of each group's layer.
+
+        Args:
+            x: `[groups, batch, in]`.
+            which: `[groups]` integers, the layer of each group.
+
+        Returns:
+            `[groups, batch, features]`.
+        """
         inputs = x.shape[-1]
         init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
         kernel = self.param("kernel", init, (self.stack, inputs, self.features))
@@ -130,7 +171,14 @@ class StackedDense(nn.Module):
 
 
 def uniform_bias(inputs: int) -> nn.initializers.Initializer:
-    """torch's law for biases: uniform within one over the root of the inputs' number."""
+    """Initialiser of biases as torch has it: uniform, bounded by one over the root of `inputs`.
+
+    Args:
+        inputs: number of inputs of the layer.
+
+    Returns:
+        A Flax initialiser.
+    """
     bound = inputs**-0.5
 
     def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:

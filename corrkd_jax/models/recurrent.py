@@ -1,4 +1,4 @@
-"""An LSTM over the frames that are real."""
+"""LSTM over the valid frames of a sequence."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ _init = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
 
 
 class LSTM(nn.Module):
-    """One direction of one layer; padding leaves the state as it is, wherever it stands.
+    """Layer of an LSTM in one direction; padding leaves the state as it is, wherever it stands.
 
     The cell lies under `cell`, as `corrkd_jax.models.torch_weights.lstm` lays it out.
 
@@ -24,15 +24,15 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array) -> tuple[Array, Array]:
-        """State after the last real frame, and after every frame.
+        """State after the last valid frame, and after every frame.
 
         Args:
             x: `[batch, time, in]`; padding may hold anything.
             valid: `[batch, time]` bool, False on padding.
 
         Returns:
-            `[batch, features]`, zeros for a row without a real frame, and
-            `[batch, time, features]` in the order of `x`.
+            `[batch, features]`, zeros for a row without a valid frame, and `[batch, time,
+            features]` in the order of `x`.
         """
         # what padding holds meets zero gradients, which turn it into NaN if it is not finite
         x = jnp.where(valid[..., None], x, 0)

@@ -1,4 +1,4 @@
-"""Self-MM (arXiv:2102.04830): a fused prediction, and one of each modality by itself."""
+"""Self-MM (arXiv:2102.04830): a prediction of the fusion, and one of each modality."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from corrkd_jax.models.torch_weights import Layer, linear, lstm
 from corrkd_jax.models.transformer import Dropout, masked_mean
 
 ORDER = ("text", "audio", "vision")
-"""Of the modalities' vectors in what the fusion reads; the published one."""
+"""Order of the modalities' vectors in the input of the fusion; the published one."""
 
 TEXT_POOLS = ("first", "mean")
 
@@ -22,9 +22,9 @@ class SelfMM(BaseModel):
     vision are last states of an LSTM, then a Dense layer. Rates and sizes are MMSA's for MOSI.
 
     `Fused.features` is the feature of the fused branch. `Fused.parts` holds the features of the
-    others as `text`, `audio`, `vision` and what they predict, `[batch, outputs]`, as
-    `predicted_text` and so on. The labels that `corrkd_jax.losses.unimodal` makes for those are
-    scores: with classes (`outputs` above 1) the method is its fused branch, trained alone, and
+    others as `text`, `audio`, `vision` and their predictions, `[batch, outputs]`, as
+    `predicted_text` and so on. The labels that `corrkd_jax.losses.unimodal` derives for those are
+    scores. With classes (`outputs` above 1) the method is its fused branch, trained alone, and
     nothing trains the other three.
 
     Attributes:
@@ -40,12 +40,12 @@ class SelfMM(BaseModel):
         text_width: width of the text's branch.
         audio_width: width of the audio's branch.
         vision_width: width of the vision's branch.
-        audio_lstm_dropout: rate on the audio's last state.
-        vision_lstm_dropout: rate on the vision's last state.
-        fused_dropout: rate on what the fused branch reads.
-        text_dropout: rate on what the text's branch reads.
-        audio_dropout: rate on what the audio's branch reads.
-        vision_dropout: rate on what the vision's branch reads.
+        audio_lstm_dropout: dropout rate on the audio's last state.
+        vision_lstm_dropout: dropout rate on the vision's last state.
+        fused_dropout: dropout rate on the input of the fused branch.
+        text_dropout: dropout rate on the input of the text's branch.
+        audio_dropout: dropout rate on the input of the audio's branch.
+        vision_dropout: dropout rate on the input of the vision's branch.
     """
 
     text_pool: str = "mean"
@@ -65,6 +65,11 @@ class SelfMM(BaseModel):
     vision_dropout: float = 0.0
 
     def setup(self) -> None:
+        """Build the sequence networks, the four branches and their predictions.
+
+        Raises:
+            ValueError: `text_pool` is unknown.
+        """
         if self.text_pool not in TEXT_POOLS:
             raise ValueError(f"text_pool must be one of {TEXT_POOLS}, got {self.text_pool!r}")
         self.sequence = {
@@ -81,6 +86,16 @@ class SelfMM(BaseModel):
         self.predict = {name: Prediction(self.outputs) for name in ORDER}
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Feature of the fused branch, `[batch, fused_width]`, and the parts that the class lists.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         pool = masked_mean if self.text_pool == "mean" else first_frame
         vectors = {"text": pool(embedded["text"], valid["text"])}
         for name, sequence in self.sequence.items():
@@ -91,11 +106,26 @@ class SelfMM(BaseModel):
         return Fused(self.fusion(together, train), parts | predicted)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits or score of the fused branch.
+
+        Args:
+            features: `[batch, fused_width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         return self.predict_fusion(features)
 
 
 class LastState(nn.Module):
-    """LSTM, dropout on its last valid state, Dense: `[batch, time, in] -> [batch, width]`."""
+    """LSTM, dropout on its last valid state, Dense: `[batch, time, in] -> [batch, width]`.
+
+    Attributes:
+        state: size of the LSTM.
+        width: width of the result.
+        dropout: dropout rate on the state.
+    """
 
     state: int
     width: int
@@ -103,37 +133,78 @@ class LastState(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, train: bool) -> Array:
+        """Vector of a sequence.
+
+        Args:
+            x: `[batch, time, in]`; padding may hold anything.
+            valid: `[batch, time]` bool, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, width]`.
+        """
         last, _ = LSTM(self.state, name="lstm")(x, valid)
         return nn.Dense(self.width, name="out")(Dropout(self.dropout, name="drop")(last, train))
 
 
 class Feature(nn.Module):
-    """Dropout, Dense, ReLU: `[batch, in] -> [batch, width]`."""
+    """Dropout, Dense, ReLU: `[batch, in] -> [batch, width]`.
+
+    Attributes:
+        width: width of the result.
+        dropout: dropout rate on the input.
+    """
 
     width: int
     dropout: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Feature of a branch.
+
+        Args:
+            x: `[batch, in]`.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, width]`, not negative.
+        """
         return nn.relu(
             nn.Dense(self.width, name="out")(Dropout(self.dropout, name="drop")(x, train))
         )
 
 
 class Prediction(nn.Module):
-    """Dense as wide as its input, ReLU, Dense: `[batch, width] -> [batch, outputs]`."""
+    """Dense as wide as its input, ReLU, Dense: `[batch, width] -> [batch, outputs]`.
+
+    Attributes:
+        outputs: width of the result.
+    """
 
     outputs: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Prediction of a branch.
+
+        Args:
+            x: `[batch, width]`, the branch's feature.
+
+        Returns:
+            `[batch, outputs]`.
+        """
         return nn.Dense(self.outputs, name="out")(nn.relu(nn.Dense(x.shape[-1], name="hidden")(x)))
 
 
 def first_frame(x: Array, valid: Array) -> Array:
-    """First valid frame: `[batch, time, features]`, `[batch, time]` -> `[batch, features]` float32.
+    """First valid frame of a sequence.
 
-    A row without a valid frame gives zeros.
+    Args:
+        x: `[batch, time, features]`.
+        valid: `[batch, time]` bool.
+
+    Returns:
+        `[batch, features]` float32; zeros in a row without a valid frame.
     """
     first = jnp.argmax(valid, axis=-1)[:, None, None]
     frame = jnp.take_along_axis(x, first, axis=1)[:, 0].astype(jnp.float32)
@@ -141,10 +212,13 @@ def first_frame(x: Array, valid: Array) -> Array:
 
 
 def mmsa_table() -> list[Layer]:
-    """Weights of MMSA's SELF_MM, for `corrkd_jax.models.torch_weights`; BERT's are not among them.
+    """Table of MMSA's SELF_MM for `corrkd_jax.models.torch_weights`, without BERT.
 
-    Left out are names under `text_model.`, to be taken out of the state before the conversion.
-    MMSA's model reads the first frame of the text: `text_pool="first"`.
+    Remove names under `text_model.` from the state before the conversion. MMSA's model reads the
+    first frame of the text: `text_pool="first"`.
+
+    Returns:
+        Rows for all other weights of the torch model.
     """
     table = []
     for name in ("fusion", *ORDER):

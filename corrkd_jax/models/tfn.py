@@ -1,4 +1,4 @@
-"""TFN (arXiv:1707.07250): the outer product of the modalities."""
+"""TFN (arXiv:1707.07250): outer product of the modalities."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,27 +11,27 @@ from corrkd_jax.models.transformer import Dropout, masked_mean
 
 
 class TFN(BaseModel):
-    """A vector of each modality, their tensor `[1; audio] x [1; vision] x [1; text]`, an MLP.
+    """Vector of each modality, their tensor `[1; audio] x [1; vision] x [1; text]`, an MLP.
 
     Layers, order and sizes are MMSA's for MOSI. Three of its habits are left out:
 
     * Audio and vision are averaged over their valid frames, and text is read up to its last valid
-      one; MMSA takes padding for frames. Masks that are True everywhere bring that back.
-    * It configures dropout on the text's last state and never applies it.
-    * Its running variances are unbiased, Flax's are not.
+      one; MMSA takes padding for frames. Masks that are True everywhere give MMSA's result.
+    * MMSA configures dropout on the text's last state and never applies it.
+    * MMSA's running variances are unbiased, Flax's are not.
 
     `Fused.features` is the second hidden layer of the MLP; `Fused.parts` holds the three vectors.
 
     Attributes:
         outputs: 1 for a score, which a sigmoid keeps in (-3, 3); else the number of classes.
         audio_hidden: width of the audio's layers and vector.
-        vision_hidden: of the vision's.
-        text_hidden: state of the text's LSTM.
+        vision_hidden: width of the vision's layers and vector.
+        text_hidden: size of the state of the text's LSTM.
         text_out: width of the text's vector.
-        fused_width: of both hidden layers after the tensor.
-        audio_dropout: rate on the normalised mean of the audio.
-        vision_dropout: of the vision.
-        tensor_dropout: rate on the tensor.
+        fused_width: width of both hidden layers after the tensor.
+        audio_dropout: dropout rate on the normalised mean of the audio.
+        vision_dropout: dropout rate on the normalised mean of the vision.
+        tensor_dropout: dropout rate on the tensor.
         axis_name: mapped axis over which a batch is sharded; its statistics are of all shards.
     """
 
@@ -46,6 +46,7 @@ class TFN(BaseModel):
     axis_name: str | None = None
 
     def setup(self) -> None:
+        """Build the three networks, the fusion and the head."""
         self.audio = MeanNetwork(self.audio_hidden, self.audio_dropout, self.axis_name)
         self.vision = MeanNetwork(self.vision_hidden, self.vision_dropout, self.axis_name)
         self.text = StateNetwork(self.text_hidden, self.text_out)
@@ -55,6 +56,16 @@ class TFN(BaseModel):
         self.out = nn.Dense(self.outputs)
 
     def fuse(self, embedded: Inputs, valid: Inputs, train: bool = False) -> Fused:
+        """Second hidden layer, `[batch, fused_width]`, and the three vectors.
+
+        Args:
+            embedded: `text`, `audio` and `vision`, `[batch, time, features]`.
+            valid: `[batch, time]` bool of each, False on padding.
+            train: dropout and batch statistics on; the first needs the `dropout` key.
+
+        Returns:
+            `Fused`.
+        """
         parts = {
             "text": self.text(embedded["text"], valid["text"]),
             "audio": self.audio(embedded["audio"], valid["audio"], train),
@@ -65,6 +76,15 @@ class TFN(BaseModel):
         return Fused(nn.relu(self.fused_2(hidden)), parts)
 
     def head(self, features: Array, train: bool = False) -> Array:
+        """Logits, or a score in (-3, 3), of the fused feature.
+
+        Args:
+            features: `[batch, fused_width]`.
+            train: without effect.
+
+        Returns:
+            `[batch, outputs]` float32.
+        """
         out = self.out(features)
         return 6.0 * nn.sigmoid(out) - 3.0 if self.outputs == 1 else out
 
@@ -73,8 +93,8 @@ class MeanNetwork(nn.Module):
     """Mean over the valid frames, batch normalisation, dropout, three ReLU layers.
 
     Attributes:
-        width: of the layers.
-        dropout: rate after the normalisation.
+        width: width of the layers.
+        dropout: dropout rate after the normalisation.
         axis_name: mapped axis over which a batch is sharded.
     """
 
@@ -84,7 +104,16 @@ class MeanNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, train: bool) -> Array:
-        """`[batch, time, in]`, `[batch, time]` bool -> `[batch, width]`."""
+        """Vector of a sequence.
+
+        Args:
+            x: `[batch, time, in]`.
+            valid: `[batch, time]` bool, False on padding.
+            train: dropout and batch statistics on; the first needs the `dropout` key.
+
+        Returns:
+            `[batch, width]`.
+        """
         x = masked_mean(x, valid)
         x = nn.BatchNorm(
             use_running_average=not train,
@@ -100,11 +129,11 @@ class MeanNetwork(nn.Module):
 
 
 class StateNetwork(nn.Module):
-    """An LSTM's state after the last valid frame, one linear layer.
+    """State of an LSTM after the last valid frame, then a linear layer.
 
     Attributes:
         hidden: size of the state.
-        width: of the result.
+        width: width of the result.
     """
 
     hidden: int
@@ -112,13 +141,28 @@ class StateNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array) -> Array:
-        """`[batch, time, in]`, `[batch, time]` bool -> `[batch, width]`."""
+        """Vector of a sequence.
+
+        Args:
+            x: `[batch, time, in]`; padding may hold anything.
+            valid: `[batch, time]` bool, False on padding.
+
+        Returns:
+            `[batch, width]`.
+        """
         state, _ = LSTM(self.hidden, name="lstm")(x, valid)
         return nn.Dense(self.width, name="dense")(state)
 
 
 def with_one(x: Array) -> Array:
-    """`[1; x]`: `[batch, width] -> [batch, 1 + width]`, so that products keep lower orders."""
+    """Vector with a one in front, `[1; x]`, so that products keep lower orders.
+
+    Args:
+        x: `[batch, width]`.
+
+    Returns:
+        `[batch, 1 + width]`.
+    """
     return jnp.pad(x, ((0, 0), (1, 0)), constant_values=1)
 
 
@@ -138,7 +182,11 @@ def outer(*vectors: Array) -> Array:
 
 
 def mmsa_networks() -> list[Layer]:
-    """The three networks before the fusion, which MMSA's TFN and LMF share."""
+    """Table of the three networks before the fusion, which MMSA's TFN and LMF share.
+
+    Returns:
+        Rows for `corrkd_jax.models.torch_weights`.
+    """
     table = [
         Layer("text_subnet.rnn", "text/lstm/cell", lstm()),
         Layer("text_subnet.linear_1", "text/dense", linear),
@@ -152,7 +200,11 @@ def mmsa_networks() -> list[Layer]:
 
 
 def mmsa_table() -> list[Layer]:
-    """Weights of MMSA's TFN, for `corrkd_jax.models.torch_weights`."""
+    """Table of MMSA's TFN for `corrkd_jax.models.torch_weights`.
+
+    Returns:
+        Rows for all weights of the torch model.
+    """
     return [
         *mmsa_networks(),
         Layer("post_fusion_layer_1", "fused_1", linear),

@@ -1,6 +1,6 @@
-"""Weights of torch modules as Flax variables and back, from a table of layers.
+"""Conversion of torch weights to Flax variables and back, by a table of layers.
 
-A table names, layer by layer, where a torch module's weights lie in a Flax model and what kind of
+A table says, layer by layer, where a torch module's weights lie in a Flax model and what kind of
 layer it is. It is read in both directions. NumPy alone is needed; `state` is any mapping of names
 to arrays, such as a torch `state_dict` turned into NumPy.
 """
@@ -17,10 +17,10 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 class Kind(NamedTuple):
-    """How the arrays of one layer are called and laid out on both sides.
+    """Names and layouts of the arrays of one layer on both sides.
 
-    Both functions are given all arrays below the layer and index those that they turn: what they
-    did not index belongs to somebody else. What is absent they pass over, and it is reported.
+    Both functions are given all arrays below the layer and index those that they convert. An array
+    that they did not index belongs to another row. An absent one they skip, and it is reported.
 
     Attributes:
         to_flax: arrays by torch suffix (`weight`) -> arrays by Flax path (`params/kernel`).
@@ -34,12 +34,12 @@ class Kind(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One row of a table.
+    """Row of a table.
 
     Attributes:
         source: torch name of the module, without its trailing dot; empty for the model itself.
         target: Flax path of the module below the collection, with slashes.
-        kind: of layer.
+        kind: kind of layer.
         at: index on the leading axes of the Flax arrays, where like layers are stacked.
     """
 
@@ -50,11 +50,14 @@ class Layer(NamedTuple):
 
 
 def renamed(*names: tuple[str, str, Change | tuple[Change, Change] | None]) -> Kind:
-    """A kind whose arrays are renamed and laid out anew, one by one.
+    """Kind whose arrays are renamed and laid out anew, one by one.
 
     Args:
         names: torch suffix, Flax path with its collection, and the change of layout: None, a
             function that is its own inverse, or one for each direction, to Flax first.
+
+    Returns:
+        `Kind`.
     """
     rows = []
     for name, path, change in names:
@@ -71,31 +74,40 @@ def renamed(*names: tuple[str, str, Change | tuple[Change, Change] | None]) -> K
 
 
 def parameter(path: str, change: Change | tuple[Change, Change] | None = None) -> Kind:
-    """A bare parameter: the layer's `source` is its whole torch name.
+    """Kind of a bare parameter: the layer's `source` is its whole torch name.
 
     Args:
-        path: its Flax path with the collection, relative to the layer's target.
-        change: of layout, as in :func:`renamed`.
+        path: Flax path with the collection, relative to the layer's target.
+        change: change of layout, as in `renamed`.
+
+    Returns:
+        `Kind`.
     """
     return renamed(("", path, change))
 
 
 def ignored(*names: str) -> Kind:
-    """Arrays that have no place in the Flax model, such as buffers of constants.
+    """Kind of arrays that have no place in the Flax model, such as buffers of constants.
 
     Args:
         names: torch suffixes; an empty one is the layer's `source` itself.
+
+    Returns:
+        `Kind`.
     """
     return Kind(lambda _: {}, lambda _: {}, names)
 
 
 def lstm(suffix: str = "l0") -> Kind:
-    """One direction of one layer of `nn.LSTM` <-> `nn.OptimizedLSTMCell`.
+    """Kind of one direction of one layer: `nn.LSTM` <-> `nn.OptimizedLSTMCell`.
 
-    torch adds two biases, Flax has one: their sum; on the way back the second one is zero.
+    torch adds two biases, Flax has one: their sum. On the way back the second one is zero.
 
     Args:
         suffix: torch's name of layer and direction, such as `l0` or `l0_reverse`.
+
+    Returns:
+        `Kind`.
     """
     gates = "ifgo"
     inputs, hidden, *biases = (
@@ -196,7 +208,7 @@ def to_flax(state: Mapping[str, Any], table: Sequence[Layer], like: Any, source:
         state: torch names -> arrays.
         table: the model's layers; rows may share a `source`, as directions of an LSTM do.
         like: variables of the Flax model, or their shapes and dtypes from `jax.eval_shape`.
-        source: what the weights are called in messages, such as the file.
+        source: name of the weights in messages, such as the file.
 
     Returns:
         A tree like `like`, NumPy arrays.
@@ -245,10 +257,17 @@ def to_flax(state: Mapping[str, Any], table: Sequence[Layer], like: Any, source:
 
 
 def to_torch(variables: Any, table: Sequence[Layer]) -> Arrays:
-    """Torch names -> arrays, the inverse of :func:`to_flax`; what it ignored stays away.
+    """Torch weights from Flax variables, the inverse of `to_flax`, without ignored arrays.
+
+    Args:
+        variables: tree of the Flax model's variables.
+        table: the model's layers.
+
+    Returns:
+        Torch names -> arrays.
 
     Raises:
-        ValueError: variables that no row of the table takes; all of them are listed.
+        ValueError: no row of the table takes a variable; all such variables are listed.
     """
     flat = {path: np.asarray(x) for path, x in _leaves(variables)}
     state, used = {}, set()
@@ -282,7 +301,7 @@ class _Noted(dict):
 
 
 def _below(name: str, parent: str, separator: str) -> str | None:
-    """What follows `parent` in `name`: all of it for no parent, None if it lies elsewhere."""
+    """Rest of `name` after `parent`: all of it for no parent, None if it lies elsewhere."""
     if not parent:
         return name
     if name == parent:

@@ -13,10 +13,20 @@ from corrkd_jax.models.attention import KEPT, attend, keep_mask, key_words
 
 
 def sinusoidal_positions(length: int, features: int) -> np.ndarray:
-    """`[length, features]` float32: sines, then cosines, of geometrically spaced frequencies.
+    """Table of positions: sines, then cosines, of geometrically spaced frequencies.
 
-    Vaswani et al., arXiv:1706.03762, section 3.5; the two halves side by side as in the
-    implementations that this family of papers builds on. An odd width ends in a zero column.
+    The two halves stand side by side, as in the implementations that this family of papers builds
+    on. An odd width ends in a zero column.
+
+    Args:
+        length: number of positions.
+        features: width of the table.
+
+    Returns:
+        `[length, features]` float32.
+
+    References:
+        Vaswani et al., arXiv:1706.03762, section 3.5.
     """
     half = features // 2
     frequencies = np.exp(-math.log(10000.0) * np.arange(half) / max(half - 1, 1))
@@ -26,10 +36,16 @@ def sinusoidal_positions(length: int, features: int) -> np.ndarray:
 
 
 def flat(x: Array) -> Array:
-    """`[..., features]` -> `[rows, features]`, for a product with weights.
+    """Rows of an array, for a product with weights.
 
-    The gradient of the weights is then a product of two matrices. With more axes a CPU turns the
-    larger of them first, for a sixteenth of the time of a training step (MulT's).
+    The gradient of the weights is then a product of two matrices. With more axes a CPU transposes
+    the larger of them first, which takes a sixteenth of the time of a training step (MulT's).
+
+    Args:
+        x: `[..., features]`.
+
+    Returns:
+        `[rows, features]`.
     """
     return x.reshape(-1, x.shape[-1])
 
@@ -38,13 +54,25 @@ class Dropout(nn.Module):
     """Inverted dropout from the `dropout` stream; the identity when `train` is False.
 
     Attributes:
-        rate: in [0, 1); anything else raises a `ValueError`.
+        rate: probability of dropping an entry, in [0, 1).
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Input with entries dropped and the others scaled up, so that the expectation stays.
+
+        Args:
+            x: any shape and float dtype.
+            train: drop entries, which needs the `dropout` key; else `x` is returned.
+
+        Returns:
+            Array like `x`.
+
+        Raises:
+            ValueError: the rate is outside [0, 1).
+        """
         if not 0.0 <= self.rate < 1.0:
             raise ValueError(f"dropout rate must be in [0, 1), got {self.rate}")
         if not train or self.rate == 0.0:
@@ -56,9 +84,15 @@ class Dropout(nn.Module):
 class TemporalConv(nn.Module):
     """One-dimensional convolution over time, stride 1, same padding.
 
-    `[batch, time, in] -> [batch, time, features]`. Written as one matrix product and shifted
-    sums: under `vmap` over weights a convolution becomes a grouped one, which is slow
-    everywhere, while a matrix product becomes a batched one.
+    `[batch, time, in] -> [batch, time, features]`. It is written as one matrix product and shifted
+    sums. Under `vmap` over weights a convolution becomes a grouped one, which is slow everywhere,
+    while a matrix product becomes a batched one.
+
+    Attributes:
+        features: width of the result.
+        width: width of the window, in frames.
+        dtype: compute type.
+        use_bias: add a bias.
     """
 
     features: int
@@ -68,6 +102,14 @@ class TemporalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Convolved sequence.
+
+        Args:
+            x: `[batch, time, in]`.
+
+        Returns:
+            `[batch, time, features]` of the attribute `dtype`.
+        """
         shape = (self.width, x.shape[-1], self.features)
         # fan-in of the whole window, as a convolution counts it
         kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), shape)
@@ -84,7 +126,7 @@ class TemporalConv(nn.Module):
 
 
 class QueryKeyValue(nn.Module):
-    """The three projections of attention, side by side in one matrix.
+    """Projections of attention, all three side by side in one matrix.
 
     Attributes:
         features: width of each.
@@ -96,7 +138,15 @@ class QueryKeyValue(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, source: Array | None) -> tuple[Array, Array, Array]:
-        """Queries of `x` `[rows, in]`, keys and values of `source` (None: of `x` too)."""
+        """Queries, keys and values.
+
+        Args:
+            x: `[rows, in]`, gives the queries.
+            source: `[source_rows, in]`, gives keys and values; None: `x` does.
+
+        Returns:
+            Queries `[rows, features]`, keys and values `[source_rows, features]`.
+        """
         # MulT's initialisation: one Xavier matrix for queries, keys and values
         shape = (x.shape[-1], 3 * self.features)
         kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape).astype(self.dtype)
@@ -113,8 +163,8 @@ class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself, or to another one.
 
     Attributes:
-        heads: number of heads; a `ValueError` is raised unless it divides the width.
-        dropout: rate on the attention weights; may be traced.
+        heads: number of heads.
+        dropout: dropout rate on the attention weights; may be traced.
         dtype: compute type; the softmax runs in float32.
     """
 
@@ -124,17 +174,20 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, train: bool, source: Array | None = None) -> Array:
-        """Each frame's mix of the frames that it may look at.
+        """Mixture, for each frame, of the frames that it may attend to.
 
         Args:
             x: `[batch, time, features]`, gives the queries.
-            valid: bool, False on keys to leave out: `[batch, keys]`, or `[batch, keys, time]`
-                where queries differ. A query without a key looks at all of them alike.
-            train: dropout on.
+            valid: bool, False on keys to leave out: `[batch, keys]`, or `[batch, keys, time]` where
+                queries differ. A query without any key attends to all of them with equal weights.
+            train: dropout on, which needs the `dropout` key.
             source: `[batch, keys, features]`, gives keys and values; None: `x` does.
 
         Returns:
-            Like `x`.
+            Array like `x`.
+
+        Raises:
+            ValueError: the number of heads does not divide the width.
         """
         batch, _, features = x.shape
         if features % self.heads:
@@ -164,6 +217,13 @@ class EncoderLayer(nn.Module):
     """Pre-norm transformer layer: attention and a ReLU network of four times the width.
 
     Another sequence to attend to is normalised by the same LayerNorm as the layer's own input.
+
+    Attributes:
+        heads: number of attention heads.
+        attention_dropout: dropout rate on attention weights; may be traced.
+        relu_dropout: dropout rate inside the feed-forward part.
+        residual_dropout: dropout rate on what each branch adds.
+        dtype: compute type.
     """
 
     heads: int
@@ -174,7 +234,17 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, train: bool, source: Array | None = None) -> Array:
-        """`x` `[batch, time, features]` -> the same; the rest is for `SelfAttention`."""
+        """Sequence after attention and the feed-forward network.
+
+        Args:
+            x: `[batch, time, features]`.
+            valid: see `SelfAttention`.
+            train: dropout on, which needs the `dropout` key.
+            source: see `SelfAttention`.
+
+        Returns:
+            Array like `x`.
+        """
         features = x.shape[-1]
         norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm_attention")
         y = SelfAttention(self.heads, self.attention_dropout, self.dtype, name="attention")(
@@ -194,7 +264,7 @@ CheckpointedLayer = nn.remat(
     static_argnums=(3,),
     policy=jax.checkpoint_policies.save_only_these_names(KEPT),
 )
-"""A layer's inside is cheaper to compute again than to carry through a scan over layers."""
+"""Layer whose inside is computed again rather than carried through a scan over layers."""
 
 
 def scan_layers(
@@ -205,9 +275,20 @@ def scan_layers(
     train: bool,
     source: Array | None = None,
 ) -> Array:
-    """`layer` repeated with weights of its own each time: one compiled body, whatever the depth.
+    """Result of a layer repeated with weights of its own each time, compiled once for any depth.
 
-    To be called in a compact method; `layer` is a `CheckpointedLayer`, the rest is for it.
+    Call it in a compact method.
+
+    Args:
+        layer: a `CheckpointedLayer`.
+        depth: number of repetitions.
+        x: `[batch, time, features]`.
+        valid: see `SelfAttention`.
+        train: dropout on, which needs the `dropout` key.
+        source: see `SelfAttention`.
+
+    Returns:
+        Array like `x`.
     """
     stack = nn.scan(
         lambda layer, x, _: (layer(x, valid, train, source), None),
@@ -221,17 +302,17 @@ def scan_layers(
 class SequenceEncoder(nn.Module):
     """Temporal convolution, positions, a stack of pre-norm layers, a last LayerNorm.
 
-    Padding must be zero in the input: the convolution reads one frame past the end, and zeros
-    there are what its own border has. With that, more padding changes no real frame.
+    Padding must be zero in the input: the convolution reads one frame past the end, and its own
+    border has zeros there. Then more padding changes no real frame.
 
     Attributes:
         features: width d.
         layers: depth; 0 leaves convolution, positions and norm.
-        heads: attention heads; must divide `features`.
-        embed_dropout: rate on the embedded input.
-        attention_dropout: rate on attention weights.
-        relu_dropout: rate inside the feed-forward part.
-        residual_dropout: rate on what each branch adds.
+        heads: number of attention heads; must divide `features`.
+        embed_dropout: dropout rate on the embedded input.
+        attention_dropout: dropout rate on attention weights.
+        relu_dropout: dropout rate inside the feed-forward part.
+        residual_dropout: dropout rate on what each branch adds.
         dtype: compute type; parameters are float32.
     """
 
@@ -246,7 +327,16 @@ class SequenceEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, train: bool = False) -> Array:
-        """`x` `[batch, time, in]`, `valid` `[batch, time]` bool -> `[batch, time, features]`."""
+        """Encoded sequence.
+
+        Args:
+            x: `[batch, time, in]`; padding must be zero.
+            valid: `[batch, time]` bool, False on padding.
+            train: dropout on, which needs the `dropout` key.
+
+        Returns:
+            `[batch, time, features]` of the attribute `dtype`.
+        """
         x = TemporalConv(self.features, dtype=self.dtype, name="conv")(x)
         x = x * math.sqrt(self.features)
         x = x + sinusoidal_positions(x.shape[-2], self.features).astype(self.dtype)
@@ -265,10 +355,17 @@ class SequenceEncoder(nn.Module):
 
 
 def masked_mean(x: Array, valid: Array) -> Array:
-    """Mean over the valid frames: `[batch, time, features]`, `[batch, time]` -> float32.
+    """Mean over the valid frames.
 
-    Dropped frames that are no padding stay in the denominator, so that the mask which
-    dropped them does not leak through the scale. A row without a valid frame gives zeros.
+    Dropped frames that are no padding stay in the denominator, so that the mask that dropped them
+    does not leak through the scale.
+
+    Args:
+        x: `[batch, time, features]`.
+        valid: `[batch, time]` bool, False on padding.
+
+    Returns:
+        `[batch, features]` float32; zeros in a row without a valid frame.
     """
     valid = valid[..., None]
     total = jnp.sum(jnp.where(valid, x.astype(jnp.float32), 0), axis=-2)

@@ -1,6 +1,6 @@
-"""Image classifiers: NHWC in, `(logits, features)` out, and their torch originals' weights.
+"""Image classifiers: NHWC in, `(logits, features)` out, and tables of their torch weights.
 
-Every network takes `(images, train=False)`. In training its batch norms update `batch_stats`; a
+Every network takes `(images, train=False)`. In training its batch norms update `batch_stats`. A
 loss on the statistics of their inputs asks for the collection `bn_inputs`, see
 `corrkd_jax.models.backbones.layers.BatchNorm`.
 """

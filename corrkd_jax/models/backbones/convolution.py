@@ -1,4 +1,4 @@
-"""A convolution whose gradient is as fast inside a compiled loop as outside, on CPUs too.
+"""Convolution whose gradient is as fast inside a compiled loop as outside, on CPUs too.
 
 XLA hands a convolution to its fast library only where its axes have the order of the forward pass,
 and brings others into that order only outside of loops (jax-ml/jax#12868). Gradients of a training
@@ -32,9 +32,19 @@ def conv_general_dilated(
     padding: Sequence[tuple[int, int]] | str,
     **options: Any,
 ) -> Array:
-    """`jax.lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`.
+    """Convolution like `jax.lax.conv_general_dilated`, for the argument of that name of `nn.Conv`.
 
-    Plain convolutions of images on a CPU are differentiated as said above, all others as usual.
+    Plain convolutions of images on a CPU have the module's gradient, all others JAX's own.
+
+    Args:
+        lhs: `[batch, height, width, channels]`, or another rank.
+        rhs: `[height, width, channels, features]`.
+        window_strides: strides of the window.
+        padding: zeros before and after each spatial axis, or a name.
+        options: as of `jax.lax.conv_general_dilated`.
+
+    Returns:
+        `[batch, out_height, out_width, features]`.
     """
     plain = (
         jax.default_backend() == "cpu"
@@ -56,11 +66,11 @@ def conv_of_doubled(
     padding: Sequence[tuple[int, int]],
     **options: Any,
 ) -> Array:
-    """A 3 x 3 convolution of images whose every pixel stands four times, from one of each.
+    """3 x 3 convolution of images upsampled by two, computed from the images before upsampling.
 
     Equals `conv_general_dilated` after nearest-neighbour upsampling by two, with 4/9 of its
-    products and without the large images. A window of three doubled pixels covers two that differ:
-    for each of the four places in a square of the result the kernel's rows and columns that meet
+    products and without the large images. A window of three doubled pixels covers two that differ.
+    For each of the four places in a square of the result the kernel's rows and columns that meet
     the same pixel are added, which leaves a window of two.
 
     Args:

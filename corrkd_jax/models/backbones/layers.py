@@ -1,4 +1,4 @@
-"""What image networks here share: torch's padding, and a batch norm that tells what it was fed."""
+"""Layers that image networks share: torch's padding, and a batch norm that reports its inputs."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ INSTANCE_MEANS = "instance_means"
 """Collection of the spatial means of every batch norm's input, `mean` `[batch, channels]` each."""
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""He et al., arXiv:1502.01852: what the torch originals of all these networks but LeNet use."""
+"""Initialiser of He et al., arXiv:1502.01852, of the torch originals of all networks but LeNet."""
 
 
 class BatchNorm(nn.Module):
@@ -26,19 +26,20 @@ class BatchNorm(nn.Module):
     Batch statistics normalise with the biased variance, while the running variance, like torch's
     and unlike Flax's, accumulates the unbiased one.
 
-    Losses on the statistics of a network's inputs need no second pass: apply the network with
+    Losses on the statistics of a network's inputs need no second pass. Apply the network with
     `mutable=["bn_inputs"]`, in training or not, and every layer adds `mean` and `var` (biased) of
     its input, `[channels]`, under its path, so that the collection has the tree of `batch_stats`.
-    `"instance_means"` likewise adds the spatial mean of each image. Unasked, nothing is computed.
+    `"instance_means"` likewise adds the spatial mean of each image. Without these nothing is
+    computed.
 
     Attributes:
         axis_name: named axis or axes over which the batch is sharded: statistics are the whole
             batch's, as on one device.
-        epsilon: added to the variance.
+        epsilon: epsilon added to the variance.
         affine: learn a scale and a bias.
         momentum: share of the running statistics that a step keeps; torch's default of 0.1 is the
             share that it replaces.
-        dtype: of the result; statistics are float32 at least.
+        dtype: dtype of the result; statistics are float32 at least.
     """
 
     axis_name: str | Sequence[str] | None = None
@@ -49,6 +50,16 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Normalised input.
+
+        Args:
+            x: `[batch, ..., channels]`, any float dtype.
+            train: normalise with the batch's statistics and update the running ones; else normalise
+                with the running ones.
+
+        Returns:
+            Array of the shape of `x`, of the attribute `dtype`.
+        """
         channels = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -84,10 +95,17 @@ class BatchNorm(nn.Module):
 def moments(
     x: Array, axis_name: str | Sequence[str] | None = None
 ) -> tuple[Array, Array, Array | float]:
-    """Mean and biased variance over all axes but the last and over shards, and how many values.
+    """Mean, biased variance and number of values over all axes but the last and over shards.
 
-    In two passes: the difference of the mean square and the squared mean loses all digits where
-    the mean is large beside the deviation.
+    They take two passes: the difference of the mean square and the squared mean loses all digits
+    where the mean is large beside the deviation.
+
+    Args:
+        x: `[..., channels]`.
+        axis_name: named axis or axes over which the batch is sharded.
+
+    Returns:
+        Mean `[channels]`, variance `[channels]` and the number of values of a channel.
     """
     axes = tuple(range(x.ndim - 1))
     count = float(x.size // x.shape[-1])
@@ -116,21 +134,24 @@ def conv(
     dtype: jnp.dtype = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution that pads as torch does: the same on all sides, whatever the stride.
+    """Square convolution that pads as torch does: the same on all sides, whatever the stride.
 
     Flax's "SAME" pads even sizes at stride 2 below and to the right only, which shifts every
     activation of a converted network.
 
     Args:
-        features: channels of the result.
-        kernel: side of the window.
-        stride: of the window.
+        features: number of channels of the result.
+        kernel: side of the window in pixels.
+        stride: stride of the window.
         padding: zeros on each side; None: half the window.
-        groups: of channels that do not see each other.
-        bias: add one.
+        groups: number of groups of channels that do not see each other.
+        bias: add a bias.
         doubled: upsample by two first, to the nearest neighbour.
         dtype: compute type.
-        name: of the module.
+        name: name of the module.
+
+    Returns:
+        A Flax module.
     """
     return nn.Conv(
         features,
@@ -147,7 +168,20 @@ def conv(
 
 
 class ConvNorm(nn.Module):
-    """`conv`, then `BatchNorm`; attributes are theirs."""
+    """Convolution by `conv`, then `BatchNorm`.
+
+    Attributes:
+        features: see `conv`.
+        kernel: see `conv`.
+        stride: see `conv`.
+        padding: see `conv`.
+        groups: see `conv`.
+        bias: see `conv`.
+        doubled: see `conv`.
+        axis_name: see `BatchNorm`.
+        epsilon: see `BatchNorm`.
+        dtype: compute type.
+    """
 
     features: int
     kernel: int
@@ -162,6 +196,15 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Convolution of `[batch, height, width, channels]`, batch normalisation, no activation.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, out_height, out_width, features]` of the attribute `dtype`.
+        """
         x = conv(
             self.features,
             self.kernel,
@@ -177,7 +220,16 @@ class ConvNorm(nn.Module):
 
 
 def conv_norm(source_conv: str, source_norm: str, target: str) -> list[Layer]:
-    """Rows of a table for one `ConvNorm`."""
+    """Rows of a table for one `ConvNorm`.
+
+    Args:
+        source_conv: torch name of the convolution.
+        source_norm: torch name of the batch norm.
+        target: Flax path of the `ConvNorm`.
+
+    Returns:
+        Two rows.
+    """
     return [
         Layer(source_conv, f"{target}/conv", convolution),
         Layer(source_norm, f"{target}/norm", batch_norm),
@@ -185,11 +237,23 @@ def conv_norm(source_conv: str, source_norm: str, target: str) -> list[Layer]:
 
 
 class Head(nn.Module):
-    """Global mean, then a linear layer, both float32: `[batch, h, w, c]` -> logits, features."""
+    """Global mean, then a linear layer, both float32: `[batch, h, w, c]` -> logits, features.
+
+    Attributes:
+        classes: number of classes.
+    """
 
     classes: int
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Logits and the features that they are linear in.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, channels]`, float32 at least.
+        """
         features = jnp.mean(at_least_float32(x), axis=(1, 2))
         return nn.Dense(self.classes, name="linear")(features), features

@@ -8,18 +8,20 @@ from corrkd_jax.losses.reduction import at_least_float32
 from corrkd_jax.models.torch_weights import Layer, convolution, linear
 
 LENET5 = (6, 16, 120, 84)
+"""Widths of LeNet-5."""
 LENET5_HALF = (3, 8, 60, 42)
+"""Widths of the student with half of them."""
 
 
 class LeNet(nn.Module):
-    """`[batch, 32, 32, channels]` -> logits, features `[batch, widths[2]]`.
+    """LeNet: `[batch, 32, 32, channels]` -> logits, features `[batch, widths[2]]`.
 
-    Three unpadded 5 x 5 convolutions, each with a ReLU, the first two with 2 x 2 maxima; features
-    are what the third, which sees the whole image, gives. No batch norm.
+    Three unpadded 5 x 5 convolutions, each with a ReLU, the first two with 2 x 2 maxima. Features
+    are the result of the third, which sees the whole image. There is no batch norm.
 
     Attributes:
         classes: number of classes.
-        widths: channels of the convolutions, then the width of the hidden linear layer.
+        widths: numbers of channels of the convolutions, then the width of the hidden linear layer.
         dtype: compute type; parameters and results are float32.
     """
 
@@ -29,6 +31,18 @@ class LeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, 32, 32, channels]`, normalised.
+            train: without effect; there so that all classifiers take the same arguments.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, widths[2]]`, float32.
+
+        Raises:
+            ValueError: images are not 32 x 32.
+        """
         if x.shape[1:3] != (32, 32):
             raise ValueError(f"images must be [batch, 32, 32, channels], got {x.shape}")
         for i, width in enumerate(self.widths[:3], 1):
@@ -42,12 +56,14 @@ class LeNet(nn.Module):
 
 
 def lenet_table(numbered: bool = False) -> list[Layer]:
-    """Weights of LeNet-5 and its half, for `corrkd_jax.models.torch_weights`.
+    """Table of LeNet-5 and its half for `corrkd_jax.models.torch_weights`.
 
     Args:
-        numbered: the layers are numbered in two sequences, `features.0` to `fc.2`, as zju-vipa's
-            line of repositories has them; else they are named `conv1` to `fc2`, as in
-            huawei-noah's DAFL.
+        numbered: layers are numbered in two sequences, `features.0` to `fc.2`, as in zju-vipa's
+            line of repositories; else they are named `conv1` to `fc2`, as in huawei-noah's DAFL.
+
+    Returns:
+        Rows for all weights of the torch model.
     """
     sources = (
         ("features.0", "features.3", "features.6", "fc.0", "fc.2")

@@ -1,4 +1,4 @@
-"""A perceptron with batch norms, for images of a few pixels."""
+"""Perceptron with batch norms, for images of a few pixels."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from corrkd_jax.models.backbones.layers import BatchNorm
 
 
 class MLP(nn.Module):
-    """`[batch, h, w, channels]` -> logits, features `[batch, widths[-1]]`.
+    """Perceptron: `[batch, h, w, channels]` -> logits, features `[batch, widths[-1]]`.
 
     Attributes:
         classes: number of classes.
-        widths: of the hidden layers, each linear without bias, batch norm, ReLU.
+        widths: widths of the hidden layers, each linear without bias, batch norm, ReLU.
         axis_name: named axis over which the batch is sharded, see `BatchNorm`.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -27,6 +27,15 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, widths[-1]]`, float32.
+        """
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.widths):
             x = nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"hidden{i}")(x)

@@ -16,14 +16,14 @@ STAGES += ((6, 320, 1, 1),)
 
 
 class MobileNetV2(nn.Module):
-    """`[batch, h, w, channels]` -> logits, features `[batch, 1280]`.
+    """MobileNetV2: `[batch, h, w, channels]` -> logits, features `[batch, 1280]`.
 
     torchvision's dropout of 0.2 on the features in training is left to the caller, who has them.
 
     Attributes:
         classes: number of classes.
-        width: factor on all channels, which are rounded to multiples of eight; the 1280 of the
-            last convolution only grow with it.
+        width: factor on all channels, which are rounded to multiples of eight; the 1280 of the last
+            convolution only grow with it.
         axis_name: named axis over which the batch is sharded, see `BatchNorm`.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -35,6 +35,16 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, 1280]` (more if `width` is above 1),
+            float32.
+        """
         unit = partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         x = nn.relu6(unit(rounded(32 * self.width), 3, 2, name="stem")(x, train))
         number = 1
@@ -54,7 +64,15 @@ class MobileNetV2(nn.Module):
 
 
 class Block(nn.Module):
-    """An inverted residual: widen, convolve each channel by itself, narrow without activation."""
+    """Inverted residual: widen, convolve each channel by itself, narrow without an activation.
+
+    Attributes:
+        features: number of channels of the result.
+        stride: stride of the depthwise convolution.
+        expansion: factor on the channels in between.
+        axis_name: see `BatchNorm`.
+        dtype: compute type.
+    """
 
     features: int
     stride: int
@@ -64,6 +82,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Result of the block, plus its input where both have the same shape.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / stride, width / stride, features]`.
+        """
         unit = partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         hidden = x.shape[-1] * self.expansion
         y = x
@@ -75,13 +102,24 @@ class Block(nn.Module):
 
 
 def rounded(channels: float) -> int:
-    """The nearest multiple of eight, at least eight, and not more than a tenth below."""
+    """Number of channels rounded to a multiple of eight, as MobileNets do it.
+
+    Args:
+        channels: number of channels before rounding.
+
+    Returns:
+        The nearest multiple of eight, at least eight, and not more than a tenth below.
+    """
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
 def mobilenet_table() -> list[Layer]:
-    """Weights of torchvision's MobileNetV2 of any width, for `corrkd_jax.models.torch_weights`."""
+    """Table of torchvision's MobileNetV2 of any width for `corrkd_jax.models.torch_weights`.
+
+    Returns:
+        Rows for all weights of the torch model.
+    """
     table = [*conv_norm("features.0.0", "features.0.1", "stem")]
     number = 1
     for expansion, _, blocks, _ in STAGES:

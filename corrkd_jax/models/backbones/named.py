@@ -17,12 +17,19 @@ from corrkd_jax.models.backbones.wide_resnet import WideResNet, wide_resnet_tabl
 from corrkd_jax.models.torch_weights import Layer
 
 NAMES = ("wrn16_1", "wrn16_2", "wrn40_1", "wrn40_2", "resnet18", "resnet34", "resnet50")
+"""Names that a message offers; any `wrnDEPTH_WIDEN` and `mlpWIDTH_WIDTH...` is accepted as well."""
 NAMES += ("vgg11", "mobilenetv2", "lenet5", "lenet5_half")
 """Names that a message offers; any `wrnDEPTH_WIDEN` and `mlpWIDTH_WIDTH...` will do as well."""
 
 
 class Named(NamedTuple):
-    """A network, and where torch's weights lie in it; an MLP has no torch original."""
+    """Network and the table of its torch weights.
+
+    Attributes:
+        network: a classifier.
+        table: its rows for `corrkd_jax.models.torch_weights`; None for an MLP, which has no torch
+            original.
+    """
 
     network: nn.Module
     table: list[Layer] | None
@@ -35,14 +42,17 @@ def build(
     axis_name: str | Sequence[str] | None = None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Named:
-    """A classifier.
+    """Classifier of a given name.
 
     Args:
         name: such as `wrn40_2`, `resnet34`, `mlp256_128`; case and `-` for `_` do not matter.
         classes: number of classes.
-        side: of the images; ResNets take ImageNet's stem from 128 pixels on.
+        side: side of the images in pixels; ResNets take ImageNet's stem from 128 on.
         axis_name: named axis over which batches are sharded.
         dtype: compute type.
+
+    Returns:
+        `Named`.
 
     Raises:
         InputError: no such network.

@@ -11,22 +11,22 @@ from corrkd_jax.models.backbones.layers import ConvNorm, Head, conv_norm
 from corrkd_jax.models.torch_weights import Layer, linear
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-"""Depth -> blocks of the four stages; depth 50 has bottlenecks."""
+"""Depth -> numbers of blocks of the four stages; depth 50 has bottlenecks."""
 
 STEMS = ("cifar", "imagenet")
 
 
 class ResNet(nn.Module):
-    """`[batch, h, w, channels]` -> logits `[batch, classes]`, features `[batch, 8 width]`.
+    """ResNet: `[batch, h, w, channels]` -> logits `[batch, classes]`, features `[batch, 8 width]`.
 
     Features are the global mean after the last stage; bottlenecks make them four times as wide.
 
     Attributes:
         classes: number of classes.
         depth: 18, 34 or 50.
-        stem: `"cifar"`, a 3 x 3 convolution and no pooling; `"imagenet"`, 7 x 7 at stride 2, then
-            3 x 3 maxima at stride 2.
-        width: channels of the first stage; each further stage has twice as many.
+        stem: `"cifar"`, a 3 x 3 convolution and no pooling; `"imagenet"`, 7 x 7 at stride 2, then 3
+            x 3 maxima at stride 2.
+        width: number of channels of the first stage; each further stage has twice as many.
         axis_name: named axis over which the batch is sharded, see `BatchNorm`.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -40,6 +40,19 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, 8 width]` (32 width at depth 50),
+            float32.
+
+        Raises:
+            ValueError: depth or stem is unknown.
+        """
         if self.depth not in BLOCKS:
             raise ValueError(f"depth must be one of {tuple(BLOCKS)}, got {self.depth}")
         if self.stem not in STEMS:
@@ -63,7 +76,15 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block, basic or a bottleneck whose stride lies in its 3 x 3 convolution."""
+    """Residual block, basic or a bottleneck whose stride lies in its 3 x 3 convolution.
+
+    Attributes:
+        width: number of channels inside.
+        stride: stride of the block.
+        bottleneck: whether it is one, with four times as many channels in its result.
+        axis_name: see `BatchNorm`.
+        dtype: compute type.
+    """
 
     width: int
     stride: int
@@ -73,6 +94,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """ReLU of the block's result plus its shortcut.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / stride, width / stride, out]`, where `out` is the block's width, or
+            four times that for a bottleneck.
+        """
         unit = partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         if self.bottleneck:
             out = 4 * self.width
@@ -89,15 +120,18 @@ class Block(nn.Module):
 
 
 def resnet_table(depth: int, stem: str = "cifar") -> list[Layer]:
-    """Weights of torch's ResNets, for `corrkd_jax.models.torch_weights`.
+    """Table of torch's ResNets for `corrkd_jax.models.torch_weights`.
 
-    With the stem come the names: the CIFAR networks of zju-vipa/CMI, zju-vipa/Fast-Datafree,
+    The stem decides on the names: the CIFAR networks of zju-vipa/CMI, zju-vipa/Fast-Datafree,
     zju-vipa/MosaicKD and huawei-noah's DAFL say `shortcut` and `linear`, torchvision says
     `downsample` and `fc`.
 
     Args:
         depth: 18, 34 or 50.
         stem: as of `ResNet`.
+
+    Returns:
+        Rows for all weights of the torch model.
     """
     shortcut, head = ("shortcut", "linear") if stem == "cifar" else ("downsample", "fc")
     table = [*conv_norm("conv1", "bn1", "stem"), Layer(head, "head/linear", linear)]

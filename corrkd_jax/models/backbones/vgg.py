@@ -10,18 +10,18 @@ from corrkd_jax.models.backbones.layers import ConvNorm, Head, conv_norm
 from corrkd_jax.models.torch_weights import Layer, linear
 
 VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
-"""Channels of the convolutions, group by group."""
+"""Numbers of channels of the convolutions, group by group."""
 
 
 class VGG(nn.Module):
-    """`[batch, h, w, channels]` -> logits, features `[batch, channels of the last convolution]`.
+    """VGG: `[batch, h, w, channels]` -> logits, features `[batch, channels of the last group]`.
 
-    The variant of the distillation repositories: 2 x 2 maxima after the first three groups, after
-    the fourth only where the input is 64 high, and a global mean before one linear layer.
+    It is the variant of the distillation repositories: 2 x 2 maxima after the first three groups,
+    after the fourth only where the input is 64 high, and a global mean before one linear layer.
 
     Attributes:
         classes: number of classes.
-        groups: channels of the convolutions, group by group; five groups.
+        groups: numbers of channels of the convolutions, group by group; five groups.
         axis_name: named axis over which the batch is sharded, see `BatchNorm`.
         dtype: compute type; parameters, statistics and results are float32.
     """
@@ -33,6 +33,16 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised; 32 or 64 pixels a side.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, channels of the last convolution]`,
+            float32.
+        """
         pools = 4 if x.shape[1] == 64 else 3
         for group, widths in enumerate(self.groups):
             for i, width in enumerate(widths):
@@ -51,10 +61,13 @@ class VGG(nn.Module):
 
 
 def vgg_table(groups: Sequence[Sequence[int]] = VGG11) -> list[Layer]:
-    """Weights of zju-vipa's VGGs with batch norm, for `corrkd_jax.models.torch_weights`.
+    """Table of zju-vipa's VGGs with batch norm for `corrkd_jax.models.torch_weights`.
 
     Args:
         groups: as of `VGG`.
+
+    Returns:
+        Rows for all weights of the torch model.
     """
     table = [Layer("classifier", "head/linear", linear)]
     for group, widths in enumerate(groups):

@@ -11,7 +11,7 @@ from corrkd_jax.models.torch_weights import Layer, batch_norm, convolution, line
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen: `[batch, h, w, channels]` -> logits, features `[batch, 64 widen]`.
+    """Wide ResNet, WRN-depth-widen: `[batch, h, w, channels]` -> logits, `[batch, 64 widen]`.
 
     Attributes:
         classes: number of classes.
@@ -29,6 +29,18 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Logits and features of images.
+
+        Args:
+            x: `[batch, height, width, channels]`, normalised.
+            train: see `BatchNorm`.
+
+        Returns:
+            Logits `[batch, classes]` and features `[batch, 64 widen]`, float32.
+
+        Raises:
+            ValueError: the depth is not 6 n + 4.
+        """
         blocks = _blocks(self.depth)
         x = conv(16, 3, dtype=self.dtype, name="stem")(x)
         for group in range(3):
@@ -45,9 +57,15 @@ class WideResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A block that normalises before it convolves.
+    """Residual block that normalises before it convolves.
 
-    Where the number of channels changes, the shortcut too starts from the normalised input.
+    Where the number of channels changes, the shortcut starts from the normalised input too.
+
+    Attributes:
+        width: number of channels of the result.
+        stride: stride of the block.
+        axis_name: see `BatchNorm`.
+        dtype: compute type.
     """
 
     width: int
@@ -57,6 +75,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        """Result of the block plus its shortcut, without an activation at the end.
+
+        Args:
+            x: `[batch, height, width, channels]`.
+            train: see `BatchNorm`.
+
+        Returns:
+            `[batch, height / stride, width / stride, features]`, where `features` is the block's
+            width.
+        """
         y = nn.relu(BatchNorm(self.axis_name, dtype=self.dtype, name="norm1")(x, train))
         if x.shape[-1] != self.width:
             x = conv(self.width, 1, self.stride, dtype=self.dtype, name="shortcut")(y)
@@ -72,11 +100,14 @@ def _blocks(depth: int) -> int:
 
 
 def wide_resnet_table(depth: int, widen: int) -> list[Layer]:
-    """Weights of zju-vipa's WideResNets, for `corrkd_jax.models.torch_weights`.
+    """Table of zju-vipa's WideResNets for `corrkd_jax.models.torch_weights`.
 
     Args:
         depth: as of `WideResNet`.
         widen: as of `WideResNet`; at 1 the first group has no shortcut of its own.
+
+    Returns:
+        Rows for all weights of the torch model.
     """
     table = [
         Layer("conv1", "stem", convolution),
