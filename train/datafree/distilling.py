@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from configs.dfkd import POOLED, DfkdConfig
+from configs.dfkd import DfkdConfig
 from corrkd_jax.models.compensated import Answer
 from train.datafree import ring
 from train.datafree.arms import Hyper, arms
@@ -94,7 +94,7 @@ class DistillStage:
         return Stage(
             name="student",
             epochs=chosen.epochs,
-            data="pool" if self.config.host == "mosaic" else "steps",
+            data="pool" if self.config.method.passes_over_pool else "steps",
             batch=chosen.batch_size,
             init=self.init,
             prepare=self.prepare,
@@ -111,7 +111,7 @@ class DistillStage:
     @property
     def pooled(self) -> bool:
         """Whether images are kept."""
-        return self.config.host in POOLED
+        return self.config.method.keeps_images
 
     @property
     def shown_epochs(self) -> np.ndarray:
@@ -125,7 +125,7 @@ class DistillStage:
         """Of `Distilling.pictures`: of few epochs several lines each, no more than are made."""
         networks, epochs = self.networks, len(self.shown_epochs)
         made = self.config.synthesis.batch_size or self.config.optimizer.batch_size
-        made = self.places if self.config.host == "dfnd" else made
+        made = self.places if self.config.method.selects_images else made
         count = min(SHOWN_COLUMNS * max(SHOWN_LINES // epochs, 1), made)
         side = min(networks.side, SHOWN_SIDE)
         return epochs, count, side, side, networks.channels
@@ -277,7 +277,7 @@ class DistillStage:
 
         def learn(state: Distilling, key: Array) -> tuple[Distilling, dict]:
             images = self.host.draw(state.own, own_latents(key, count, self.networks))
-            if self.config.host == "mosaic":
+            if self.config.method.passes_over_pool:
                 images = jnp.concatenate([images, real])
             return self._learn(state, self._shown(lax.stop_gradient(images), teacher))
 

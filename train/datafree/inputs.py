@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from configs.dfkd import OUTSIDE, POOLED, TARGETED, DfkdConfig
+from configs.dfkd import DfkdConfig, hosts_that
 from corrkd_jax.data import images
 from corrkd_jax.data.digits import read_patches
 from corrkd_jax.data.image_set import ImageSet
@@ -27,6 +27,7 @@ def check(preset: str, config: DfkdConfig) -> None:
         InputError: names the option and what would do.
     """
     chosen, made, kdci = config.optimizer, config.synthesis, config.compensation
+    method = config.method
     cli.require_seeds(config.first_seed, config.seeds)
     if made.log_base == 1:
         raise InputError("--synthesis.log-base 1: is the base of no logarithm")
@@ -35,22 +36,26 @@ def check(preset: str, config: DfkdConfig) -> None:
             f"--optimizer.final-learning-rate {chosen.final_learning_rate}: must lie between 0 "
             f"and --optimizer.learning-rate {chosen.learning_rate}"
         )
-    if config.host == "dfnd" and not 0 < made.teacher_accuracy < 1:
+    if method.selects_images and not 0 < made.teacher_accuracy < 1:
         raise InputError(
             f"--synthesis.teacher-accuracy {made.teacher_accuracy:g}: give the teacher's, between "
             "0 and 1, as measured on labelled images held out of its training and of the test set"
         )
-    if config.skew != 1 and config.host not in TARGETED:
+    if config.skew != 1 and not method.draws_classes:
         raise InputError(
-            f"--skew {config.skew}: {config.host} draws no classes; only {', '.join(TARGETED)} do"
+            f"--skew {config.skew}: {config.host} draws no classes; only "
+            f"{hosts_that(lambda other: other.draws_classes)} do"
         )
-    if config.host not in POOLED and chosen.steps % made.student_steps:
+    if not method.keeps_images and chosen.steps % made.student_steps:
         raise InputError(
             f"--optimizer.steps {chosen.steps}: not a multiple of --synthesis.student-steps "
             f"{made.student_steps}"
         )
-    if made.joint and config.host != "dafl":
-        raise InputError(f"--synthesis.joint: is a step of dafl, not of {config.host}")
+    if made.joint and method.joint is None:
+        raise InputError(
+            f"--synthesis.joint: is a step of {hosts_that(lambda other: other.joint is not None)}, "
+            f"not of {config.host}"
+        )
     if made.joint and (made.steps, made.student_steps) != (1, 1):
         raise InputError(
             "--synthesis.joint: is one step of both; leave --synthesis.steps and "
@@ -61,7 +66,7 @@ def check(preset: str, config: DfkdConfig) -> None:
             f"--synthesis.adversarial {made.adversarial}: with --synthesis.joint the student "
             "would learn it too; leave it at 0"
         )
-    if made.tanh and config.host in POOLED:
+    if made.tanh and method.keeps_images:
         raise InputError(
             f"--synthesis.tanh: {config.host} keeps images as bytes, and such a generator makes "
             "none; add --synthesis.no-tanh"
@@ -73,13 +78,14 @@ def check(preset: str, config: DfkdConfig) -> None:
             f"--compensation.first {kdci.first}: there would be no dictionary in "
             f"{chosen.epochs} epochs; choose an earlier one"
         )
-    if config.data.feed == "grain" and config.host not in OUTSIDE:
+    if config.data.feed == "grain" and not method.needs_pool:
         raise InputError(
-            f"--data.feed grain: {config.host} reads no pool; only {', '.join(OUTSIDE)} do"
+            f"--data.feed grain: {config.host} reads no pool; only "
+            f"{hosts_that(lambda other: other.needs_pool)} do"
         )
     if config.data.feed == "grain" and not config.teacher:
         raise InputError("--data.feed grain: give the teacher's weights with --teacher FILE")
-    if config.dump and config.host not in POOLED:
+    if config.dump and not method.keeps_images:
         raise InputError(f"--dump {config.dump}: {config.host} keeps no images")
     if config.dump and any(Path(config.dump).glob("*.png")):
         raise InputError(f"--dump {config.dump}: holds images already; name another folder")
@@ -92,7 +98,7 @@ def check(preset: str, config: DfkdConfig) -> None:
             raise InputError(f"{preset}: give the folder of its files with --data.root DIR")
         if not config.teacher:
             raise InputError("give the teacher's weights with --teacher FILE")
-        if config.host in OUTSIDE and not config.data.pool:
+        if method.needs_pool and not config.data.pool:
             raise InputError(
                 f"--host {config.host}: give a folder of unlabelled images with --data.pool DIR"
             )
@@ -126,7 +132,7 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
     train = images.read(preset, config.data.root, "train") if own and not config.teacher else None
     side, channels = test.images.shape[2:]
     pool = None
-    if config.host in OUTSIDE:
+    if config.method.needs_pool:
         pool = read_patches() if own and not config.data.pool else None
         pool = pool or images.read_pool(config.data.pool, side, channels)
     teacher = None
@@ -161,14 +167,14 @@ def turns_an_epoch(config: DfkdConfig, loaded: Loaded) -> int:
         InputError: a pool that is passed over batch by batch does not fill one.
     """
     chosen = config.optimizer
-    if config.host == "mosaic":
+    if config.method.passes_over_pool:
         if len(loaded.pool) < chosen.batch_size:
             raise InputError(
                 f"--optimizer.batch-size {chosen.batch_size}: {loaded.pool.source} has only "
                 f"{len(loaded.pool)} images"
             )
         return len(loaded.pool) // chosen.batch_size
-    return chosen.steps // (1 if config.host in POOLED else config.synthesis.student_steps)
+    return chosen.steps // (1 if config.method.keeps_images else config.synthesis.student_steps)
 
 
 def kept(config: DfkdConfig, loaded: Loaded) -> int:
@@ -178,7 +184,7 @@ def kept(config: DfkdConfig, loaded: Loaded) -> int:
         InputError: DFND is to take more images than there are.
     """
     made = config.synthesis
-    if config.host == "dfnd":
+    if config.method.selects_images:
         count = made.select or max(len(loaded.pool) // 10, 1)
         if count > len(loaded.pool):
             raise InputError(
@@ -205,16 +211,16 @@ def prototypes(config: DfkdConfig, loaded: Loaded, places: int) -> int:
     chosen, made, classes = config.compensation, config.synthesis, len(loaded.test.classes)
     count = chosen.prototypes or (512 if classes >= 1000 else 256 if classes >= 100 else 64)
     there = chosen.images
-    if config.kdci and config.host in OUTSIDE:
-        have = places if config.host == "dfnd" else len(loaded.pool)
+    if config.kdci and config.method.needs_pool:
+        have = places if config.method.selects_images else len(loaded.pool)
         if have < count:
             raise InputError(
                 f"--compensation.prototypes {count}: only {have} images of {loaded.pool.source} "
                 "are used; take fewer prototypes, or more images"
             )
-    if config.host == "dfnd":
+    if config.method.selects_images:
         there = min(there, places)
-    elif config.host in POOLED:
+    elif config.method.keeps_images:
         calls = min(made.calls or config.optimizer.epochs, chosen.first + 1)
         there = min(there, places, calls * (made.batch_size or config.optimizer.batch_size))
     if config.kdci and there < count:
@@ -265,7 +271,7 @@ def surest(
 
 def feed_of(config: DfkdConfig, loaded: Loaded, seeds: Sequence[int]) -> Feed | None:
     """What reads a streamed pool batch by batch, for a host that passes over it."""
-    if config.host != "mosaic" or not streamed(config, loaded):
+    if not config.method.passes_over_pool or not streamed(config, loaded):
         return None
     return Feed({"pool": loaded.pool}, seeds, config.data.threads)
 
@@ -282,7 +288,7 @@ def sets(config: DfkdConfig, loaded: Loaded) -> dict[str, Any]:
         data["train"] = loaded.train.take()
     if loaded.pool is not None:
         rows = slice(None)
-        if config.host == "mosaic" and streamed(config, loaded):
+        if config.method.passes_over_pool and streamed(config, loaded):
             count = max(config.optimizer.batch_size, config.compensation.images)
             count = min(count, len(loaded.pool))
             rows = np.random.default_rng(0).choice(len(loaded.pool), count, replace=False)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.dfkd import POOLED, RENAMED, DfkdConfig, presets
+from configs.dfkd import RENAMED, DfkdConfig, presets
 from corrkd_jax.data import images
 from corrkd_jax.errors import InputError
 from corrkd_jax.losses.selection import confidence
@@ -57,7 +57,7 @@ NAME = "dfkd"
 def main(argv: Sequence[str]) -> None:
     """Train teacher (where none is given) and students, evaluate, report."""
     # defaults depend on the host, and on whether DAFL takes its own step
-    defaults = presets(_host(argv), "--synthesis.joint" in argv)
+    defaults = presets(_host(argv) or "deepinv", "--synthesis.joint" in argv)
     preset, config, options = cli.parse(
         argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], defaults, RENAMED
     )
@@ -68,12 +68,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _host(argv: Sequence[str]) -> str:
-    """The value of `--host`, on which the defaults depend."""
+    """The value of `--host`, on which the defaults depend; of several the last, as options go."""
+    host = ""
     for number, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--host":
-            return value if equals else "".join(argv[number + 1 : number + 2])
-    return ""
+            host = value if equals else "".join(argv[number + 1 : number + 2])
+    return host
 
 
 def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layout) -> list[Any]:
@@ -124,7 +125,7 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
         networks,
         hosts.build(config, networks, config.optimizer.epochs * turns, places),
         prototypes(config, loaded, places),
-        turns * (1 if config.host in POOLED else config.synthesis.student_steps),
+        turns * (1 if config.method.keeps_images else config.synthesis.student_steps),
         places,
         loaded.test.white,
     )
@@ -166,7 +167,7 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         stages: list[Stage] = [owner.stage() for owner in owners]
         pipeline = Pipeline(stages, layout, lanes)
         feed = feed_of(config, loaded, seeds)
-        if config.host == "dfnd" and streamed(config, loaded):
+        if config.method.selects_images and streamed(config, loaded):
             loaded = narrowed(config, student, loaded)
         told = None
         if loaded.teacher is not None:

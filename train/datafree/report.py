@@ -220,7 +220,7 @@ def _substitution(results: Results) -> str:
 def gates(preset: str, config: DfkdConfig, results: Results) -> str | None:
     """The claims of the digits' table and whether they hold; None where there are none."""
     wanted = {BALANCED, ALONE, KDCI, RANDOM}
-    if preset != "digits" or config.host != "deepinv" or not wanted <= set(results.names):
+    if preset != "digits" or not config.method.plants_skew or not wanted <= set(results.names):
         return None
     seeds = len(results.accuracy(ALONE, "drop"))
     if seeds < ENOUGH_SEEDS:
@@ -258,7 +258,7 @@ def _reading(preset: str, config: DfkdConfig) -> str:
         "epoch on the test set, as published tables have it. `keep` judges the compensated "
         "prediction with the stored dictionary, `drop` the student alone, as it is deployed."
     ]
-    if preset == "digits" and config.host == "deepinv":
+    if preset == "digits" and config.method.plants_skew:
         parts.append(
             "What this shows: how much a planted skew of the substitution data's classes costs a "
             "student on real digits, and how much of it the compensation wins back, seed by seed, "

@@ -36,7 +36,7 @@ class Examples(NamedTuple):
         if self.pool is not None:
             return networks.read(ring.draw(self.pool, key, count))
         made = self.host.draw(self.own, latents(key, count, networks))
-        if view.config.host != "mosaic":
+        if not view.config.method.passes_over_pool:
             return made
         # half of what this host's student sees is of the pool
         real = self.outside["images"]

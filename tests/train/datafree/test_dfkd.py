@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import runpy
 
 import jax
 import jax.export
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import dfkd as benchmark
 from configs.dfkd import HOSTS, presets
 from corrkd_jax.data.images import read as read_images
 from corrkd_jax.errors import InputError
@@ -39,7 +39,7 @@ from train.datafree import program as dfkd
 from train.datafree import report as dfkd_report
 from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, TRAINED, arms
 from train.datafree.hosts.host import total
-from train.engine import loop, parallel
+from train.engine import cli, loop, parallel
 from train.engine.parallel import Layout
 from train.engine.pipeline import Pipeline
 from train.engine.stage import vectorized
@@ -351,7 +351,8 @@ class TestBadInput:
     def test_options(self, tmp_path):
         out = ("--workdir", tmp_path / "run")
         assert "--data.root" in refused("cifar10", *out)
-        assert "--first-seed -1: seeds" in refused("--first-seed", -1, *out)
+        assert "--first-seed -1: must not be negative" in refused("--first-seed", -1, *out)
+        assert "--first-seed 2147483647: seeds" in refused("--first-seed", 2**31 - 1, *out)
         assert "--teacher FILE" in refused("cifar10", "--data.root", tmp_path, *out)
         given = ("--data.root", tmp_path, "--teacher", tmp_path / "t.pth")
         assert "--data.pool" in refused("cifar10", "--host", "dfnd", *given, *out)
@@ -379,6 +380,9 @@ class TestBadInput:
         assert "deepinv reads no pool" in refused("--data.feed", "grain", *out)
         grain = ("--host", "mosaic", "--data.feed", "grain")
         assert "--data.feed grain: give the teacher's" in refused(*grain, *out)
+        for given in (("--host", "dfl"), ("--host=dfl",), ("--host", "cmi", "--host", "dfl")):
+            message = refused(*given, *out)
+            assert message == f"--host dfl: no such method; choose from {', '.join(HOSTS)}"
         few = refused("--host", "dfnd", "--synthesis.select", 9999, *out)
         assert "photographs has only" in few
         assert not (tmp_path / "run").exists()
@@ -390,11 +394,10 @@ class TestBadInput:
             (("--steps", "0"), "--steps 0: must be positive"),
         ],
     )
-    def test_of_the_benchmark(self, words, said, capsys, monkeypatch):
+    def test_of_the_benchmark(self, words, said, capsys):
         """Before any variant starts."""
-        monkeypatch.setattr("sys.argv", ["benchmarks.dfkd", *words])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_module("benchmarks.dfkd", run_name="__main__")
+            cli.guard(benchmark.main, words)
         assert ended.value.code == 2
         assert capsys.readouterr().err.startswith(f"error: {said}")
 
@@ -480,7 +483,9 @@ def test_presets_are_consistent(host, joint):
             preset, data=dataclasses.replace(preset.data, root="x", pool="x"), teacher="x"
         )
         if host == "dfnd" and name in ("svhn", "tiny_imagenet", "imagenet"):
-            with pytest.raises(InputError, match=r"--synthesis\.accuracy 0: give the teacher's"):
+            with pytest.raises(
+                InputError, match=r"--synthesis\.teacher-accuracy 0: give the teacher's"
+            ):
                 dfkd.check(name, given)
             own = dataclasses.replace(given.synthesis, teacher_accuracy=0.6)
             given = dataclasses.replace(given, synthesis=own)

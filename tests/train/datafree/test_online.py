@@ -177,7 +177,7 @@ def test_asking_for_its_step_brings_its_settings(tmp_path, monkeypatch):
     for chosen, weights in ((ten, (0.05, 0.01, 5)), (hundred, (0.5, 0.1, 20))):
         made = chosen.synthesis
         assert (made.class_prior, made.activation, made.balance) == weights
-        assert (made.latent, made.rate, made.log_base, made.tanh) == (7, 0.02, 10, True)
+        assert (made.latent, made.learning_rate, made.log_base, made.tanh) == (7, 0.02, 10, True)
         assert (chosen.optimizer.batch_size, chosen.optimizer.weight_decay) == (1024, 5e-4)
     assert not turns.synthesis.joint
     assert turns.synthesis.student_steps == 5

@@ -42,14 +42,19 @@ class Generating(NamedTuple):
     optimizer: Tree
 
 
-def host(config: DfkdConfig, networks: Networks) -> Host:
-    """The host."""
+def host(config: DfkdConfig, networks: Networks, by_logits: bool = False) -> Host:
+    """The host.
+
+    Args:
+        config: of the run.
+        networks: whose answers it asks for.
+        by_logits: differences of teacher and student are those of their logits, as in DFAD.
+    """
 
     def init(key: Array, teacher: Tree) -> Generating:
         generator = networks.generator.init(key, jnp.zeros((2, *networks.latent)))
         return Generating(generator, optax.scale_by_adam().init(generator["params"]))
 
-    by_logits = config.host == "dfad"
     in_turn = partial(turn, adversarial=synthesis.adversarial_l1 if by_logits else None)
     return Host(
         init,
