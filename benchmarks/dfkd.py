@@ -111,22 +111,25 @@ def _ours(kdci: bool, options: Options):
     pipeline = Pipeline([stage], layout, looped)
     data = dfkd.sets(config, loaded)
     tracks = parallel.spread(pipeline.empty(data, [0]), layout)
-    own = parallel.spread(np.zeros(1, np.int32), layout)
+    seeds = parallel.spread(np.zeros(1, np.int32), layout)
     data = parallel.replicate(data, layout)
     start = time.perf_counter()
     # the process's peak has the compiler's own memory in it, which differs from run to run
-    planned = pipeline.planned_bytes(tracks, own, data) / 1e6
-    tracks = jax.block_until_ready(pipeline.advance(tracks, own, data, 0, 0))
+    planned = pipeline.planned_bytes(tracks, seeds, data) / 1e6
+    tracks = jax.block_until_ready(pipeline.advance(tracks, seeds, data, 0, 0))
     facts = {
         "planned_mb": planned,
         "compile_s": time.perf_counter() - start,
         "device": jax.devices()[0].device_kind,
     }
-    state = {"tracks": jax.block_until_ready(pipeline.advance(tracks, own, data, 0, 1)), "epoch": 1}
+    state = {
+        "tracks": jax.block_until_ready(pipeline.advance(tracks, seeds, data, 0, 1)),
+        "epoch": 1,
+    }
 
     def run() -> float:
         start, epoch = time.perf_counter(), state["epoch"]
-        state["tracks"] = pipeline.advance(state["tracks"], own, data, epoch, epoch + 1)
+        state["tracks"] = pipeline.advance(state["tracks"], seeds, data, epoch, epoch + 1)
         jax.block_until_ready(state["tracks"])
         state["epoch"] = epoch + 1
         return time.perf_counter() - start
