@@ -45,20 +45,20 @@ def build_generator(
     Raises:
         InputError: no generator makes images of this size.
     """
-    chosen = config.synthesis
+    settings = config.synthesis
     shared = {"channels": channels, "axis_name": axis_name, "dtype": dtype}
     if not config.method.has_generator:
         return None, ()
-    if chosen.tanh and side >= 64:
+    if settings.tanh and side >= 64:
         raise InputError(
             f"--synthesis.tanh: the generator of images of {side} pixels ends in a sigmoid; add "
             "--synthesis.no-tanh"
         )
     if side >= 128 and side % 16 == 0:
-        return DeepGenerator(**shared), (side // 16, side // 16, chosen.latent)
+        return DeepGenerator(**shared), (side // 16, side // 16, settings.latent)
     if side >= 64 and side % 16 == 0:
-        return TransposedGenerator(side, **shared), (chosen.latent,)
+        return TransposedGenerator(side, **shared), (settings.latent,)
     if side % 4 == 0:
-        own = {"normalized": chosen.tanh, "bias": chosen.tanh, "epsilon": chosen.epsilon}
-        return Generator(side, widths=chosen.widths, **own, **shared), (chosen.latent,)
+        form = {"normalized": settings.tanh, "bias": settings.tanh, "epsilon": settings.epsilon}
+        return Generator(side, widths=settings.widths, **form, **shared), (settings.latent,)
     raise InputError(f"--host {config.host}: makes images of sides of 4, 8, 12, ..., not {side}")
