@@ -12,12 +12,12 @@ import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
-
-import tyro
+from typing import Annotated
 
 from benchmarks import rounds
 from corrkd_jax.errors import InputError
-from train.engine import cli
+from corrkd_jax.ranges import Positive
+from train.engine import cli, tables
 
 CLASSES, SIDE, KEPT = 10, 32, 2560
 
@@ -26,19 +26,19 @@ CLASSES, SIDE, KEPT = 10, 32, 2560
 class Options:
     """Settings of the measurement."""
 
-    steps: int = 4
+    steps: Annotated[int, Positive] = 4
     """Number of steps of distillation in an epoch; 400 in the publication."""
-    rounds: int = 3
+    rounds: Annotated[int, Positive] = 3
     """Number of rounds, in each of which every variant is timed; the median is shown."""
-    batch: int = 256
+    batch: Annotated[int, Positive] = 256
     """Number of images a step, and of a call."""
     synthesis: bool = True
-    """Begin each epoch with a call."""
+    """A call at the beginning of each epoch."""
     torch: bool = True
-    """Measure the torch twin as well (`pip install torch==2.13.0`)."""
+    """The torch twin as well (`pip install torch==2.13.0`)."""
     dtype: str = "auto"
     """Compute type of the JAX variants."""
-    prototypes: int = 64
+    prototypes: Annotated[int, Positive] = 64
     """Size of KDCI's dictionary; at most --batch, the images that it is built from."""
 
 
@@ -54,41 +54,34 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
-    options = tyro.cli(Options, args=argv, description=__doc__)
-    cli.require_positive(
-        {f"--{name}": getattr(options, name) for name in ("steps", "rounds", "batch", "prototypes")}
-    )
+    options = cli.parse_options(Options, argv, "python -m benchmarks.dfkd", __doc__ or "")
     if options.prototypes > min(options.batch, KEPT):
         raise InputError(
             f"--prototypes {options.prototypes}: the dictionary is built from one call's "
             f"{min(options.batch, KEPT)} images; take fewer, or more images with --batch"
         )
     names = [*(["torch"] if options.torch else []), "host", "host + KDCI"]
-    found = rounds.measure("benchmarks.dfkd", names, asdict(options), options.rounds)
-    print(_table(found, options))
+    measured = rounds.measure("benchmarks.dfkd", names, asdict(options), options.rounds)
+    print(_table(measured, options))
 
 
-def _table(found: dict[str, rounds.Measured], options: Options) -> str:
+def _table(measured: dict[str, rounds.Measured], options: Options) -> str:
     call = "a call and " if options.synthesis else ""
-    lines = [
-        f"{found['host'].device}; an epoch of {call}{options.steps} steps, batch {options.batch}; "
-        f"median of {options.rounds} rounds",
-        "",
-        "| variant | s an epoch | against torch | against host | planned MB | peak MB "
-        "| compile s |",
-        "|---" * 7 + "|",
-    ]
-    for name, own in found.items():
+    heading = (
+        f"{measured['host'].device}; an epoch of {call}{options.steps} steps, batch "
+        f"{options.batch}; median of {options.rounds} rounds"
+    )
+    lines = []
+    for name, variant in measured.items():
         against = [
-            rounds.ratio(found[other], own) if other in found and other != name else "-"
+            rounds.ratio(measured[other], variant) if other in measured and other != name else "-"
             for other in ("torch", "host")
         ]
-        lines.append(
-            f"| {name} | {own.median:.3f} | {' | '.join(against)} "
-            f"| {f'{own.planned_mb:.1f}' if own.planned_mb else '-'} | {own.peak_mb:.0f} "
-            f"| {own.compile_s:.1f} |"
-        )
-    return "\n".join(lines)
+        planned = f"{variant.planned_mb:.1f}" if variant.planned_mb else "-"
+        memory = planned, f"{variant.peak_mb:.0f}"
+        lines.append([name, f"{variant.median:.3f}", *against, *memory, f"{variant.compile_s:.1f}"])
+    head = ["variant", "s an epoch", "against torch", "against host", "planned MB", "peak MB"]
+    return heading + "\n\n" + tables.table([*head, "compile s"], lines)
 
 
 def worker(name: str, options: Options) -> None:
@@ -130,22 +123,25 @@ def _ours(kdci: bool, options: Options):
     pipeline = Pipeline([stage], layout, looped)
     data = dfkd.sets(config, loaded)
     tracks = parallel.spread(pipeline.empty(data, [0]), layout)
-    own = parallel.spread(np.zeros(1, np.int32), layout)
+    seeds = parallel.spread(np.zeros(1, np.int32), layout)
     data = parallel.replicate(data, layout)
     start = time.perf_counter()
     # the process's peak has the compiler's own memory in it, which differs from run to run
-    planned = pipeline.planned_bytes(tracks, own, data) / 1e6
-    tracks = jax.block_until_ready(pipeline.advance(tracks, own, data, 0, 0))
+    planned = pipeline.planned_bytes(tracks, seeds, data) / 1e6
+    tracks = jax.block_until_ready(pipeline.advance(tracks, seeds, data, 0, 0))
     facts = {
         "planned_mb": planned,
         "compile_s": time.perf_counter() - start,
         "device": jax.devices()[0].device_kind,
     }
-    state = {"tracks": jax.block_until_ready(pipeline.advance(tracks, own, data, 0, 1)), "epoch": 1}
+    state = {
+        "tracks": jax.block_until_ready(pipeline.advance(tracks, seeds, data, 0, 1)),
+        "epoch": 1,
+    }
 
     def run() -> float:
         start, epoch = time.perf_counter(), state["epoch"]
-        state["tracks"] = pipeline.advance(state["tracks"], own, data, epoch, epoch + 1)
+        state["tracks"] = pipeline.advance(state["tracks"], seeds, data, epoch, epoch + 1)
         jax.block_until_ready(state["tracks"])
         state["epoch"] = epoch + 1
         return time.perf_counter() - start
@@ -163,7 +159,7 @@ def _run(options: Options):
     from corrkd_jax.data.image_set import ImageSet
     from corrkd_jax.models.backbones import named
     from train.datafree.arms import KDCI
-    from train.datafree.program import Loaded
+    from train.datafree.inputs import Loaded
     from train.images.pretrained import Pretrained
 
     config = presets("fast")["cifar10"]

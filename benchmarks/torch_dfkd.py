@@ -116,60 +116,60 @@ class Fast:
         """Synthesise a batch of images, pool the best, and update the generator by FOMAML."""
         targets = torch.randint(10, (self.batch,), device=self.device)
         latents = torch.randn(self.batch, 256, device=self.device, requires_grad=True)
-        own = copy.deepcopy(self.generator).train()
-        groups = [{"params": own.parameters(), "lr": 3e-3}, {"params": [latents], "lr": 0.01}]
+        learner = copy.deepcopy(self.generator).train()
+        groups = [{"params": learner.parameters(), "lr": 3e-3}, {"params": [latents], "lr": 0.01}]
         adam = torch.optim.Adam(groups, betas=(0.5, 0.999))
         self.student.eval()
         self.meta.zero_grad()
-        best, kept = float("inf"), None
-        met: list[tuple[Tensor, Tensor]] = []
+        least, best = float("inf"), None
+        statistics: list[tuple[Tensor, Tensor]] = []
 
         def listen(_: nn.Module, inputs: tuple[Tensor], __: Tensor) -> None:
             x = inputs[0]
-            met.append((x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)))
+            statistics.append((x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)))
 
         hooks = [norm.register_forward_hook(listen) for norm in self.norms]
         for _ in range(5):
-            met.clear()
-            images = own(latents)
-            seen = self.shown(images)
-            t, s = self.teacher(seen), self.student(seen)
+            statistics.clear()
+            images = learner(latents)
+            shown = self.shown(images)
+            t, s = self.teacher(shown), self.student(shown)
             loss = 0.4 * F.cross_entropy(t, targets)
             if self.remembered is not None:
-                pairs = zip(met, self.remembered, strict=True)
-                met[:] = [
+                pairs = zip(statistics, self.remembered, strict=True)
+                statistics[:] = [
                     tuple(0.1 * new + 0.9 * old for new, old in zip(a, b, strict=True))
                     for a, b in pairs
                 ]
-            for norm, (mean, var) in zip(self.norms, met, strict=True):
+            for norm, (mean, var) in zip(self.norms, statistics, strict=True):
                 loss = loss + 10 * (norm.running_mean - mean).norm()
                 loss = loss + 10 * (norm.running_var - var).norm()
             agree = (s.argmax(1) == t.argmax(1)).float()
             kl = F.kl_div(s.log_softmax(1), t.softmax(1), reduction="none").sum(1)
             loss = loss - 1.1 * (agree * kl).mean()
-            if loss.item() < best:
-                best, kept = loss.item(), images.detach()
+            if loss.item() < least:
+                least, best = loss.item(), images.detach()
             adam.zero_grad()
             loss.backward()
             with torch.no_grad():
-                for meta, x in zip(self.generator.parameters(), own.parameters(), strict=True):
+                for meta, x in zip(self.generator.parameters(), learner.parameters(), strict=True):
                     meta.grad = x.grad.clone() if meta.grad is None else meta.grad + x.grad
             adam.step()
         for hook in hooks:
             hook.remove()
         self.meta.step()
-        self.remembered = [(mean.detach(), var.detach()) for mean, var in met]
+        self.remembered = [(mean.detach(), var.detach()) for mean, var in statistics]
         at = (self.written + torch.arange(self.batch)) % KEPT
-        self.pool[at] = (255 * kept.clamp(0, 1)).to(torch.uint8)
+        self.pool[at] = (255 * best.clamp(0, 1)).to(torch.uint8)
         self.written += self.batch
 
     def distil(self) -> None:
         """Train the student for one step on pooled images."""
         rows = torch.randint(min(self.written, KEPT), (self.batch,), device=self.device)
-        seen = self.shown(self.pool[rows].float() / 255)
+        shown = self.shown(self.pool[rows].float() / 255)
         with torch.no_grad():
-            t = self.teacher(seen)
-        s = self.student.train()(seen)
+            t = self.teacher(shown)
+        s = self.student.train()(shown)
         loss = F.kl_div((s / 20).log_softmax(1), (t / 20).softmax(1), reduction="batchmean") * 400
         self.sgd.zero_grad()
         loss.backward()

@@ -1,20 +1,13 @@
 """Runs of `python -m train.dfkd`: data-free distillation, with and without KDCI."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import Finite, Fraction, NotNegative, Positive, Share
 
 HostName = Literal["deepinv", "fast", "cmi", "dafl", "mosaic", "dfnd", "zskt", "dfq", "dfad"]
-
-POOLED = ("deepinv", "fast", "cmi", "dfnd")
-"""Hosts whose images are kept; the others make new ones for every step."""
-
-OUTSIDE = ("dfnd", "mosaic")
-"""Hosts that need a pool of unlabelled images of another domain."""
-
-TARGETED = ("deepinv", "fast", "cmi")
-"""Hosts that make images of classes that are drawn, so that their shares can be chosen."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +15,7 @@ class ImageConfig:
     """The files."""
 
     root: str = ""
-    """Folder of the data set, whose test part judges the student; digits need none."""
+    """Folder of the data set, on whose test part the student is evaluated; digits need none."""
     pool: str = ""
     """Folder of images for dfnd and mosaic, files or batches of CIFAR or ImageNet32, labels unused;
     digits: patches of two photographs."""
@@ -244,6 +237,11 @@ class DfkdConfig:
     dump: str = ""
     """Folder for the images that are kept, a PNG each, of the first seed under KDCI."""
 
+    @property
+    def method(self) -> "Method":
+        """What the host is."""
+        return HOSTS[self.host]
+
 
 RENAMED = {
     "optimizer.rate": "optimizer.learning_rate",
@@ -267,163 +265,267 @@ RENAMED = {
 }
 """Fields by their names in version 0.1, and today's."""
 
+
+@dataclass(frozen=True)
+class Method:
+    """A data-free method: how it comes by its images, and its published settings.
+
+    Attributes:
+        synthesis: how images are made or picked, 32 x 32 ones.
+        optimizer: of the student.
+        compensation: when KDCI's dictionary is built.
+        keeps_images: images are kept, and a call an epoch adds to them; else new ones are made for
+            every step.
+        needs_pool: it needs unlabelled images of another domain.
+        draws_classes: images are made of classes that are drawn, so that their shares can be
+            chosen.
+        has_generator: a network makes the images.
+        plants_skew: its run on digits has a skew of classes planted, and a report that says what
+            this costs and what KDCI wins back.
+        by_data: preset -> fields of `synthesis` that differ there.
+        joint: the same method with one step of generator and student together, or None.
+    """
+
+    synthesis: SynthesisConfig
+    optimizer: StudentConfig = field(default_factory=StudentConfig)
+    compensation: KdciConfig = field(default_factory=KdciConfig)
+    keeps_images: bool = False
+    needs_pool: bool = False
+    draws_classes: bool = False
+    has_generator: bool = True
+    plants_skew: bool = False
+    by_data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    joint: "Method | None" = None
+
+    @property
+    def selects_images(self) -> bool:
+        """Whether its images are those of the pool of which the teacher is surest, taken once."""
+        return self.needs_pool and self.keeps_images
+
+    @property
+    def passes_over_pool(self) -> bool:
+        """Whether every step takes a batch of the pool, which the student is shown too."""
+        return self.needs_pool and not self.keeps_images
+
+
+_DIGITS = {"latent": 32, "widths": (32, 32, 32), "keep": 4_000}
+_BATCH = {**_DIGITS, "batch_size": 128}
 _ADVERSARIAL = SynthesisConfig(latent=256, widths=(256, 128, 64), student_steps=5)
-HOSTS: dict[str, SynthesisConfig] = {
-    "deepinv": SynthesisConfig(
-        learning_rate=0.1,
-        beta2=0.99,
-        steps=1000,
-        class_prior=1.0,
-        bn=10.0,
-        adversarial=1.0,
-        adversarial_temperature=3.0,
-        variation=1e-3,
-        jitter=4,
-    ),
-    "fast": SynthesisConfig(
-        learning_rate=3e-3,
-        latent_learning_rate=0.01,
-        steps=5,
-        class_prior=0.4,
-        bn=10.0,
-        adversarial=1.1,
-        ema_decay=0.9,
-        warmup=20,
-        reset=120,
-    ),
-    "cmi": SynthesisConfig(steps=200, class_prior=1.0, bn=1.0, adversarial=0.5, contrast=0.8),
-    "dafl": replace(_ADVERSARIAL, latent=512, class_prior=1.0, activation=1e-3, balance=20.0),
-    "zskt": replace(_ADVERSARIAL, adversarial=1.0),
-    "dfq": replace(
-        _ADVERSARIAL, student_steps=10, adversarial=1.0, bn=1.0, class_prior=1.0, balance=20.0
-    ),
-    "dfad": replace(_ADVERSARIAL, adversarial=1.0),
-    "mosaic": replace(
-        _ADVERSARIAL,
-        latent=100,
-        adversarial=1.0,
-        align=1.0,
-        local=1.0,
-        balance=10.0,
-        log_base=2.0,
-    ),
-    "dfnd": SynthesisConfig(calls=1, teacher_accuracy=0.9523),
-}
-"""Published settings for 32 x 32 images (zju-vipa's benchmark, Fast-Datafree, MosaicKD, DFND)."""
+# the benchmark's scripts say 20 and its code replaces that by 1
+_IN_TURN = StudentConfig(temperature=1.0)
 
-_OPTIMIZERS = {
-    "deepinv": StudentConfig(),
-    "fast": StudentConfig(learning_rate=0.2, final_learning_rate=2e-4, epochs=220),
-    "cmi": StudentConfig(),
-    # the benchmark's scripts say 20 and its code replaces that by 1
-    **dict.fromkeys(("dafl", "zskt", "dfq", "mosaic"), StudentConfig(temperature=1.0)),
-    "dfad": StudentConfig(temperature=1.0, epochs=500, steps=50),
-    "dfnd": StudentConfig(temperature=4.0, weight_decay=5e-4, schedule="steps"),
-}
+_JOINT_100 = {"class_prior": 0.5, "activation": 0.1, "balance": 20.0}
+# the generators of larger images end in a sigmoid
+_JOINT_LARGE = {**_JOINT_100, "tanh": False}
 
-JOINT = SynthesisConfig(
-    joint=True,
-    learning_rate=0.02,
-    beta1=0.9,
-    latent=1000,
-    tanh=True,
-    epsilon=0.8,
-    log_base=10.0,
-    class_prior=0.05,
-    activation=0.01,
-    balance=5.0,
+# DFND's code has figures for CIFAR alone
+_UNKNOWN_TEACHER = {"teacher_accuracy": 0.0}
+
+_JOINT = Method(
+    SynthesisConfig(
+        joint=True,
+        learning_rate=0.02,
+        beta1=0.9,
+        latent=1000,
+        tanh=True,
+        epsilon=0.8,
+        log_base=10.0,
+        class_prior=0.05,
+        activation=0.01,
+        balance=5.0,
+    ),
+    StudentConfig(
+        weight_decay=5e-4,
+        schedule="steps",
+        batch_size=1024,
+        epochs=2000,
+        steps=120,
+        temperature=1.0,
+    ),
+    by_data={
+        # MNIST's weights; the digits' teacher sees pixels as they are, not those of a batch norm
+        "digits": {
+            **_BATCH,
+            "class_prior": 1.0,
+            "activation": 0.1,
+            "balance": 5.0,
+            "tanh": False,
+        },
+        "cifar100": _JOINT_100,
+        "tiny_imagenet": _JOINT_LARGE,
+        "imagenet": _JOINT_LARGE,
+    },
 )
-"""DAFL's own settings (huawei-noah) for CIFAR-10; `JOINT_WEIGHTS` has those of other data."""
+"""DAFL's own step and settings (huawei-noah), for CIFAR-10."""
 
-JOINT_WEIGHTS: dict[str, dict[str, float]] = {
-    "cifar100": {"class_prior": 0.5, "activation": 0.1, "balance": 20.0},
-    "mnist": {"class_prior": 1.0, "activation": 0.1, "balance": 5.0},
+HOSTS: dict[str, Method] = {
+    "deepinv": Method(
+        SynthesisConfig(
+            learning_rate=0.1,
+            beta2=0.99,
+            steps=1000,
+            class_prior=1.0,
+            bn=10.0,
+            adversarial=1.0,
+            adversarial_temperature=3.0,
+            variation=1e-3,
+            jitter=4,
+        ),
+        keeps_images=True,
+        draws_classes=True,
+        has_generator=False,
+        plants_skew=True,
+        by_data={
+            "digits": {
+                **_DIGITS,
+                "learning_rate": 0.05,
+                "steps": 100,
+                "calls": 1,
+                "batch_size": 200,
+                "bn": 1.0,
+                "adversarial": 0.0,
+                "variation": 0.1,
+                "diagonals": False,
+                "start_mean": 0.3,
+                "start_deviation": 0.3,
+                "jitter": 0,
+            }
+        },
+    ),
+    "fast": Method(
+        SynthesisConfig(
+            learning_rate=3e-3,
+            latent_learning_rate=0.01,
+            steps=5,
+            class_prior=0.4,
+            bn=10.0,
+            adversarial=1.1,
+            ema_decay=0.9,
+            warmup=20,
+            reset=120,
+        ),
+        StudentConfig(learning_rate=0.2, final_learning_rate=2e-4, epochs=220),
+        keeps_images=True,
+        draws_classes=True,
+        by_data={"digits": {**_BATCH, "warmup": 2, "reset": 0}},
+    ),
+    "cmi": Method(
+        SynthesisConfig(steps=200, class_prior=1.0, bn=1.0, adversarial=0.5, contrast=0.8),
+        keeps_images=True,
+        draws_classes=True,
+        by_data={"digits": {**_BATCH, "steps": 30, "bank": 512, "bank_draw": 128}},
+    ),
+    "dafl": Method(
+        replace(_ADVERSARIAL, latent=512, class_prior=1.0, activation=1e-3, balance=20.0),
+        _IN_TURN,
+        by_data={"digits": _BATCH},
+        joint=_JOINT,
+    ),
+    "zskt": Method(replace(_ADVERSARIAL, adversarial=1.0), _IN_TURN, by_data={"digits": _BATCH}),
+    "dfq": Method(
+        replace(
+            _ADVERSARIAL, student_steps=10, adversarial=1.0, bn=1.0, class_prior=1.0, balance=20.0
+        ),
+        _IN_TURN,
+        by_data={"digits": _BATCH},
+    ),
+    "dfad": Method(
+        replace(_ADVERSARIAL, adversarial=1.0),
+        StudentConfig(temperature=1.0, epochs=500, steps=50),
+        by_data={"digits": _BATCH},
+    ),
+    "mosaic": Method(
+        replace(
+            _ADVERSARIAL,
+            latent=100,
+            adversarial=1.0,
+            align=1.0,
+            local=1.0,
+            balance=10.0,
+            log_base=2.0,
+        ),
+        _IN_TURN,
+        needs_pool=True,
+        by_data={"digits": _BATCH},
+    ),
+    "dfnd": Method(
+        SynthesisConfig(calls=1, teacher_accuracy=0.9523),
+        StudentConfig(temperature=4.0, weight_decay=5e-4, schedule="steps"),
+        # images are chosen once, so is their dictionary; elsewhere they change with the student
+        KdciConfig(first=0, every=0, ramp=0),
+        keeps_images=True,
+        needs_pool=True,
+        has_generator=False,
+        by_data={
+            "digits": {**_DIGITS, "select": 400, "teacher_accuracy": 0.98},
+            "cifar100": {"teacher_accuracy": 0.7774},
+            "svhn": _UNKNOWN_TEACHER,
+            "tiny_imagenet": _UNKNOWN_TEACHER,
+            "imagenet": _UNKNOWN_TEACHER,
+        },
+    ),
 }
+"""Methods with their published settings (zju-vipa's benchmark, Fast-Datafree, MosaicKD, DFND)."""
 
-_JOINT_OPTIMIZER = StudentConfig(
-    weight_decay=5e-4,
-    schedule="steps",
-    batch_size=1024,
-    epochs=2000,
-    steps=120,
-    temperature=1.0,
-)
+
+def hosts_that(hold: Callable[[Method], bool]) -> str:
+    """Names of the hosts of which something holds, for messages."""
+    return ", ".join(name for name, method in HOSTS.items() if hold(method))
 
 
 def presets(host: str, joint: bool = False) -> dict[str, DfkdConfig]:
-    """Named runs of a host, the data sets; an unknown host is refused where options are read.
+    """Named runs of a host: the data sets.
 
     Args:
         host: its name.
-        joint: whether DAFL is to have its own step, and with it its own settings.
+        joint: whether the host is to have its step of generator and student together, and with it
+            other settings; a host that has none keeps its own.
+
+    Raises:
+        InputError: no such host.
     """
-    host = host if host in HOSTS else "deepinv"
-    synthesis, optimizer = HOSTS[host], _OPTIMIZERS[host]
-    joint &= host == "dafl"
+    if host not in HOSTS:
+        raise InputError(f"--host {host}: no such method; choose from {', '.join(HOSTS)}")
+    method = HOSTS[host]
     if joint:
-        synthesis, optimizer = JOINT, _JOINT_OPTIMIZER
-    # a pool is chosen once, so is its dictionary; else the images change with the student
-    kdci = KdciConfig(first=0, every=0, ramp=0) if host == "dfnd" else KdciConfig()
-    cifar = DfkdConfig(host=host, synthesis=synthesis, optimizer=optimizer, compensation=kdci)
-    hundred = cifar
-    if host == "dfnd":
-        hundred = replace(cifar, synthesis=replace(synthesis, teacher_accuracy=0.7774))
-    # DFND's code has no figure for teachers of these
-    svhn = replace(cifar, synthesis=replace(synthesis, teacher_accuracy=0.0))
-    large = replace(svhn, student="resnet18")
-    if joint:
-        hundred = replace(cifar, synthesis=replace(synthesis, **JOINT_WEIGHTS["cifar100"]))
-        # the generators of larger images end in a sigmoid
-        large = replace(large, synthesis=replace(hundred.synthesis, tanh=False))
+        method = method.joint or method
+
+    def run(data: str, **changes: Any) -> DfkdConfig:
+        optimizer = replace(method.optimizer, **changes)
+        synthesis = replace(method.synthesis, **method.by_data.get(data, {}))
+        return DfkdConfig(
+            host=host,  # type: ignore[arg-type]
+            synthesis=synthesis,
+            optimizer=optimizer,
+            compensation=method.compensation,
+        )
+
     return {
-        "digits": _digits(host, synthesis, optimizer),
-        "cifar10": cifar,
-        "cifar100": hundred,
-        "svhn": replace(svhn, optimizer=replace(optimizer, augment=False)),
-        "tiny_imagenet": replace(large, optimizer=replace(optimizer, batch_size=128)),
-        "imagenet": replace(large, optimizer=replace(optimizer, batch_size=64)),
+        "digits": _digits(run("digits"), method.plants_skew),
+        "cifar10": run("cifar10"),
+        "cifar100": run("cifar100"),
+        "svhn": run("svhn", augment=False),
+        "tiny_imagenet": replace(run("tiny_imagenet", batch_size=128), student="resnet18"),
+        "imagenet": replace(run("imagenet", batch_size=64), student="resnet18"),
     }
 
 
-def _digits(host: str, synthesis: SynthesisConfig, optimizer: StudentConfig) -> DfkdConfig:
-    """8 x 8 digits, a teacher and a student that train in a minute; shares of classes skewed."""
-    small = replace(synthesis, latent=32, widths=(32, 32, 32), keep=4_000)
-    if synthesis.joint:
-        # the digits' teacher sees pixels as they are, not those of a batch norm
-        small = replace(small, **JOINT_WEIGHTS["mnist"], tanh=False)
-    own = {
-        "deepinv": replace(
-            small,
-            learning_rate=0.05,
-            steps=100,
-            calls=1,
-            batch_size=200,
-            bn=1.0,
-            adversarial=0.0,
-            variation=0.1,
-            diagonals=False,
-            start_mean=0.3,
-            start_deviation=0.3,
-            jitter=0,
-        ),
-        "fast": replace(small, batch_size=128, warmup=2, reset=0),
-        "cmi": replace(small, batch_size=128, steps=30, bank=512, bank_draw=128),
-        "dfnd": replace(small, select=400, teacher_accuracy=0.98),
-    }
-    return DfkdConfig(
-        host=host,
-        synthesis=own.get(host, replace(small, batch_size=128)),
+def _digits(run: DfkdConfig, skewed: bool) -> DfkdConfig:
+    """8 x 8 digits, a teacher and a student that train in a minute."""
+    return replace(
+        run,
         compensation=KdciConfig(
             prototypes=16,
             components=8,
             width=32,
             first=0,
-            every=0 if host == "deepinv" else 2,
+            # the images with the planted skew are made once
+            every=0 if skewed else 2,
             ramp=0,
             images=2_000,
         ),
         optimizer=replace(
-            optimizer,
+            run.optimizer,
             learning_rate=0.05,
             final_learning_rate=0.0,
             clip_norm=5.0,
@@ -435,6 +537,6 @@ def _digits(host: str, synthesis: SynthesisConfig, optimizer: StudentConfig) -> 
             augment=False,
         ),
         student="mlp16",
-        skew=0.005 if host == "deepinv" else 1.0,
+        skew=0.005 if skewed else 1.0,
         ablate=True,
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from configs.dfkd import DfkdConfig
+from train.engine.finished import choose
 
 
 class Hyper(NamedTuple):
@@ -34,25 +35,26 @@ def arms(config: DfkdConfig, prototypes: int) -> dict[str, Hyper]:
     Args:
         config: of the run.
         prototypes: size of the dictionary.
+
+    Raises:
+        InputError: `--arms` names a row that this table does not have, or one twice.
     """
     scale = float(prototypes) if config.compensation.prior_scale == "count" else 1.0
     skew = config.skew
-    own = Hyper(scale, float(config.compensation.train_confounder), skew=skew)
-    every = {ALONE: Hyper(skew=skew), KDCI: own}
+    kdci = Hyper(scale, float(config.compensation.train_confounder), skew=skew)
+    rows = {ALONE: Hyper(skew=skew), KDCI: kdci}
     if config.ablate and skew != 1.0:
-        every = {BALANCED: Hyper(), **every}
+        rows = {BALANCED: Hyper(), **rows}
     if config.ablate:
-        every |= {
-            TRAINED: own._replace(train_confounder=1.0),
-            RANDOM: own._replace(random=1.0),
-            FLAT: own._replace(flat=1.0),
-            SCALED: own._replace(strength=float(prototypes)),
+        rows |= {
+            TRAINED: kdci._replace(train_confounder=1.0),
+            RANDOM: kdci._replace(random=1.0),
+            FLAT: kdci._replace(flat=1.0),
+            SCALED: kdci._replace(strength=float(prototypes)),
         }
-    return {
-        name: hyper
-        for name, hyper in every.items()
-        if (config.kdci or not hyper.strength) and (not config.arms or name in config.arms)
-    }
+    if not config.kdci:
+        rows = {name: hyper for name, hyper in rows.items() if not hyper.strength}
+    return choose(rows, config.arms) if config.arms else rows
 
 
 def pictured(names: Sequence[str]) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from configs.dfkd import POOLED, DfkdConfig
+from configs.dfkd import DfkdConfig
 from corrkd_jax.models.compensated import Answer
 from train.datafree import ring
 from train.datafree.arms import Hyper, arms
-from train.datafree.hosts.host import Host, Shown, latents, own_latents, total
+from train.datafree.hosts.host import Host, Shown, latents, shard_latents, total
 from train.datafree.hosts.networks import Dictionary, Networks, View
 from train.datafree.survey import Examples, build_dictionary, take_survey
 from train.engine import optimizer, parallel
@@ -39,7 +39,7 @@ class Distilling(NamedTuple):
         hyper: of the arm.
         dictionary: of confounders.
         histogram: `[classes]`, shares of the teacher's classes among the substitution data.
-        own: the host's state.
+        host: the host's state.
         pool: images that are kept, or None.
         losses: terms of the host's last call.
         pictures: `[epochs, n, height, width, channels]` uint8, some images of `shown_epochs`.
@@ -52,7 +52,7 @@ class Distilling(NamedTuple):
     hyper: Hyper
     dictionary: Dictionary
     histogram: Array
-    own: Tree
+    host: Tree
     pool: ring.Ring | None
     losses: dict[str, Array]
     pictures: Array
@@ -90,12 +90,12 @@ class DistillStage:
 
     def stage(self) -> Stage:
         """The stage that the engine trains."""
-        chosen = self.config.optimizer
+        settings = self.config.optimizer
         return Stage(
             name="student",
-            epochs=chosen.epochs,
-            data="pool" if self.config.host == "mosaic" else "steps",
-            batch=chosen.batch_size,
+            epochs=settings.epochs,
+            data="pool" if self.config.method.passes_over_pool else "steps",
+            batch=settings.batch_size,
             init=self.init,
             prepare=self.prepare,
             step=self.step,
@@ -111,7 +111,7 @@ class DistillStage:
     @property
     def pooled(self) -> bool:
         """Whether images are kept."""
-        return self.config.host in POOLED
+        return self.config.method.keeps_images
 
     @property
     def shown_epochs(self) -> np.ndarray:
@@ -124,9 +124,9 @@ class DistillStage:
     def picture_shape(self) -> tuple[int, ...]:
         """Of `Distilling.pictures`: of few epochs several lines each, no more than are made."""
         networks, epochs = self.networks, len(self.shown_epochs)
-        made = self.config.synthesis.batch_size or self.config.optimizer.batch_size
-        made = self.places if self.config.host == "dfnd" else made
-        count = min(SHOWN_COLUMNS * max(SHOWN_LINES // epochs, 1), made)
+        most = self.config.synthesis.batch_size or self.config.optimizer.batch_size
+        most = self.places if self.config.method.selects_images else most
+        count = min(SHOWN_COLUMNS * max(SHOWN_LINES // epochs, 1), most)
         side = min(networks.side, SHOWN_SIDE)
         return epochs, count, side, side, networks.channels
 
@@ -138,7 +138,7 @@ class DistillStage:
     def init(self, key: Array, batch: Tree, hyper: Hyper, context: Context) -> Distilling:
         """A fresh student, no images, no dictionary."""
         networks = self.networks
-        own_key, student_key = jax.random.split(key)
+        host_key, student_key = jax.random.split(key)
         image = jnp.zeros((2, networks.side, networks.side, networks.channels))
         teacher = context["teacher"]
         size = self._size(teacher)
@@ -157,7 +157,7 @@ class DistillStage:
             hyper=hyper,
             dictionary=Dictionary(*empty, jnp.int32(-1)),
             histogram=jnp.zeros(networks.classes),
-            own=self.host.init(own_key, teacher),
+            host=self.host.init(host_key, teacher),
             pool=pool,
             losses={name: jnp.zeros(()) for name in self.host.losses},
             pictures=jnp.zeros(self.picture_shape, jnp.uint8),
@@ -184,32 +184,32 @@ class DistillStage:
         else:
             # the same latents every time, so that a column shows what becomes of them
             same = latents(jax.random.key(0), self.picture_shape[1], self.networks)
-            made = self.networks.to_bytes(self.host.draw(state.own, same))
-            state = self._pictured(state, made, epoch)
-        chosen, epochs = config.compensation, config.optimizer.epochs
-        since = epoch - chosen.first
-        due = (since % chosen.every == 0) if chosen.every else (since == 0)
+            images = self.networks.to_bytes(self.host.draw(state.host, same))
+            state = self._pictured(state, images, epoch)
+        kdci, epochs = config.compensation, config.optimizer.epochs
+        since = epoch - kdci.first
+        due = (since % kdci.every == 0) if kdci.every else (since == 0)
         due &= (since >= 0) & (epoch < epochs)
 
-        examples = Examples(self.host, state.own, state.pool, data.get("pool"))
+        examples = Examples(self.host, state.host, state.pool, data.get("pool"))
 
-        def survey() -> Distilling:
-            seen = take_survey(view, survey_key, examples)
-            first = epoch <= chosen.first
+        def surveyed() -> Distilling:
+            survey = take_survey(view, survey_key, examples)
+            first = epoch <= kdci.first
             new = build_dictionary(
-                build_key, seen, state.dictionary, state.hyper, chosen, first, state.step
+                build_key, survey, state.dictionary, state.hyper, kdci, first, state.step
             )
-            kept = jax.tree.map(lambda a, b: jnp.where(due, a, b), new, state.dictionary)
-            return state._replace(dictionary=kept, histogram=seen.histogram)
+            dictionary = jax.tree.map(lambda a, b: jnp.where(due, a, b), new, state.dictionary)
+            return state._replace(dictionary=dictionary, histogram=survey.histogram)
 
-        return lax.cond(due | (epoch == epochs), survey, lambda: state)
+        return lax.cond(due | (epoch == epochs), surveyed, lambda: state)
 
     def _call(
         self, state: Distilling, view: View, key: Array, data: Tree, epoch: Array
     ) -> Distilling:
-        own, images, losses = self.host.call(state.own, view, key, data)
+        host, images, losses = self.host.call(state.host, view, key, data)
         state = self._pictured(state, images, epoch + 1)
-        return state._replace(own=own, pool=ring.push(state.pool, images), losses=losses)
+        return state._replace(host=host, pool=ring.push(state.pool, images), losses=losses)
 
     def _pictured(self, state: Distilling, images: Array, epoch: Array) -> Distilling:
         """Some of an epoch's images kept to be shown, evenly from first to last, made smaller."""
@@ -265,19 +265,19 @@ class DistillStage:
     def _turn(
         self, state: Distilling, batch: Tree, teacher: Tree, key: Array
     ) -> tuple[Distilling, dict]:
-        chosen, axis_name = self.config.synthesis, self.networks.axis_name
-        turn_key, *keys = jax.random.split(key, 1 + chosen.student_steps)
+        settings, axis_name = self.config.synthesis, self.networks.axis_name
+        turn_key, *keys = jax.random.split(key, 1 + settings.student_steps)
         real = self.networks.read(batch["images"]) if "images" in batch else batch["row"]
-        own, losses, shown = self.host.turn(state.own, self.view(state, teacher), turn_key, real)
-        state = state._replace(own=own, losses=losses)
+        host, losses, shown = self.host.turn(state.host, self.view(state, teacher), turn_key, real)
+        state = state._replace(host=host, losses=losses)
         if shown is not None:
             state, metrics = self._learn(state, lax.stop_gradient(shown))
             return state, {**metrics, **self._named(losses)}
         count = len(batch["row"]) * parallel.shard_count(axis_name)
 
         def learn(state: Distilling, key: Array) -> tuple[Distilling, dict]:
-            images = self.host.draw(state.own, own_latents(key, count, self.networks))
-            if self.config.host == "mosaic":
+            images = self.host.draw(state.host, shard_latents(key, count, self.networks))
+            if self.config.method.passes_over_pool:
                 images = jnp.concatenate([images, real])
             return self._learn(state, self._shown(lax.stop_gradient(images), teacher))
 
@@ -295,7 +295,7 @@ class DistillStage:
 
     def _learn(self, state: Distilling, shown: Shown) -> tuple[Distilling, dict[str, Array]]:
         """One step of the student and its compensation."""
-        networks, chosen = self.networks, self.config.optimizer
+        networks, temperature = self.networks, self.config.optimizer.temperature
         images, logits = shown
         statistics = {k: v for k, v in state.variables.items() if k != "params"}
         confounders, prior, _ = state.dictionary
@@ -311,11 +311,10 @@ class DistillStage:
                 train=True,
                 mutable=list(statistics),
             )
-            terms = self.host.loss(
-                answer.logits, logits, extra, chosen.temperature, networks.axis_name
-            )
+            terms = self.host.loss(answer.logits, logits, extra, temperature, networks.axis_name)
             return total(terms), (terms, updates, answer)
 
+        # two optimizers and a mask by arm: more than `optimizer.gradient_step` is for
         params = state.variables["params"]
         (value, (terms, updates, answer)), gradients = jax.value_and_grad(
             objective, (0, 1), has_aux=True
@@ -323,8 +322,9 @@ class DistillStage:
         gradients = parallel.mean(gradients, networks.axis_name)
         mask = self._mask(params, state.hyper)
         gradient = jax.tree.map(jnp.multiply, mask, gradients[0])
-        held = jax.tree.map(jnp.multiply, mask, params)
-        direction, sgd = self._tx().update(gradient, state.optimizer[0], held)
+        # what is not trained does not decay either
+        trained = jax.tree.map(jnp.multiply, mask, params)
+        direction, sgd = self._tx().update(gradient, state.optimizer[0], trained)
         more, adam = optax.scale_by_adam().update(gradients[1], state.optimizer[1])
         rate, waits = self._rate(state.step)
         new = state._replace(
@@ -348,18 +348,18 @@ class DistillStage:
 
     def _rate(self, step: Array) -> tuple[Array, Array]:
         """Learning rate, and whether the student still waits for its host's warm-up."""
-        chosen = self.config.optimizer
+        settings = self.config.optimizer
         wait = self.config.synthesis.warmup * self.steps
-        after = max(chosen.epochs * self.steps - wait, 1)
+        steps = max(settings.epochs * self.steps - wait, 1)
         begun = jnp.maximum(step - wait, 0)
-        lowest = chosen.final_learning_rate / chosen.learning_rate
-        factor = optimizer.schedule(chosen.schedule, begun, after, lowest)
-        return chosen.learning_rate * factor, step < wait
+        lowest = settings.final_learning_rate / settings.learning_rate
+        factor = optimizer.schedule(settings.schedule, begun, steps, lowest)
+        return settings.learning_rate * factor, step < wait
 
     def _tx(self) -> optax.GradientTransformation:
-        chosen = self.config.optimizer
-        clip_norm = chosen.clip_norm or math.inf
-        return optimizer.sgd(chosen.weight_decay, clip_norm, chosen.momentum)
+        settings = self.config.optimizer
+        clip_norm = settings.clip_norm or math.inf
+        return optimizer.sgd(settings.weight_decay, clip_norm, settings.momentum)
 
     def _mask(self, params: Tree, hyper: Hyper) -> Tree:
         """Ones where a parameter is trained."""
@@ -379,41 +379,62 @@ class DistillStage:
 
     def evaluate(self, state: Distilling, batch: Tree) -> dict[str, Array]:
         """Right answers by class with the compensation kept and dropped, and rows by class."""
-        confounders, prior, _ = state.dictionary
-        answer = self.networks.student.apply(
-            state.variables,
-            self.networks.read(batch["images"], self.white),
-            confounders,
-            prior,
-            self.strength(state),
-        )
         labels, weights = batch["labels"], batch["row"]
+        right = self.right(self.select(state), batch)
 
         def by_class(values: Array) -> Array:
             return jax.ops.segment_sum(weights * values, labels, self.networks.classes)
 
-        def right(logits: Array, best: int) -> Array:
-            own = jnp.take_along_axis(logits, labels[:, None], axis=1)
-            # of equal logits the first wins, as in argmax
-            ahead = (logits > own) | (
-                (logits == own) & (jnp.arange(logits.shape[1]) < labels[:, None])
-            )
-            return by_class((jnp.sum(ahead, axis=1) < best).astype(jnp.float32))
-
         return {
-            "keep": right(answer.logits, 1),
-            "drop": right(answer.plain, 1),
-            "drop_top5": right(answer.plain, 5),
+            **{name: by_class(values) for name, values in right.items()},
             "rows": by_class(jnp.ones_like(weights)),
         }
+
+    def right(self, selected: Selected, batch: Tree) -> dict[str, Array]:
+        """Which answers are right, image by image.
+
+        Args:
+            selected: one student.
+            batch: `images` and `labels`.
+
+        Returns:
+            `[batch]` float32 of 0 and 1: `keep` and `drop`, with the compensation kept and
+            dropped, and `drop_top5`, the label among the five likeliest.
+        """
+        variables, (confounders, prior, _), strength = selected
+        images = self.networks.read(batch["images"], self.white)
+        answer = self.networks.student.apply(variables, images, confounders, prior, strength)
+        right = {
+            "keep": among_best(answer.logits, batch["labels"], 1),
+            "drop": among_best(answer.plain, batch["labels"], 1),
+            "drop_top5": among_best(answer.plain, batch["labels"], 5),
+        }
+        return {name: values.astype(jnp.float32) for name, values in right.items()}
 
     def summarize(self, sums: dict[str, Array]) -> dict[str, Array]:
         """Accuracies; the score is the mode that a student is deployed in."""
         rows = jnp.maximum(jnp.sum(sums["rows"]), 1.0)
-        found = {name: jnp.sum(sums[name]) / rows for name in ("keep", "drop", "drop_top5")}
+        accuracy = {name: jnp.sum(sums[name]) / rows for name in ("keep", "drop", "drop_top5")}
         at_logits = self.config.compensation.site == "logits"
-        return {**found, "score": found["drop" if at_logits else "keep"]}
+        return {**accuracy, "score": accuracy["drop" if at_logits else "keep"]}
 
     def select(self, state: Distilling) -> Selected:
         """What inference needs."""
         return Selected(state.variables, state.dictionary, self.strength(state))
+
+
+def among_best(logits: Array, labels: Array, count: int) -> Array:
+    """Whether labels are among the likeliest classes; of equal ones the first wins, as in argmax.
+
+    Args:
+        logits: `[batch, classes]`.
+        labels: `[batch]`.
+        count: how many classes may be named.
+
+    Returns:
+        `[batch]` bool.
+    """
+    of_label = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = jnp.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > of_label) | ((logits == of_label) & earlier)
+    return jnp.sum(ahead, axis=1) < count

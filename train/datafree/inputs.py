@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from configs.dfkd import OUTSIDE, POOLED, TARGETED, DfkdConfig
+from configs.dfkd import DfkdConfig, hosts_that
 from corrkd_jax.data import images
 from corrkd_jax.data.digits import read_patches
 from corrkd_jax.data.image_set import ImageSet
 from corrkd_jax.errors import InputError
+from train.datafree.arms import arms
 from train.engine import cli, parallel
 from train.engine.feed import Feed, released
 from train.engine.pipeline import FROZEN
@@ -26,60 +27,69 @@ def check(preset: str, config: DfkdConfig) -> None:
     Raises:
         InputError: names the option and what would do.
     """
-    chosen, made, kdci = config.optimizer, config.synthesis, config.compensation
+    optimizer, synthesis, kdci = config.optimizer, config.synthesis, config.compensation
+    method = config.method
     cli.require_seeds(config.first_seed, config.seeds)
-    if made.log_base == 1:
+    # how large the dictionary is changes no row's name
+    arms(config, prototypes=1)
+    if synthesis.log_base == 1:
         raise InputError("--synthesis.log-base 1: is the base of no logarithm")
-    if not 0 <= chosen.final_learning_rate <= chosen.learning_rate:
+    if optimizer.final_learning_rate > optimizer.learning_rate:
         raise InputError(
-            f"--optimizer.final-learning-rate {chosen.final_learning_rate}: must lie between 0 "
-            f"and --optimizer.learning-rate {chosen.learning_rate}"
+            f"--optimizer.final-learning-rate {optimizer.final_learning_rate}: must lie between 0 "
+            f"and --optimizer.learning-rate {optimizer.learning_rate}"
         )
-    if config.host == "dfnd" and not 0 < made.teacher_accuracy < 1:
+    if method.selects_images and not 0 < synthesis.teacher_accuracy < 1:
         raise InputError(
-            f"--synthesis.teacher-accuracy {made.teacher_accuracy:g}: give the teacher's, between "
-            "0 and 1, as measured on labelled images held out of its training and of the test set"
+            f"--synthesis.teacher-accuracy {synthesis.teacher_accuracy:g}: give the teacher's, "
+            "between 0 and 1, as measured on labelled images held out of its training and of the "
+            "test set"
         )
-    if config.skew != 1 and config.host not in TARGETED:
+    if config.skew != 1 and not method.draws_classes:
         raise InputError(
-            f"--skew {config.skew}: {config.host} draws no classes; only {', '.join(TARGETED)} do"
+            f"--skew {config.skew}: {config.host} draws no classes; only "
+            f"{hosts_that(lambda other: other.draws_classes)} do"
         )
-    if config.host not in POOLED and chosen.steps % made.student_steps:
+    if not method.keeps_images and optimizer.steps % synthesis.student_steps:
         raise InputError(
-            f"--optimizer.steps {chosen.steps}: not a multiple of --synthesis.student-steps "
-            f"{made.student_steps}"
+            f"--optimizer.steps {optimizer.steps}: not a multiple of --synthesis.student-steps "
+            f"{synthesis.student_steps}"
         )
-    if made.joint and config.host != "dafl":
-        raise InputError(f"--synthesis.joint: is a step of dafl, not of {config.host}")
-    if made.joint and (made.steps, made.student_steps) != (1, 1):
+    if synthesis.joint and method.joint is None:
+        raise InputError(
+            f"--synthesis.joint: is a step of {hosts_that(lambda other: other.joint is not None)}, "
+            f"not of {config.host}"
+        )
+    if synthesis.joint and (synthesis.steps, synthesis.student_steps) != (1, 1):
         raise InputError(
             "--synthesis.joint: is one step of both; leave --synthesis.steps and "
             "--synthesis.student-steps at 1"
         )
-    if made.joint and made.adversarial:
+    if synthesis.joint and synthesis.adversarial:
         raise InputError(
-            f"--synthesis.adversarial {made.adversarial}: with --synthesis.joint the student "
+            f"--synthesis.adversarial {synthesis.adversarial}: with --synthesis.joint the student "
             "would learn it too; leave it at 0"
         )
-    if made.tanh and config.host in POOLED:
+    if synthesis.tanh and method.keeps_images:
         raise InputError(
             f"--synthesis.tanh: {config.host} keeps images as bytes, and such a generator makes "
             "none; add --synthesis.no-tanh"
         )
-    if (batch := made.batch_size or chosen.batch_size) > made.keep:
-        raise InputError(f"--synthesis.keep {made.keep}: a call alone makes {batch} images")
-    if config.kdci and not 0 <= kdci.first < chosen.epochs:
+    if (batch := synthesis.batch_size or optimizer.batch_size) > synthesis.keep:
+        raise InputError(f"--synthesis.keep {synthesis.keep}: a call alone makes {batch} images")
+    if config.kdci and kdci.first >= optimizer.epochs:
         raise InputError(
             f"--compensation.first {kdci.first}: there would be no dictionary in "
-            f"{chosen.epochs} epochs; choose an earlier one"
+            f"{optimizer.epochs} epochs; choose an earlier one"
         )
-    if config.data.feed == "grain" and config.host not in OUTSIDE:
+    if config.data.feed == "grain" and not method.needs_pool:
         raise InputError(
-            f"--data.feed grain: {config.host} reads no pool; only {', '.join(OUTSIDE)} do"
+            f"--data.feed grain: {config.host} reads no pool; only "
+            f"{hosts_that(lambda other: other.needs_pool)} do"
         )
     if config.data.feed == "grain" and not config.teacher:
         raise InputError("--data.feed grain: give the teacher's weights with --teacher FILE")
-    if config.dump and config.host not in POOLED:
+    if config.dump and not method.keeps_images:
         raise InputError(f"--dump {config.dump}: {config.host} keeps no images")
     if config.dump and any(Path(config.dump).glob("*.png")):
         raise InputError(f"--dump {config.dump}: holds images already; name another folder")
@@ -92,7 +102,7 @@ def check(preset: str, config: DfkdConfig) -> None:
             raise InputError(f"{preset}: give the folder of its files with --data.root DIR")
         if not config.teacher:
             raise InputError("give the teacher's weights with --teacher FILE")
-        if config.host in OUTSIDE and not config.data.pool:
+        if method.needs_pool and not config.data.pool:
             raise InputError(
                 f"--host {config.host}: give a folder of unlabelled images with --data.pool DIR"
             )
@@ -103,7 +113,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         train: the teacher's own data, where it is to be trained; else None.
-        test: what judges the student.
+        test: images on which the student is evaluated.
         pool: images of another domain, or None.
         teacher: from a file, or None.
     """
@@ -121,13 +131,15 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
         InputError: see `corrkd_jax.data.images`, `train.images.pretrained`; a teacher or a pool of
             other classes, channels or sizes.
     """
-    own = preset == "digits"
+    digits = preset == "digits"
     test = images.read(preset, config.data.root, "test", labels=config.data.labels)
-    train = images.read(preset, config.data.root, "train") if own and not config.teacher else None
+    train = None
+    if digits and not config.teacher:
+        train = images.read(preset, config.data.root, "train")
     side, channels = test.images.shape[2:]
     pool = None
-    if config.host in OUTSIDE:
-        pool = read_patches() if own and not config.data.pool else None
+    if config.method.needs_pool:
+        pool = read_patches() if digits and not config.data.pool else None
         pool = pool or images.read_pool(config.data.pool, side, channels)
     teacher = None
     if config.teacher:
@@ -149,9 +161,9 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
 
 def release(loaded: Loaded) -> Loaded:
     """The same with a single image of all sets but test, and without a teacher's weights."""
-    there = {name: x for name in ("train", "pool") if (x := getattr(loaded, name)) is not None}
+    read = {name: x for name in ("train", "pool") if (x := getattr(loaded, name)) is not None}
     teacher = loaded.teacher and replace(loaded.teacher, variables={})
-    return loaded._replace(**released(there), teacher=teacher)
+    return loaded._replace(**released(read), teacher=teacher)
 
 
 def turns_an_epoch(config: DfkdConfig, loaded: Loaded) -> int:
@@ -160,34 +172,34 @@ def turns_an_epoch(config: DfkdConfig, loaded: Loaded) -> int:
     Raises:
         InputError: a pool that is passed over batch by batch does not fill one.
     """
-    chosen = config.optimizer
-    if config.host == "mosaic":
-        if len(loaded.pool) < chosen.batch_size:
+    optimizer = config.optimizer
+    if config.method.passes_over_pool:
+        if len(loaded.pool) < optimizer.batch_size:
             raise InputError(
-                f"--optimizer.batch-size {chosen.batch_size}: {loaded.pool.source} has only "
+                f"--optimizer.batch-size {optimizer.batch_size}: {loaded.pool.source} has only "
                 f"{len(loaded.pool)} images"
             )
-        return len(loaded.pool) // chosen.batch_size
-    return chosen.steps // (1 if config.host in POOLED else config.synthesis.student_steps)
+        return len(loaded.pool) // optimizer.batch_size
+    return optimizer.steps // (1 if config.method.keeps_images else config.synthesis.student_steps)
 
 
-def kept(config: DfkdConfig, loaded: Loaded) -> int:
+def places_for(config: DfkdConfig, loaded: Loaded) -> int:
     """Places for images, of hosts that keep them: for as many as will be made or taken.
 
     Raises:
         InputError: DFND is to take more images than there are.
     """
-    made = config.synthesis
-    if config.host == "dfnd":
-        count = made.select or max(len(loaded.pool) // 10, 1)
+    settings = config.synthesis
+    if config.method.selects_images:
+        count = settings.select or max(len(loaded.pool) // 10, 1)
         if count > len(loaded.pool):
             raise InputError(
                 f"--synthesis.select {count}: {loaded.pool.source} has only {len(loaded.pool)} "
                 "images"
             )
         return count
-    calls = min(made.calls or config.optimizer.epochs, config.optimizer.epochs)
-    return min(calls * (made.batch_size or config.optimizer.batch_size), made.keep)
+    calls = min(settings.calls or config.optimizer.epochs, config.optimizer.epochs)
+    return min(calls * (settings.batch_size or config.optimizer.batch_size), settings.keep)
 
 
 def prototypes(config: DfkdConfig, loaded: Loaded, places: int) -> int:
@@ -202,28 +214,28 @@ def prototypes(config: DfkdConfig, loaded: Loaded, places: int) -> int:
         InputError: a dictionary would be built from fewer images than it has prototypes, or of a
             pool that holds fewer.
     """
-    chosen, made, classes = config.compensation, config.synthesis, len(loaded.test.classes)
-    count = chosen.prototypes or (512 if classes >= 1000 else 256 if classes >= 100 else 64)
-    there = chosen.images
-    if config.kdci and config.host in OUTSIDE:
-        have = places if config.host == "dfnd" else len(loaded.pool)
-        if have < count:
+    kdci, settings, classes = config.compensation, config.synthesis, len(loaded.test.classes)
+    count = kdci.prototypes or (512 if classes >= 1000 else 256 if classes >= 100 else 64)
+    images = kdci.images
+    if config.kdci and config.method.needs_pool:
+        usable = places if config.method.selects_images else len(loaded.pool)
+        if usable < count:
             raise InputError(
-                f"--compensation.prototypes {count}: only {have} images of {loaded.pool.source} "
+                f"--compensation.prototypes {count}: only {usable} images of {loaded.pool.source} "
                 "are used; take fewer prototypes, or more images"
             )
-    if config.host == "dfnd":
-        there = min(there, places)
-    elif config.host in POOLED:
-        calls = min(made.calls or config.optimizer.epochs, chosen.first + 1)
-        there = min(there, places, calls * (made.batch_size or config.optimizer.batch_size))
-    if config.kdci and there < count:
+    if config.method.selects_images:
+        images = min(images, places)
+    elif config.method.keeps_images:
+        calls = min(settings.calls or config.optimizer.epochs, kdci.first + 1)
+        images = min(images, places, calls * (settings.batch_size or config.optimizer.batch_size))
+    if config.kdci and images < count:
         raise InputError(
-            f"--compensation.prototypes {count}: the first dictionary is built from {there} "
+            f"--compensation.prototypes {count}: the first dictionary is built from {images} "
             "images; take fewer prototypes, or build it later with --compensation.first"
         )
-    if config.kdci and there < 8 * count:
-        say(f"{count} prototypes of {there} images: eight images or more for each are advisable")
+    if config.kdci and images < 8 * count:
+        say(f"{count} prototypes of {images} images: eight images or more for each are advisable")
     return count
 
 
@@ -239,6 +251,9 @@ def surest(
     config: DfkdConfig, pool: ImageSet, count: int, ask: Callable[[np.ndarray], np.ndarray]
 ) -> ImageSet:
     """Those images of a pool on disk of which the teacher is surest, in that order.
+
+    Several threads read ahead of the teacher, which `predict` does not: a pool may be a million
+    files to decode.
 
     Args:
         config: of the run.
@@ -265,7 +280,7 @@ def surest(
 
 def feed_of(config: DfkdConfig, loaded: Loaded, seeds: Sequence[int]) -> Feed | None:
     """What reads a streamed pool batch by batch, for a host that passes over it."""
-    if config.host != "mosaic" or not streamed(config, loaded):
+    if not config.method.passes_over_pool or not streamed(config, loaded):
         return None
     return Feed({"pool": loaded.pool}, seeds, config.data.threads)
 
@@ -282,7 +297,7 @@ def sets(config: DfkdConfig, loaded: Loaded) -> dict[str, Any]:
         data["train"] = loaded.train.take()
     if loaded.pool is not None:
         rows = slice(None)
-        if config.host == "mosaic" and streamed(config, loaded):
+        if config.method.passes_over_pool and streamed(config, loaded):
             count = max(config.optimizer.batch_size, config.compensation.images)
             count = min(count, len(loaded.pool))
             rows = np.random.default_rng(0).choice(len(loaded.pool), count, replace=False)

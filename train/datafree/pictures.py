@@ -1,5 +1,7 @@
 """Pictures of substitution data: what the images look like, and how their classes are shared."""
 
+import contextlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
+from train.engine.report import write_picture
 from train.engine.workdir import make_folder
 
 _SHOWN_SIDE = 32
@@ -63,8 +65,8 @@ def by_epoch(images: np.ndarray, epochs: Sequence[int]) -> np.ndarray:
         `[height, width, channels]` uint8.
     """
     panels = []
-    for number, made in zip(epochs, images, strict=True):
-        panel = grid(made)
+    for number, batch in zip(epochs, images, strict=True):
+        panel = grid(batch)
         height, _, channels = panel.shape
         margin = Image.new("L", (_MARGIN, height + _GAP), 255)
         at = _MARGIN - _GAP, height // 2
@@ -75,38 +77,46 @@ def by_epoch(images: np.ndarray, epochs: Sequence[int]) -> np.ndarray:
     return np.concatenate(panels)[:-_GAP]
 
 
-def save_png(path: Path, image: np.ndarray) -> None:
-    """Write one image `[height, width, 1 or 3]` uint8, whole or not at all."""
+def png(image: np.ndarray) -> bytes:
+    """One image `[height, width, 1 or 3]` uint8 as PNG."""
+    buffer = io.BytesIO()
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def dump(folder: Path, images: np.ndarray) -> None:
-    """Write every image as a PNG of its own, numbered; `images.read_pool` reads the folder.
+    """Write every image as a PNG of its own, numbered, all of them or none.
+
+    `corrkd_jax.data.images.read_pool` reads the folder.
+
+    Args:
+        folder: made if it does not exist.
+        images: `[n, height, width, 1 or 3]` uint8.
 
     Raises:
-        InputError: the folder has images already, or cannot be written.
+        InputError: the folder has images already, or the disk refuses.
     """
     make_folder(folder)
     if any(folder.glob("*.png")):
         raise InputError(f"{folder}: holds images already; name another folder")
-    for number, image in enumerate(images):
-        save_png(folder / f"{number:06d}.png", image)
+    with contextlib.ExitStack() as undo:
+        for number, image in enumerate(images):
+            path = folder / f"{number:06d}.png"
+            write_picture(path, png(image))
+            undo.callback(path.unlink, missing_ok=True)
+        undo.pop_all()
 
 
-def class_histogram(path: Path, shares: Mapping[str, np.ndarray], title: str = "") -> None:
+def class_histogram(shares: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """Draw which classes substitution data hold, against all alike.
 
     Up to twenty classes are bars, the mean over seeds with the least and largest as a line; more
     are curves, the classes of each row of the table in falling order.
 
     Args:
-        path: of the PNG.
         shares: row of the table -> `[seeds, classes]`, shares of the teacher's classes.
         title: of the figure.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     classes = next(iter(shares.values())).shape[-1]
     figure, axes = _axes("images, % by the teacher", title)
@@ -118,22 +128,18 @@ def class_histogram(path: Path, shares: Mapping[str, np.ndarray], title: str = "
     else:
         _bars(axes, shares)
     axes.axhline(100 / classes, color="black", linestyle="--", linewidth=1, label="all alike")
-    _save(path, figure)
+    return _with_legend(figure)
 
 
-def class_accuracy(path: Path, accuracy: Mapping[str, np.ndarray], title: str = "") -> None:
+def class_accuracy(accuracy: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """Draw how often students are right, class by class.
 
     Up to twenty classes are bars, as in `class_histogram`; more are dots, the classes of all rows
     of the table in the falling order of the first.
 
     Args:
-        path: of the PNG.
         accuracy: row of the table -> `[seeds, classes]`.
         title: of the figure.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     first = next(iter(accuracy.values())).mean(0)
     figure, axes = _axes("accuracy, %", title)
@@ -146,7 +152,7 @@ def class_accuracy(path: Path, accuracy: Mapping[str, np.ndarray], title: str = 
     else:
         _bars(axes, accuracy)
     axes.set_ylim(0, 100)
-    _save(path, figure)
+    return _with_legend(figure)
 
 
 def _axes(label: str, title: str) -> tuple[Figure, Axes]:
@@ -160,17 +166,17 @@ def _axes(label: str, title: str) -> tuple[Figure, Axes]:
 def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
     """Shares `[seeds, classes]` of each row in per cent, class by class beside each other."""
     width = 0.8 / len(values)
-    for number, (name, own) in enumerate(values.items()):
-        own = 100 * own
-        mean = own.mean(0)
+    for number, (name, shares) in enumerate(values.items()):
+        percent = 100 * shares
+        mean = percent.mean(0)
         at = np.arange(len(mean)) + (number - (len(values) - 1) / 2) * width
-        spread = np.abs([own.min(0), own.max(0)] - mean)
+        spread = np.abs([percent.min(0), percent.max(0)] - mean)
         axes.bar(at, mean, width, yerr=spread, label=name, error_kw={"linewidth": 0.8})
     axes.set_xticks(range(len(mean)))
     axes.set_xlabel("class")
 
 
-def _save(path: Path, figure: Figure) -> None:
+def _with_legend(figure: Figure) -> Figure:
     # beside the axes, where it hides no bar
     figure.legend(fontsize="small", loc="outside right upper")
-    write_atomically(path, lambda file: figure.savefig(file, dpi=130, format="png"))
+    return figure

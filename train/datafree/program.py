@@ -7,9 +7,8 @@ python -m train.dfkd cifar10 --host dafl --synthesis.joint ...     DAFL's own st
 """
 
 import dataclasses
-import platform
-import time
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from configs.dfkd import POOLED, RENAMED, DfkdConfig, presets
+from configs.dfkd import RENAMED, DfkdConfig, presets
 from corrkd_jax.data import images
 from corrkd_jax.errors import InputError
 from corrkd_jax.losses.selection import confidence
@@ -33,8 +33,8 @@ from train.datafree.inputs import (
     Loaded,
     check,
     feed_of,
-    kept,
     load,
+    places_for,
     prototypes,
     release,
     sets,
@@ -44,44 +44,59 @@ from train.datafree.inputs import (
 )
 from train.datafree.report import Results
 from train.engine import cli, parallel
-from train.engine.loop import run
 from train.engine.parallel import compute_dtype
 from train.engine.pipeline import Pipeline, Track
-from train.engine.progress import Bar, say
-from train.engine.stage import Lanes, Stage, lanes_for, vectorized
-from train.engine.workdir import METRICS, Workdir, fresh_folder
+from train.engine.predict import predict
+from train.engine.progress import say
+from train.engine.run import Run
+from train.engine.stage import Lanes, vectorized
+from train.engine.workdir import METRICS, fresh_folder, write_text
 from train.images.image_teacher import TeacherStage
 from train.images.normalization import doubt, first_gap
 
 __all__ = ["NAME", "evaluate", "export", "main", "train"]
 
 NAME = "dfkd"
+_DEFAULT_HOST = "deepinv"
 
 
 def main(argv: Sequence[str]) -> None:
     """Train teacher (where none is given) and students, evaluate, report."""
-    # defaults depend on the host, and on whether DAFL takes its own step
-    defaults = presets(_host(argv), "--synthesis.joint" in argv)
+    # defaults depend on the host, and on whether it takes its step of both networks together
+    defaults = presets(_host(argv) or _DEFAULT_HOST, "--synthesis.joint" in argv)
     preset, config, options = cli.parse(
         argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], defaults, RENAMED
     )
     check(preset, config)
     parallel.connect(options.coordinator, options.processes, options.process_id)
-    folder = options.workdir or fresh_folder(f"dfkd-{preset}-{config.host}")
-    train(preset, config, options, Path(folder))
+    name = f"{NAME}-{preset}-{config.host}"
+    folder = Path(options.workdir) if options.workdir else fresh_folder(name)
+    train(preset, config, options, folder)
 
 
 def _host(argv: Sequence[str]) -> str:
-    """The value of `--host`, on which the defaults depend."""
+    """The value of `--host`, on which the defaults depend; of several the last, as options go."""
+    host = ""
     for number, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--host":
-            return value if equals else "".join(argv[number + 1 : number + 2])
-    return ""
+            host = value if equals else "".join(argv[number + 1 : number + 2])
+    return host
 
 
 def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layout) -> list[Any]:
-    """The stages' owners in training order: the teacher's, if it is trained, and the student's."""
+    """The stages' owners in training order: the teacher's, if it is trained, and the student's.
+
+    Args:
+        preset: of the run.
+        config: of the run.
+        loaded: what it reads.
+        layout: how it lies on the devices.
+
+    Raises:
+        InputError: a network does not take these images, a number does not fit them or the
+            devices.
+    """
     side, channels = loaded.test.images.shape[2:]
     classes, dtype = len(loaded.test.classes), compute_dtype(config.dtype)
     axis_name = layout.axis_name
@@ -122,103 +137,103 @@ def build(preset: str, config: DfkdConfig, loaded: Loaded, layout: parallel.Layo
             f"--synthesis.batch-size {count}: does not divide among {layout.shards} devices; "
             "choose a multiple, or fewer with --devices"
         )
-    turns, places = turns_an_epoch(config, loaded), kept(config, loaded)
+    turns, places = turns_an_epoch(config, loaded), places_for(config, loaded)
     student = DistillStage(
         config,
         networks,
         hosts.build(config, networks, config.optimizer.epochs * turns, places),
         prototypes(config, loaded, places),
-        turns * (1 if config.host in POOLED else config.synthesis.student_steps),
+        turns * (1 if config.method.keeps_images else config.synthesis.student_steps),
         places,
         loaded.test.white,
     )
     if loaded.train is None:
         return [student]
-    plan, white = config.teacher_training, loaded.train.white
+    training, white = config.teacher_training, loaded.train.white
     teacher = TeacherStage(
-        plan,
+        training,
         networks.teacher,
         lambda x: networks.read(x, white),
-        plan.epochs * (len(loaded.train) // plan.batch_size),
+        training.epochs * (len(loaded.train) // training.batch_size),
         axis_name,
     )
     return [teacher, student]
 
 
 def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path) -> Results:
-    """One run from files to report."""
-    started = time.monotonic()
-    saved = {"program": NAME, "preset": preset, **dataclasses.asdict(config)}
-    workdir = Workdir(folder, saved, options.resume)
-    try:
+    """One run from files to report.
+
+    Args:
+        preset: that the configuration was made from.
+        config: of the run.
+        options: how the run is carried out.
+        folder: for everything that it writes.
+
+    Returns:
+        Figures of all arms.
+
+    Raises:
+        InputError: the folder holds another run, or files and settings do not fit each other.
+    """
+    with Run(NAME, preset, config, options, folder) as run:
         loaded = load(preset, config)
-        seeds = [config.first_seed + i for i in range(config.seeds)]
-        layout = parallel.choose_layout(
-            options.split, len(seeds), config.optimizer.batch_size, options.devices
-        )
+        layout = run.layout(config.optimizer.batch_size)
         owners = build(preset, config, loaded, layout)
         student: DistillStage = owners[-1]
         names = list(arms(config, student.prototypes))
-        if not names:
-            raise InputError(f"--arms {' '.join(config.arms)}: no such rows in this table")
-        workdir.claim()
+        run.workdir.claim()
         # networks this small leave a CPU idle one at a time, but for convolutions, which it is
         # slow at with kernels side by side
-        small = preset == "digits" and student.networks.generator is None
-        small &= options.lanes == "auto"
-        lanes = lanes_for("vmap" if small else options.lanes)
-        stages: list[Stage] = [owner.stage() for owner in owners]
-        pipeline = Pipeline(stages, layout, lanes)
-        feed = feed_of(config, loaded, seeds)
-        if config.host == "dfnd" and streamed(config, loaded):
+        lanes = run.lanes(small=preset == "digits" and student.networks.generator is None)
+        pipeline = Pipeline([owner.stage() for owner in owners], layout, lanes)
+        feed = feed_of(config, loaded, run.seeds)
+        if config.method.selects_images and streamed(config, loaded):
             loaded = narrowed(config, student, loaded)
-        told = None
+        accuracy = None
         if loaded.teacher is not None:
-            told = np.array([teacher_accuracy(student.networks, loaded)])
+            accuracy = np.array([teacher_accuracy(student.networks, loaded)])
             if doubts := normalization_doubt(student.networks, loaded):
                 say(doubts)
         data = sets(config, loaded)
         loaded = release(loaded)
-        tracks = run(
-            pipeline,
-            data,
-            seeds,
-            names,
-            workdir,
-            feed=feed,
-            resume=options.resume,
-            fused=options.fused,
-            save_every=options.save_every,
-        )
-        results = judge(config, student, loaded.test, tracks, names, lanes)
-        if told is not None:
-            results = dataclasses.replace(results, teacher=told)
+        tracks = run.train(pipeline, data, names, feed)
+        results = evaluate_students(student, loaded.test, tracks, names, lanes)
+        if accuracy is not None:
+            results = dataclasses.replace(results, teacher=accuracy)
         state: Distilling = tracks["student"].state
-        trained.save(workdir, loaded, student, names, state)
+        trained.save(run.workdir, loaded, student, names, state)
         if parallel.is_main():
-            seconds = time.monotonic() - started
             facts = [
                 f"data: {loaded.test.source}, {len(loaded.test)} test images; student "
-                f"{config.student}; host {config.host}; seeds {seeds[0]} to {seeds[-1]}",
-                f"machine: {layout.devices} x {jax.devices()[0].device_kind}, "
-                f"{platform.machine()}, jax {jax.__version__}; {seconds:.0f} s from start to "
-                "report",
+                f"{config.student}; host {config.host}; seeds {run.seeds[0]} to {run.seeds[-1]}",
+                run.machine(layout.devices),
             ]
+            # of the first seed
             state = jax.tree.map(lambda x: x[0, names.index(pictured(names))], state)
-            made = pictures.by_epoch(state.pictures, student.shown_epochs)
-            text = report.write(folder, preset, config, results, made, facts)
-            say(text)
+            by_epoch = pictures.by_epoch(state.pictures, student.shown_epochs)
+            write_results(run, preset, config, results, by_epoch, facts)
             if config.dump:
                 rows, written = state.pool.rows, int(state.pool.written)
                 pictures.dump(Path(config.dump), pictures.in_order(rows, written))
-            say(f"{folder / 'report.md'} ({seconds:.0f} s); {folder / METRICS} has every epoch")
+            say(f"{folder / 'report.md'} ({run.seconds:.0f} s); {folder / METRICS} has every epoch")
         return results
-    finally:
-        workdir.close()
+
+
+def write_results(
+    run: Run,
+    preset: str,
+    config: DfkdConfig,
+    results: Results,
+    picture: np.ndarray,
+    facts: Sequence[str],
+) -> None:
+    """Write `results.json` and the report, and print it; arguments as of `report.build`."""
+    write_text(run.folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+    say(report.build(preset, config, results, picture, facts).write(run.folder))
 
 
 def narrowed(config: DfkdConfig, student: DistillStage, loaded: Loaded) -> Loaded:
-    """The same with those images alone that DFND takes of a pool which stays on disk."""
+    """The same with those images alone that the host takes of a pool which stays on disk."""
     networks = student.networks
 
     @jax.jit
@@ -228,28 +243,19 @@ def narrowed(config: DfkdConfig, student: DistillStage, loaded: Loaded) -> Loade
     def sure(images: np.ndarray) -> np.ndarray:
         return np.asarray(ask(loaded.teacher.variables, images))
 
-    return loaded._replace(pool=surest(config, loaded.pool, kept(config, loaded), sure))
+    return loaded._replace(pool=surest(config, loaded.pool, places_for(config, loaded), sure))
 
 
 def teacher_accuracy(networks: Networks, loaded: Loaded) -> float:
     """Share of the test images on which a teacher from a file is right; says so if few."""
+    test = loaded.test
 
-    @jax.jit
-    def right(variables: Any, rows: Any) -> Any:
-        logits, _ = networks.teacher.apply(
-            variables, networks.read(rows["images"], loaded.test.white)
-        )
-        return jnp.sum(jnp.argmax(logits, axis=-1) == rows["labels"])
+    def right(variables: Any, rows: Mapping[str, Array]) -> Array:
+        logits, _ = networks.teacher.apply(variables, networks.read(rows["images"], test.white))
+        return jnp.argmax(logits, axis=-1) == rows["labels"]
 
-    test, block, found = loaded.test, 256, 0
-    with Bar(len(test), unit="images") as bar:
-        for first in range(0, len(test), block):
-            # images without a label fill the last block up
-            rows = test.take(np.minimum(np.arange(first, first + block), len(test) - 1))
-            rows["labels"][len(test) - first :] = -1
-            found += int(right(loaded.teacher.variables, rows))
-            bar.update(min(first + block, len(test)), "judging the teacher")
-    accuracy, chance = found / len(test), 1 / len(test.classes)
+    answers = predict(right, loaded.teacher.variables, test, doing="evaluating the teacher")
+    accuracy, chance = int(answers.sum()) / len(test), 1 / len(test.classes)
     if accuracy < 2 * chance:
         say(
             f"the teacher is right on {accuracy:.1%} of {test.source}, chance is {chance:.1%}: was "
@@ -275,40 +281,47 @@ def normalization_doubt(networks: Networks, loaded: Loaded) -> str:
     return doubt(gap, networks.normalization)
 
 
-def judge(
-    config: DfkdConfig,
+def evaluate_students(
     student: DistillStage,
     test: images.ImageSet,
-    tracks: dict[str, Track],
+    tracks: Mapping[str, Track],
     names: Sequence[str],
     lanes: Lanes = vectorized,
 ) -> Results:
-    """Results of the last epoch on the test set, and of the best."""
+    """Results of the last epoch on the test set, and of the best.
+
+    Args:
+        student: the stage.
+        test: images with labels.
+        tracks: stage -> what its training left, leading axes seeds and arms.
+        names: of the arms.
+        lanes: how the students share the device.
+    """
     track = tracks["student"]
-    # what inference does not look at stays on the host
-    state = track.state._replace(optimizer=(), own=(), pool=None, extra=(), pictures=())
-    count, block = len(test), min(config.optimizer.batch_size, len(test))
+    block = min(student.config.optimizer.batch_size, len(test))
+    answers = predict(
+        student.right, student.select(track.state), test, depth=2, lanes=lanes, block=block
+    )
+    classes = len(test.classes)
 
-    def counts(state: Distilling, batch: Any) -> Any:
-        return student.evaluate(state, batch)
+    def by_class(right: np.ndarray) -> np.ndarray:
+        counts = np.zeros((*right.shape[:-1], classes), np.float32)
+        np.add.at(counts, (..., test.labels), right)
+        return counts
 
-    judged = jax.jit(lanes(lanes(counts, (0, None)), (0, None)))
-    totals: Any = 0.0
-    for first in range(0, count, block):
-        batch = jax.tree.map(jnp.asarray, test.take(slice(first, first + block)))
-        found = jax.tree.map(np.asarray, judged(state, batch))
-        totals = found if first == 0 else jax.tree.map(np.add, totals, found)
+    right = {name: by_class(values) for name, values in answers.items()}
+    rows = np.bincount(test.labels, minlength=classes).astype(np.float32)
     history = track.history["valid"]
     teacher = None
     if "teacher" in tracks:
         teacher = tracks["teacher"].history["valid"]["score"][:, -1]
     return Results(
         names=tuple(names),
-        right={mode: totals[mode] for mode in ("keep", "drop")},
-        rows=totals["rows"][0, 0],
-        top5=totals["drop_top5"].sum(-1) / totals["rows"].sum(-1),
-        best={mode: history[mode].max(-1) for mode in ("keep", "drop")},
-        histogram=state.histogram,
+        right={mode: right[mode] for mode in report.MODES},
+        rows=rows,
+        top5=right["drop_top5"].sum(-1) / rows.sum(),
+        best={mode: history[mode].max(-1) for mode in report.MODES},
+        histogram=track.state.histogram,
         losses=track.history["train"],
         teacher=teacher,
     )

@@ -1,9 +1,7 @@
 """What a person reads of a data-free distillation: a table, paired gains, gates, what they mean."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +9,9 @@ import numpy as np
 from configs.dfkd import DfkdConfig
 from train.datafree import pictures
 from train.datafree.arms import ALONE, BALANCED, KDCI, RANDOM, pictured
-from train.engine.tables import cell, line, paired
-from train.engine.workdir import write_text
+from train.engine import tables
+from train.engine.report import Report
+from train.engine.tables import Claims, cell, paired, points
 
 MODES = ("drop", "keep")
 ENOUGH_SEEDS = 10
@@ -53,8 +52,8 @@ class Results:
 
     def rare(self, name: str, mode: str, count: int = 5) -> np.ndarray:
         """Mean accuracy of the classes that the host's substitution data hold least, `[seeds]`."""
-        own = ALONE if ALONE in self.names else name
-        shares = self.histogram[:, self.names.index(own)]
+        held_by = ALONE if ALONE in self.names else name
+        shares = self.histogram[:, self.names.index(held_by)]
         # of equal shares the later class is the rarer
         least = np.argsort(shares[:, ::-1], axis=-1, kind="stable")[:, :count]
         least = shares.shape[-1] - 1 - least
@@ -68,9 +67,9 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """All figures as plain lists."""
-        found: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for number, name in enumerate(self.names):
-            found[name] = {
+            figures[name] = {
                 "histogram": self.histogram[:, number].tolist(),
                 "divergence": self.divergence(name).tolist(),
                 "drop_top5": self.top5[:, number].tolist(),
@@ -85,22 +84,20 @@ class Results:
                 },
             }
         if self.teacher is not None:
-            found["teacher"] = self.teacher.tolist()
-        return found
+            figures["teacher"] = self.teacher.tolist()
+        return figures
 
 
-def write(
-    folder: Path,
+def build(
     preset: str,
     config: DfkdConfig,
     results: Results,
     picture: np.ndarray,
     facts: Sequence[str],
-) -> str:
-    """Write `results.json`, the figures and `report.md`; returns the latter's text.
+) -> Report:
+    """The report of a run and its figures.
 
     Args:
-        folder: of the run.
         preset: of the run.
         config: of the run.
         results: of the run.
@@ -108,79 +105,65 @@ def write(
             `[height, width, channels]` uint8.
         facts: lines above the table.
     """
-    write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-    pictures.save_png(folder / "figures" / "images.png", picture)
+    report = Report(f"Data-free distillation: {config.host}, {preset}", facts)
+    report.add(_accuracies(results))
+    if ALONE in results.names and len(results.names) > 1:
+        report.add(_gains(results))
+    # where features are compensated, the student does not stand without
+    mode = "drop" if config.compensation.site == "logits" else "keep"
+    report.add(_classes(results, mode), _substitution(results))
+    if gates := planted_gates(preset, config, results):
+        report.section("Gates", gates)
+    report.add(_reading(preset, config))
     shares = {name: results.histogram[:, i] for i, name in enumerate(results.names)}
     # rows that differ in the student alone have the same images
     planted = {name: x for name, x in shares.items() if name in (BALANCED, ALONE)} or shares
-    pictures.class_histogram(folder / "figures" / "classes.png", planted, "substitution data")
-    parts = [
-        f"# Data-free distillation: {config.host}, {preset}",
-        "\n".join(f"* {fact}" for fact in facts),
-        _accuracies(results),
-    ]
-    if ALONE in results.names and len(results.names) > 1:
-        parts.append(_gains(results))
-    # where features are compensated, the student does not stand without
-    mode = "drop" if config.compensation.site == "logits" else "keep"
-    parts += [_classes(results, mode), _substitution(results)]
-    if (checks := gates(preset, config, results)) is not None:
-        parts.append("## Gates\n" + checks)
-    parts.append(_reading(preset, config))
-    parts.append("![classes of the substitution data](figures/classes.png)")
+    histogram = pictures.class_histogram(planted, "substitution data")
+    report.figure("classes.png", "classes of the substitution data", histogram)
     accuracy = {name: results.by_class(name, mode) for name in _compared(results)}
     title = f"accuracy by class, last epoch, {mode}"
-    pictures.class_accuracy(folder / "figures" / "accuracy.png", accuracy, title)
-    parts.append(f"![{title}](figures/accuracy.png)")
+    report.figure("accuracy.png", title, pictures.class_accuracy(accuracy, title))
     title = f"substitution data of {pictured(results.names)}, seed {config.first_seed}, by epoch"
-    parts.append(f"{title}:\n\n![{title}](figures/images.png)")
-    text = "\n\n".join(parts) + "\n"
-    write_text(folder / "report.md", text)
-    return text
+    report.add(f"{title}:")
+    report.figure("images.png", title, pictures.png(picture))
+    return report
 
 
 def _accuracies(results: Results) -> str:
     head = [f"{what}, {mode}" for mode in MODES for what in ("last", "best", "rare 5")]
-    if more := len(results.rows) > 5:
+    if with_top5 := len(results.rows) > 5:
         head.append("top-5, drop")
-    lines = [line("accuracy x 100", head), "|---" * (len(head) + 1) + "|"]
+    lines = []
     for number, name in enumerate(results.names):
-        cells = []
-        for mode in MODES:
-            columns = (
+        columns = [
+            values
+            for mode in MODES
+            for values in (
                 results.accuracy(name, mode),
                 results.best[mode][:, number],
                 results.rare(name, mode),
             )
-            cells += [cell(100 * values) for values in columns]
-        if more:
-            cells.append(cell(100 * results.top5[:, number]))
-        lines.append(line(name, cells))
+        ]
+        if with_top5:
+            columns.append(results.top5[:, number])
+        lines.append([name, *(cell(100 * values) for values in columns)])
     if results.teacher is not None:
-        lines.append(line("*teacher*", [cell(100 * results.teacher)] + [""] * (len(head) - 1)))
-    return "\n".join(lines)
+        lines.append(["*teacher*", cell(100 * results.teacher), *[""] * (len(head) - 1)])
+    return tables.table(["accuracy x 100", *head], lines)
 
 
 def _gains(results: Results) -> str:
-    head = ["drop", "each seed", "positive", "keep"]
-    lines = [line(f"last epoch, minus {ALONE}", head), "|---" * (len(head) + 1) + "|"]
+    lines = []
     for name in results.names:
         if name == ALONE:
             continue
-        gains = {mode: gain(results, name, mode) for mode in MODES}
-        each = gains["drop"]["each"]
-        lines.append(
-            line(
-                name,
-                [
-                    f"{gains['drop']['mean']:+.2f} ± {gains['drop']['std']:.2f}",
-                    " ".join(f"{x:+.1f}" for x in each),
-                    f"{sum(x > 0 for x in each)} of {len(each)}",
-                    f"{gains['keep']['mean']:+.2f} ± {gains['keep']['std']:.2f}",
-                ],
-            )
-        )
-    return "\n".join(lines)
+        drop, keep = (gain(results, name, mode) for mode in MODES)
+        each = drop["each"]
+        signs = f"{sum(x > 0 for x in each)} of {len(each)}"
+        differences = " ".join(f"{x:+.1f}" for x in each)
+        lines.append([name, points(drop), differences, signs, points(keep)])
+    head = [f"last epoch, minus {ALONE}", "drop", "each seed", "positive", "keep"]
+    return tables.table(head, lines)
 
 
 def gain(results: Results, name: str, mode: str, base: str = ALONE) -> dict[str, Any]:
@@ -195,53 +178,60 @@ def _compared(results: Results) -> tuple[str, ...]:
 
 def _classes(results: Results, mode: str) -> str:
     classes = len(results.rows)
-    shown = classes <= _SHOWN_CLASSES
-    head = list(map(str, range(classes))) if shown else ["best class", "median", "worst class"]
-    lines = [line(f"accuracy by class x 100, last, {mode}", head), "|---" * (len(head) + 1) + "|"]
+    by_class = classes <= _SHOWN_CLASSES
+    head = list(map(str, range(classes))) if by_class else ["best class", "median", "worst class"]
+    lines = []
     for name in _compared(results):
-        own = 100 * results.by_class(name, mode).mean(0)
-        cells = own if shown else (own.max(), np.median(own), own.min())
-        lines.append(line(name, [f"{x:.1f}" for x in cells]))
-    return "\n".join(lines)
+        accuracy = 100 * results.by_class(name, mode).mean(0)
+        extremes = (accuracy.max(), np.median(accuracy), accuracy.min())
+        lines.append([name, *(f"{x:.1f}" for x in (accuracy if by_class else extremes))])
+    return tables.table([f"accuracy by class x 100, last, {mode}", *head], lines)
 
 
 def _substitution(results: Results) -> str:
     classes = results.histogram.shape[-1]
-    shown = classes <= _SHOWN_CLASSES
-    head = ["KL to uniform, nats", *(map(str, range(classes)) if shown else ["rarest class"])]
-    lines = [line("substitution data, % by the teacher", head), "|---" * (len(head) + 1) + "|"]
+    by_class = classes <= _SHOWN_CLASSES
+    head = ["KL to uniform, nats", *(map(str, range(classes)) if by_class else ["rarest class"])]
+    lines = []
     for number, name in enumerate(results.names):
         shares = 100 * results.histogram[:, number].mean(0)
-        cells = [f"{x:.1f}" for x in (shares if shown else [shares.min()])]
-        lines.append(line(name, [cell(results.divergence(name)), *cells]))
-    return "\n".join(lines)
+        cells = [f"{x:.1f}" for x in (shares if by_class else [shares.min()])]
+        lines.append([name, cell(results.divergence(name)), *cells])
+    return tables.table(["substitution data, % by the teacher", *head], lines)
 
 
-def gates(preset: str, config: DfkdConfig, results: Results) -> str | None:
-    """The claims of the digits' table and whether they hold; None where there are none."""
-    wanted = {BALANCED, ALONE, KDCI, RANDOM}
-    if preset != "digits" or config.host != "deepinv" or not wanted <= set(results.names):
-        return None
+def planted_gates(preset: str, config: DfkdConfig, results: Results) -> str:
+    """What the digits' planted skew was to show, and whether it did; empty where none is planted.
+
+    Of too few seeds, a line that says so.
+    """
+    needed = {BALANCED, ALONE, KDCI, RANDOM}
+    if preset != "digits" or not config.method.plants_skew or not needed <= set(results.names):
+        return ""
     seeds = len(results.accuracy(ALONE, "drop"))
     if seeds < ENOUGH_SEEDS:
         return (
             f"Not judged: {seeds} seeds are too few for differences of this size; "
             f"--seeds {ENOUGH_SEEDS}."
         )
-    lines = [line("claim", ["measured", "required", ""]), "|---" * 4 + "|"]
+    return planted_claims(results).table()
 
-    def claim(what: str, measured: float, least: float, most: float = np.inf) -> None:
-        asked = f">= {least:g}" if most == np.inf else f"<= {most:g}"
-        verdict = "holds" if least <= measured <= most else "MISSED"
-        lines.append(line(what, [f"{measured:.2f}", asked, verdict]))
+
+def planted_claims(results: Results) -> Claims:
+    """What the planted skew was to show, of results with the balanced and the random control."""
+    claims = Claims("claim", "measured", "required")
+
+    def claim(name: str, measured: float, least: float, most: float = np.inf) -> None:
+        required = f">= {least:g}" if most == np.inf else f"<= {most:g}"
+        claims.add(name, f"{measured:.2f}", required, holds=bool(least <= measured <= most))
 
     kdci = gain(results, KDCI, "drop")
     claim("the skew costs, points", -gain(results, ALONE, "drop", BALANCED)["mean"], 4.0)
     claim("KDCI gains, points", kdci["mean"], 0.5)
-    positive = sum(x > 0 for x in kdci["each"])
+    seeds, positive = len(kdci["each"]), sum(x > 0 for x in kdci["each"])
     claim(f"KDCI gains in so many of {seeds} seeds", positive, np.ceil(0.7 * seeds))
-    kept = abs(gain(results, KDCI, "keep")["mean"])
-    claim("kept, it changes by so many points at most", kept, -np.inf, 2.0)
+    change = abs(gain(results, KDCI, "keep")["mean"])
+    claim("kept, it changes by so many points at most", change, -np.inf, 2.0)
     beyond = gain(results, KDCI, "drop", RANDOM)["mean"]
     claim("KDCI minus random dictionary, points", beyond, 0.0)
     if results.teacher is not None:
@@ -249,7 +239,7 @@ def gates(preset: str, config: DfkdConfig, results: Results) -> str | None:
     kd = results.losses["kd"]
     fell = float(np.isfinite(kd).all() and (kd[..., -1] < kd[..., 0]).all())
     claim("every distillation loss is finite and falls", fell, 1.0)
-    return "\n".join(lines)
+    return claims
 
 
 def _reading(preset: str, config: DfkdConfig) -> str:
@@ -258,7 +248,7 @@ def _reading(preset: str, config: DfkdConfig) -> str:
         "epoch on the test set, as published tables have it. `keep` judges the compensated "
         "prediction with the stored dictionary, `drop` the student alone, as it is deployed."
     ]
-    if preset == "digits" and config.host == "deepinv":
+    if preset == "digits" and config.method.plants_skew:
         parts.append(
             "What this shows: how much a planted skew of the substitution data's classes costs a "
             "student on real digits, and how much of it the compensation wins back, seed by seed, "

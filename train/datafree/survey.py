@@ -20,13 +20,13 @@ class Examples(NamedTuple):
 
     Attributes:
         host: that makes them.
-        own: its state.
+        state: its state.
         pool: images that are kept, or None.
         outside: rows of the pool of another domain, or None.
     """
 
     host: Host
-    own: Tree
+    state: Tree
     pool: ring.Ring | None
     outside: Tree | None
 
@@ -35,13 +35,13 @@ class Examples(NamedTuple):
         networks = view.networks
         if self.pool is not None:
             return networks.read(ring.draw(self.pool, key, count))
-        made = self.host.draw(self.own, latents(key, count, networks))
-        if view.config.host != "mosaic":
-            return made
+        images = self.host.draw(self.state, latents(key, count, networks))
+        if not view.config.method.passes_over_pool:
+            return images
         # half of what this host's student sees is of the pool
         real = self.outside["images"]
         real = networks.read(real[jax.random.randint(key, (count // 2,), 0, len(real))])
-        return jnp.concatenate([made[: count - count // 2], real])
+        return jnp.concatenate([images[: count - count // 2], real])
 
 
 class Survey(NamedTuple):
@@ -60,8 +60,8 @@ class Survey(NamedTuple):
 
 def take_survey(view: View, key: Array, examples: Examples) -> Survey:
     """All kept images if they are not too many, else a draw; the same on every shard."""
-    chosen, networks = view.config.compensation, view.networks
-    most, pool = chosen.images, examples.pool
+    settings, networks = view.config.compensation, view.networks
+    most, pool = settings.images, examples.pool
     whole = pool is not None and len(pool.rows) <= most
     most = len(pool.rows) if whole else most
     block = min(view.config.optimizer.batch_size, most)
@@ -80,7 +80,7 @@ def take_survey(view: View, key: Array, examples: Examples) -> Survey:
             "softmax": jax.nn.softmax(logits),
             "penultimate": features,
         }
-        return answers[chosen.feature], jnp.argmax(logits, axis=-1)
+        return answers[settings.feature], jnp.argmax(logits, axis=-1)
 
     blocks = position.reshape(count, block), jax.random.split(key, count)
     features, classes = lax.map(look, blocks)
@@ -95,7 +95,7 @@ def build_dictionary(
     survey: Survey,
     old: Dictionary,
     hyper: Hyper,
-    chosen: KdciConfig,
+    settings: KdciConfig,
     first: Array,
     step: Array,
 ) -> Dictionary:
@@ -106,11 +106,11 @@ def build_dictionary(
         survey: of the substitution data.
         old: dictionary until now, whose prototypes keep their places.
         hyper: of the arm.
-        chosen: settings.
+        settings: of the compensation.
         first: whether there was none before; the same for all seeds and arms.
         step: student steps taken.
     """
-    components = chosen.components or min(survey.features.shape[-1], 64)
+    components = settings.components or min(survey.features.shape[-1], 64)
     build_key, noise_key = jax.random.split(key)
 
     def build(start: Array | None) -> tuple[Array, Array]:
@@ -126,8 +126,8 @@ def build_dictionary(
 
     confounders, prior = lax.cond(first, lambda: build(None), lambda: build(old.confounders))
     noise = jnp.where(first, random_dictionary(noise_key, confounders), old.confounders)
-    there = prior > 0
-    flat = there / jnp.maximum(jnp.sum(there), 1)
+    populated = prior > 0
+    flat = populated / jnp.maximum(jnp.sum(populated), 1)
     return Dictionary(
         jnp.where(hyper.random > 0, noise, confounders),
         jnp.where(hyper.flat > 0, flat, prior),

@@ -20,7 +20,7 @@ from train.datafree.distilling import Distilling, DistillStage, Selected
 from train.datafree.hosts.networks import Dictionary, build_student, read_pixels
 from train.datafree.inputs import Loaded
 from train.engine.export import Argument, Exportable
-from train.engine.finished import METADATA, metadata_as, seed_number
+from train.engine.finished import METADATA, Finished, by_arm, metadata_as, seed_number
 from train.engine.parallel import compute_dtype
 from train.engine.workdir import Workdir, load_model, restore_config
 from train.images.pretrained import Pretrained
@@ -30,30 +30,24 @@ KEPT = ", kept"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Students of a run, at its last epoch.
+class Trained(Finished[DfkdConfig]):
+    """Students of a finished run at its last epoch; `models` are `Selected` by arm.
 
     Attributes:
-        preset: it was made from.
-        config: of the run.
-        arms: names of the rows.
         classes: names of the classes.
         side: of images.
         channels: of images.
         white: value of a pixel that means 1.0.
         normalization: what teacher and student were shown.
-        chosen: all that inference needs; leading axes seeds, arms.
+        selected: all that inference needs; leading axes seeds, arms.
     """
 
-    preset: str
-    config: DfkdConfig
-    arms: tuple[str, ...]
     classes: tuple[str, ...]
     side: int
     channels: int
     white: int
     normalization: Normalization
-    chosen: Selected
+    selected: Selected
 
     @property
     def network(self) -> Compensated:
@@ -78,11 +72,11 @@ class Trained:
             )
         if images.classes != self.classes:
             known = set(self.classes)
-            other = [name for name in images.classes if name not in known]
-            what = f", such as {other[0]}" if other else ""
+            unknown = [name for name in images.classes if name not in known]
+            example = f", such as {unknown[0]}" if unknown else ""
             raise InputError(
                 f"{images.source}: its {len(images.classes)} classes are not the run's "
-                f"{len(self.classes)}{what}"
+                f"{len(self.classes)}{example}"
             )
 
 
@@ -92,7 +86,7 @@ def save(
     """Write the students of the last epoch and what they expect; leading axes seeds, arms."""
     workdir.save_model(student.select(state))
     networks = student.networks
-    facts = {
+    metadata = {
         "arms": list(arms),
         "classes": list(loaded.test.classes),
         "side": networks.side,
@@ -101,7 +95,7 @@ def save(
         "normalization": networks.normalization._asdict(),
         "dictionary": list(state.dictionary.confounders.shape[-2:]),
     }
-    workdir.write(METADATA, json.dumps(facts, indent=2) + "\n")
+    workdir.write(METADATA, json.dumps(metadata, indent=2) + "\n")
 
 
 def load_run(folder: Path) -> Trained:
@@ -112,40 +106,45 @@ def load_run(folder: Path) -> Trained:
     """
     preset, config = restore_config(folder, "dfkd", DfkdConfig, "train.dfkd", RENAMED)
 
-    def made(facts: dict[str, Any]) -> Trained:
-        size = facts["dictionary"]
-        return Trained(
+    def make(metadata: dict[str, Any]) -> tuple[Trained, list[str]]:
+        size = metadata["dictionary"]
+        dictionary = Dictionary(jnp.zeros(size), jnp.zeros(size[0]), jnp.int32(0))
+        run = Trained(
             preset,
             config,
-            tuple(facts["arms"]),
-            tuple(facts["classes"]),
-            int(facts["side"]),
-            int(facts["channels"]),
-            int(facts["white"]),
-            Normalization(**{k: tuple(x) for k, x in facts["normalization"].items()}),
-            Selected({}, Dictionary(jnp.zeros(size), jnp.zeros(size[0]), jnp.int32(0)), 0.0),
+            models={},
+            classes=tuple(metadata["classes"]),
+            side=int(metadata["side"]),
+            channels=int(metadata["channels"]),
+            white=int(metadata["white"]),
+            normalization=Normalization(
+                **{k: tuple(x) for k, x in metadata["normalization"].items()}
+            ),
+            selected=Selected({}, dictionary, 0.0),
         )
+        return run, list(metadata["arms"])
 
-    run = metadata_as(made, folder)
-    return replace(run, chosen=load_model(folder, _like(run)))
+    run, arms = metadata_as(make, folder)
+    selected = load_model(folder, _like(run, len(arms)))
+    return replace(run, models=by_arm(selected, arms), selected=selected)
 
 
-def _like(run: Trained) -> Selected:
+def _like(run: Trained, arms: int) -> Selected:
     """Zeros with the shapes of what the run saved."""
     image = jnp.zeros((2, run.side, run.side, run.channels))
-    dictionary = run.chosen.dictionary
+    dictionary = run.selected.dictionary
     variables = jax.eval_shape(
         run.network.init, jax.random.key(0), image, dictionary.confounders, dictionary.prior
     )
     one = Selected(variables, dictionary, jnp.zeros(()))
-    lanes = (run.config.seeds, len(run.arms))
+    lanes = (run.config.seeds, arms)
     return jax.tree.map(lambda x: np.zeros((*lanes, *x.shape), x.dtype), one)
 
 
 def rows_of(run: Trained) -> list[str]:
     """What can be exported: every arm's student alone, and those with their compensation."""
-    own = [] if run.config.compensation.site == "penultimate" else list(run.arms)
-    return own + [name + KEPT for name in run.arms]
+    alone = [] if run.config.compensation.site == "penultimate" else list(run.arms)
+    return alone + [name + KEPT for name in run.arms]
 
 
 def exportable(run: Trained, row: str, seed: int) -> tuple[Exportable, Pretrained | None]:
@@ -171,27 +170,28 @@ def exportable(run: Trained, row: str, seed: int) -> tuple[Exportable, Pretraine
     if row not in rows_of(run):
         raise InputError(f"--arm {row}: the run has {'; '.join(rows_of(run))}")
     name = row.removesuffix(KEPT)
-    kept, arm = row != name, run.arms.index(name)
-    variables, (confounders, prior, _), strength = jax.tree.map(
-        lambda x: jnp.asarray(x[number, arm]), run.chosen
-    )
+    compensated = row != name
+    student = jax.tree.map(jnp.asarray, run.one(name, seed))
+    variables, (confounders, prior, _), strength = student
 
     def predict(images: Array) -> Array:
         answer = run.network.apply(variables, run.read(images), confounders, prior, strength)
-        return jax.nn.softmax(answer.logits if kept else answer.plain, axis=-1)
+        return jax.nn.softmax(answer.logits if compensated else answer.plain, axis=-1)
 
     weights = None
-    if not kept:
-        own = {part: tree["backbone"] for part, tree in variables.items() if "backbone" in tree}
+    if not compensated:
+        backbone = {
+            part: tree["backbone"] for part, tree in variables.items() if "backbone" in tree
+        }
         weights = Pretrained(
             run.config.student,
             len(run.classes),
             run.side,
             run.channels,
-            jax.tree.map(np.asarray, own),
+            jax.tree.map(np.asarray, backbone),
             run.normalization,
         )
-    chosen = Exportable(
+    function = Exportable(
         predict,
         {
             "images": Argument(
@@ -214,4 +214,4 @@ def exportable(run: Trained, row: str, seed: int) -> tuple[Exportable, Pretraine
             "compensation": asdict(run.config.compensation),
         },
     )
-    return chosen, weights
+    return function, weights

@@ -11,7 +11,7 @@ from jax import Array
 
 from configs.dfkd import TeacherConfig
 from corrkd_jax.losses import cross_entropy
-from train.engine import optimizer, parallel
+from train.engine import optimizer
 from train.engine.stage import Context, Stage, Tree
 
 
@@ -77,13 +77,18 @@ class TeacherStage:
                 logits, batch["labels"], batch["row"], axis_name=self.axis_name
             ), updates
 
-        params = state.variables["params"]
-        (value, updates), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-        gradient = parallel.mean(gradient, self.axis_name)
-        direction, tx_state = optax.scale_by_adam().update(gradient, state.optimizer)
         rate = self.config.learning_rate * optimizer.schedule("cosine", state.step, self.steps)
-        params = optimizer.descend(params, direction, rate, self.config.weight_decay)
-        return Training({"params": params, **updates}, tx_state, state.step + 1), {"total": value}
+        step = optimizer.gradient_step(
+            objective,
+            state.variables["params"],
+            optax.scale_by_adam(),
+            state.optimizer,
+            rate,
+            weight_decay=self.config.weight_decay,
+            axis_name=self.axis_name,
+        )
+        variables = {"params": step.params, **step.extra}
+        return Training(variables, step.state, state.step + 1), {"total": step.value}
 
     def evaluate(self, state: Training, batch: Tree) -> dict[str, Array]:
         """Right answers and rows."""

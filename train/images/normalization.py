@@ -34,14 +34,14 @@ def first_gap(network: nn.Module, variables: Mapping[str, Any], images: Array) -
 
     Args:
         network: a classifier of `corrkd_jax.models.backbones` with batch norms, on one device.
-        variables: its own; it is applied without training.
+        variables: of the network; it is applied without training.
         images: `[batch, height, width, channels]`, normalised.
     """
-    met, remembered = first_norm(network, variables, images)
+    measured, remembered = first_norm(network, variables, images)
     var = remembered["var"] + 1e-5
     return Gap(
-        jnp.mean(jnp.abs(met["mean"] - remembered["mean"]) / jnp.sqrt(var)),
-        jnp.mean(jnp.abs(jnp.log((met["var"] + 1e-5) / var))),
+        jnp.mean(jnp.abs(measured["mean"] - remembered["mean"]) / jnp.sqrt(var)),
+        jnp.mean(jnp.abs(jnp.log((measured["var"] + 1e-5) / var))),
     )
 
 
@@ -49,12 +49,12 @@ def first_norm(
     network: nn.Module, variables: Mapping[str, Any], images: Array
 ) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
     """`mean` and `var` of the images before the first batch norm, and those it remembers."""
-    _, told = network.apply(variables, images, mutable=[BN_INPUTS])
-    met, remembered = told[BN_INPUTS], variables["batch_stats"]
-    while "mean" not in met:
-        name = next(iter(met))  # layers stand in the order in which they were applied
-        met, remembered = met[name], remembered[name]
-    return met, remembered
+    _, collections = network.apply(variables, images, mutable=[BN_INPUTS])
+    measured, remembered = collections[BN_INPUTS], variables["batch_stats"]
+    while "mean" not in measured:
+        name = next(iter(measured))  # layers stand in the order in which they were applied
+        measured, remembered = measured[name], remembered[name]
+    return measured, remembered
 
 
 def doubt(gap: Gap, normalization: Normalization) -> str:

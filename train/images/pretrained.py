@@ -58,17 +58,17 @@ def load(
             that are missing, in excess or of another shape are all listed.
     """
     arrays = read_weights(path)
-    own = split_notes(arrays)
-    if own is None:
-        found = _from_torch(path, arrays, network, classes, option)
+    with_notes = split_notes(arrays)
+    if with_notes is None:
+        model = _from_torch(path, arrays, network, classes, option)
     else:
-        found = _from_notes(path, *own, network)
-    if classes not in (0, found.classes):
-        raise InputError(f"{path}: has {found.classes} classes, the data have {classes}")
-    leaves = jax.tree_util.tree_leaves_with_path(found.variables)
+        model = _from_notes(path, *with_notes, network)
+    if classes not in (0, model.classes):
+        raise InputError(f"{path}: has {model.classes} classes, the data have {classes}")
+    leaves = jax.tree_util.tree_leaves_with_path(model.variables)
     if bad := [place for place, x in leaves if not np.isfinite(x).all()]:
         raise InputError(f"{path}: {_slashed(bad[0])}: holds values that are not finite")
-    return found
+    return model
 
 
 def save(path: str | Path, model: Pretrained) -> None:
@@ -104,7 +104,7 @@ def _from_notes(
             normalization = Normalization(
                 **{k: tuple(map(float, x)) for k, x in normalization.items()}
             )
-        found = Pretrained(
+        model = Pretrained(
             str(notes["network"]),
             int(notes["classes"]),
             int(notes["side"]),
@@ -114,24 +114,24 @@ def _from_notes(
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: its notes are not those of train.convert ({error})") from error
-    told = found.normalization
-    if told is not None and any(len(x) != found.channels for x in told):
+    noted = model.normalization
+    if noted is not None and any(len(x) != model.channels for x in noted):
         raise InputError(
-            f"{path}: normalisation is of {len(told.mean)} and {len(told.std)} channels, the "
-            f"network takes {found.channels}; convert it again"
+            f"{path}: normalisation is of {len(noted.mean)} and {len(noted.std)} channels, the "
+            f"network takes {model.channels}; convert it again"
         )
-    if told is not None and not (np.isfinite(told).all() and min(told.std) > 0):
+    if noted is not None and not (np.isfinite(noted).all() and min(noted.std) > 0):
         raise InputError(
-            f"{path}: normalisation of mean {told.mean} and std {told.std}: must be finite, and "
+            f"{path}: normalisation of mean {noted.mean} and std {noted.std}: must be finite, and "
             "std positive; convert it again"
         )
-    if network and network != found.network:
-        raise InputError(f"{path}: is a {found.network}, not a {network}")
-    wanted = {_slashed(place): x.shape for place, x in _leaves(_shapes(found))}
-    there = {_slashed(place): x.shape for place, x in _leaves(variables)}
-    if wrong := _wrong(there, wanted):
-        raise InputError(f"{path}: does not fit a {found.network}: {'; '.join(wrong)}")
-    return found
+    if network and network != model.network:
+        raise InputError(f"{path}: is a {model.network}, not a {network}")
+    expected = {_slashed(place): x.shape for place, x in _leaves(_shapes(model))}
+    given = {_slashed(place): x.shape for place, x in _leaves(variables)}
+    if wrong := _wrong(given, expected):
+        raise InputError(f"{path}: does not fit a {model.network}: {'; '.join(wrong)}")
+    return model
 
 
 def _from_torch(
@@ -144,7 +144,7 @@ def _from_torch(
             f"{path}: weights of no network that is known here; name the one that it should be "
             f"with {option}, to see what does not fit: {', '.join(named.NAMES)}"
         )
-    found = []
+    misfits = []
     for name in names:
         table = _table(name, side, state)
         if not table:
@@ -158,8 +158,8 @@ def _from_torch(
         shapes = _shapes(model)
         if not (wrong := _wrong_in_torch(state, table, shapes)):
             return replace(model, variables=to_flax(state, table, shapes, str(path)))
-        found.append((name, wrong))
-    name, wrong = min(found, key=lambda pair: len(pair[1]))
+        misfits.append((name, wrong))
+    name, wrong = min(misfits, key=lambda pair: len(pair[1]))
     assumed = "" if network else f" (the nearest network known here; {option} names another)"
     raise InputError(f"{path}: does not fit a {name}{assumed}: {'; '.join(wrong)}")
 
@@ -180,9 +180,9 @@ def _near(state: Mapping[str, np.ndarray], side: int) -> list[str]:
         names.append(f"wrn{depth}_{max(1, width // (8 << group))}")
     shared = {}
     for name in names:
-        own = {layer.source for layer in _table(name, side, state)}
-        if 2 * len(own & layers) >= len(own):
-            shared[name] = len(own & layers) / len(own | layers)
+        known = {layer.source for layer in _table(name, side, state)}
+        if 2 * len(known & layers) >= len(known):
+            shared[name] = len(known & layers) / len(known | layers)
     return sorted(shared, key=lambda name: -shared[name])
 
 
@@ -198,22 +198,22 @@ def _wrong_in_torch(
 ) -> list[str]:
     """`_wrong` by torch's names, whose shapes are those of the variables laid out for torch."""
     hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
-    wanted = {name: x.shape for name, x in to_torch(hollow, table).items()}
+    expected = {name: x.shape for name, x in to_torch(hollow, table).items()}
     ignored = {f"{layer.source}.{name}" for layer in table for name in layer.kind.ignored}
-    return _wrong({k: x.shape for k, x in state.items() if k not in ignored}, wanted)
+    return _wrong({k: x.shape for k, x in state.items() if k not in ignored}, expected)
 
 
 def _wrong(
-    there: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+    given: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
     """Every array that is missing, in excess or of another shape, from names to shapes."""
     return [
-        *(f"{name}: missing" for name in wanted if name not in there),
-        *(f"{name}: no place for it" for name in there if name not in wanted),
+        *(f"{name}: missing" for name in expected if name not in given),
+        *(f"{name}: no place for it" for name in given if name not in expected),
         *(
-            f"{name}: shape {there[name]}, the network has {shape}"
-            for name, shape in wanted.items()
-            if there.get(name, shape) != shape
+            f"{name}: shape {given[name]}, the network has {shape}"
+            for name, shape in expected.items()
+            if given.get(name, shape) != shape
         ),
     ]
 

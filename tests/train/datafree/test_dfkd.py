@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import runpy
 
 import jax
 import jax.export
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import dfkd as benchmark
 from configs.dfkd import HOSTS, presets
 from corrkd_jax.data.images import read as read_images
 from corrkd_jax.errors import InputError
@@ -38,8 +38,9 @@ from train.datafree import inputs as dfkd_inputs
 from train.datafree import program as dfkd
 from train.datafree import report as dfkd_report
 from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, TRAINED, arms
+from train.datafree.distilling import among_best
 from train.datafree.hosts.host import total
-from train.engine import loop, parallel
+from train.engine import cli, loop, parallel
 from train.engine.parallel import Layout
 from train.engine.pipeline import Pipeline
 from train.engine.stage import vectorized
@@ -65,7 +66,7 @@ def test_hosts_that_keep_their_images(host, loaded):
         def call(own, key, owner=owner, view=view, data=data):
             return owner.host.call(own, view, key, data)
 
-        own, made, terms = call(state.own, KEY)
+        own, made, terms = call(state.host, KEY)
         assert made.dtype == jnp.uint8
         assert made.shape == (40 if host == "dfnd" else BATCH, SIDE, SIDE, 1)
         assert set(terms) == set(owner.host.losses)
@@ -89,11 +90,11 @@ def test_hosts_that_make_new_images(host, loaded):
     owner = owner_of(config(host), loaded)
     state, view = state_and_view(owner, loaded)
     real = view.networks.read(jnp.asarray(loaded.pool.images[:BATCH]))
-    own, terms, _ = jax.jit(lambda own: owner.host.turn(own, view, KEY, real))(state.own)
+    own, terms, _ = jax.jit(lambda own: owner.host.turn(own, view, KEY, real))(state.host)
     assert set(terms) == set(owner.host.losses)
     assert all(np.isfinite(x) for x in terms.values())
     moved = jax.tree.map(
-        lambda a, b: np.abs(a - b).max(), own.generator["params"], state.own.generator["params"]
+        lambda a, b: np.abs(a - b).max(), own.generator["params"], state.host.generator["params"]
     )
     assert all(x > 0 for x in jax.tree.leaves(moved))
     made = owner.host.draw(own, jnp.ones((5, 4)))
@@ -126,7 +127,7 @@ def test_quirks_of_the_competition_are_settings(host, loss, published, loaded, m
 
         def made(owner=owner):
             state, view = state_and_view(owner, loaded)
-            return (owner.host.call or owner.host.turn)(state.own, view, KEY, pool)
+            return (owner.host.call or owner.host.turn)(state.host, view, KEY, pool)
 
         jax.eval_shape(made)
         assert set(met) == {expected}
@@ -144,9 +145,9 @@ def test_shards_of_a_batch_make_what_one_device_makes(host, loaded):
         def made(_, owner=owner):
             state, view = state_and_view(owner, loaded)
             if host == "dfq":
-                own, terms, _ = owner.host.turn(state.own, view, KEY, None)
+                own, terms, _ = owner.host.turn(state.host, view, KEY, None)
                 return owner.host.draw(own, jnp.ones((2, 4))), terms
-            _, made, terms = owner.host.call(state.own, view, KEY, {})
+            _, made, terms = owner.host.call(state.host, view, KEY, {})
             return made.astype(jnp.float32) / 255, terms
 
         mapped = jax.pmap(made, parallel.AXIS, devices=jax.devices()[:devices])
@@ -247,7 +248,7 @@ def test_a_pool_on_disk_gives_the_images_that_the_device_would_choose(loaded):
     owner = owner_of(chosen, loaded)
     state, view = state_and_view(owner, loaded)
     data = {"pool": jax.tree.map(jnp.asarray, loaded.pool.take())}
-    _, expected, _ = owner.host.call(state.own, view, KEY, data)
+    _, expected, _ = owner.host.call(state.host, view, KEY, data)
     rows, pixels = [], loaded.pool.images
 
     class Disk:
@@ -264,7 +265,7 @@ def test_a_pool_on_disk_gives_the_images_that_the_device_would_choose(loaded):
     np.testing.assert_array_equal(narrowed.pool.images, expected)
     # what the host then takes of it is all of it, in the same order
     data = jax.tree.map(jnp.asarray, dfkd_inputs.sets(chosen, narrowed))
-    _, again, _ = owner.host.call(state.own, view, KEY, data)
+    _, again, _ = owner.host.call(state.host, view, KEY, data)
     np.testing.assert_array_equal(again, expected)
 
 
@@ -289,7 +290,7 @@ def test_how_good_a_teacher_from_a_file_is(loaded, capsys):
 def test_results_and_gates(run, whole):
     """Accuracy of the last epoch is the history's; the gates wait for ten seeds."""
     _, _, names, owner = run
-    results = dfkd.judge(owner.config, owner, images(30), whole[0], names)
+    results = dfkd.evaluate_students(owner, images(30), whole[0], names)
     history = whole[0]["student"].history["valid"]
     for mode in ("keep", "drop"):
         for number, name in enumerate(names):
@@ -299,8 +300,9 @@ def test_results_and_gates(run, whole):
     assert np.all(results.divergence(ALONE) >= 0)
     json.dumps(results.to_json())
     chosen = presets("deepinv")["digits"]
-    assert "too few" in dfkd_report.gates("digits", chosen, results)
-    assert dfkd_report.gates("cifar10", chosen, results) is None
+    assert "too few" in dfkd_report.planted_gates("digits", chosen, results)
+    assert dfkd_report.planted_gates("cifar10", chosen, results) == ""
+    assert dfkd_report.planted_gates("digits", presets("fast")["digits"], results) == ""
     ten = dataclasses.replace(
         results,
         right={mode: np.repeat(x, 10, axis=0) for mode, x in results.right.items()},
@@ -311,10 +313,22 @@ def test_results_and_gates(run, whole):
         for mode in right:
             right[mode][:, names.index(name)] = count
     ten = dataclasses.replace(ten, right=right, teacher=np.full(10, 0.99))
-    verdicts = dfkd_report.gates("digits", chosen, ten)
+    verdicts = dfkd_report.planted_gates("digits", chosen, ten)
+    assert dfkd_report.planted_claims(ten).missed == (
+        "kept, it changes by so many points at most",
+        "every distillation loss is finite and falls",
+    )
     assert "| kept, it changes by so many points at most | 10.00 | <= 2 | MISSED |" in verdicts
     assert "| KDCI gains, points | 10.00 | >= 0.5 | holds |" in verdicts
     np.testing.assert_allclose(ten.rare(ALONE, "drop", 3), 0.5)
+
+
+def test_of_equal_logits_the_first_class_wins():
+    """As in argmax, so that a class is among the best one where argmax names it."""
+    logits = jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [0.0, 2.0, 2.0]])
+    labels = jnp.array([0, 1, 2, 0])
+    for count, expected in ((1, [1, 0, 0, 0]), (2, [1, 1, 1, 0]), (3, [1, 1, 1, 1])):
+        np.testing.assert_array_equal(among_best(logits, labels, count), expected)
 
 
 def test_classes_are_drawn_by_their_shares(run, loaded):
@@ -351,7 +365,8 @@ class TestBadInput:
     def test_options(self, tmp_path):
         out = ("--workdir", tmp_path / "run")
         assert "--data.root" in refused("cifar10", *out)
-        assert "--first-seed -1: seeds" in refused("--first-seed", -1, *out)
+        assert "--first-seed -1: must not be negative" in refused("--first-seed", -1, *out)
+        assert "--first-seed 2147483647: seeds" in refused("--first-seed", 2**31 - 1, *out)
         assert "--teacher FILE" in refused("cifar10", "--data.root", tmp_path, *out)
         given = ("--data.root", tmp_path, "--teacher", tmp_path / "t.pth")
         assert "--data.pool" in refused("cifar10", "--host", "dfnd", *given, *out)
@@ -374,11 +389,21 @@ class TestBadInput:
         assert "no dictionary in 10 epochs" in refused("--compensation.first", 10, *out)
         assert "keeps no images" in refused("--host", "dafl", "--dump", tmp_path / "d", *out)
         assert "--student lenet5: images must be" in refused("--student", "lenet5", *out)
-        assert "no such rows" in refused("--arms", "none", *out)
+        rows = "'host, balanced', 'host', 'KDCI', 'KDCI, trained W_z', 'random dictionary', "
+        rows += "'uniform prior', 'prior times its size'"
+        assert refused("--arms", "none", *out) == f"--arms 'none': choose from {rows}"
+        # beside one that there is, and where the table is shorter
+        assert refused("--arms", ALONE, "kdci", *out) == f"--arms 'kdci': choose from {rows}"
+        fewer = ("--no-kdci", "--no-ablate", "--arms", KDCI)
+        assert refused(*fewer, *out) == "--arms 'KDCI': choose from 'host'"
+        assert "--arms 'KDCI': stands twice" in refused("--arms", KDCI, KDCI, *out)
         assert "no such network" in refused("--student", "resnet9", *out)
         assert "deepinv reads no pool" in refused("--data.feed", "grain", *out)
         grain = ("--host", "mosaic", "--data.feed", "grain")
         assert "--data.feed grain: give the teacher's" in refused(*grain, *out)
+        for given in (("--host", "dfl"), ("--host=dfl",), ("--host", "cmi", "--host", "dfl")):
+            message = refused(*given, *out)
+            assert message == f"--host dfl: no such method; choose from {', '.join(HOSTS)}"
         few = refused("--host", "dfnd", "--synthesis.select", 9999, *out)
         assert "photographs has only" in few
         assert not (tmp_path / "run").exists()
@@ -390,11 +415,10 @@ class TestBadInput:
             (("--steps", "0"), "--steps 0: must be positive"),
         ],
     )
-    def test_of_the_benchmark(self, words, said, capsys, monkeypatch):
+    def test_of_the_benchmark(self, words, said, capsys):
         """Before any variant starts."""
-        monkeypatch.setattr("sys.argv", ["benchmarks.dfkd", *words])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_module("benchmarks.dfkd", run_name="__main__")
+            cli.guard(benchmark.main, words)
         assert ended.value.code == 2
         assert capsys.readouterr().err.startswith(f"error: {said}")
 
@@ -480,7 +504,9 @@ def test_presets_are_consistent(host, joint):
             preset, data=dataclasses.replace(preset.data, root="x", pool="x"), teacher="x"
         )
         if host == "dfnd" and name in ("svhn", "tiny_imagenet", "imagenet"):
-            with pytest.raises(InputError, match=r"--synthesis\.accuracy 0: give the teacher's"):
+            with pytest.raises(
+                InputError, match=r"--synthesis\.teacher-accuracy 0: give the teacher's"
+            ):
                 dfkd.check(name, given)
             own = dataclasses.replace(given.synthesis, teacher_accuracy=0.6)
             given = dataclasses.replace(given, synthesis=own)
@@ -523,13 +549,15 @@ def test_the_program(tmp_path, capsys):
     np.testing.assert_array_equal(picture[:32:4, 36:68:4], own)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    _evaluated(tmp_path, figures)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 3
+    _evaluated(tmp_path, figures, capsys)
     _exported(tmp_path)
     kd = [[r["train_kd"] for r in rows if r.get("arm") == arm] for arm in (BALANCED, ALONE, KDCI)]
     assert np.all(np.array(kd)[:, 1] < np.array(kd)[:, 0])
 
 
-def _evaluated(folder, figures):
+def _evaluated(folder, figures, capsys):
     """The same students on the same images: the report's accuracies, and one line an answer."""
     evaluate.main([str(folder / "run")])
     found = json.loads((folder / "run" / "evaluation.json").read_text())
@@ -541,8 +569,14 @@ def _evaluated(folder, figures):
             np.testing.assert_allclose(
                 found[name][mode]["by_class"], figures[name][mode]["by_class"], atol=1e-6
             )
-    with pytest.raises(InputError, match="--split valid: sets of images have train and test"):
+    text = (folder / "run" / "evaluation.md").read_text()
+    assert text.startswith(f"# Evaluation of run\n\n* run {folder / 'run'}, preset digits, host d")
+    assert text.count("| KDCI |") == 2
+    assert "<td>KDCI</td>" in (folder / "run" / "evaluation.html").read_text()
+    with pytest.raises(SystemExit) as ended:
         evaluate.main([str(folder / "run"), "--split", "valid"])
+    assert ended.value.code == 2
+    assert "Expected one of ('train'," in capsys.readouterr().err
 
 
 def _exported(folder):

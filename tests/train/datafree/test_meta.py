@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from train.datafree.hosts import fast
-from train.datafree.hosts.descent import Group, Made, descend
+from train.datafree.hosts.descent import Group, Outcome, descend
 
 CENTRE = np.array([1.0, -2.0])
 WEIGHTS = np.array([3.0, -5.0])
@@ -16,14 +16,14 @@ RATE = 0.1
 @pytest.mark.parametrize("method", ["fomaml", "reptile"])
 def test_closed_forms(method):
     def loss(parameters, key):
-        return Made((), {"miss": 0.5 * jnp.sum((parameters["copy"]["w"] - CENTRE) ** 2)})
+        return Outcome((), {"miss": 0.5 * jnp.sum((parameters["copy"]["w"] - CENTRE) ** 2)})
 
     weights = {"w": jnp.asarray(WEIGHTS)}
     groups = {"copy": Group(weights, RATE)}
     asked = ("copy",) if method == "fomaml" else ()
     end = descend(loss, groups, jax.random.key(0), 2, None, gradients_of=asked)
     assert set(end.gradients) == set(asked)
-    found = fast.meta_gradient(method, weights, end)["w"]
+    gradient = fast.meta_gradient(method, weights, end)["w"]
     away = WEIGHTS - CENTRE
     if method == "fomaml":
         # Adam's first step is as long as its rate, whatever the gradient
@@ -31,4 +31,4 @@ def test_closed_forms(method):
     else:
         expected = fast.REPTILE_FACTOR * (WEIGHTS - np.asarray(end.parameters["copy"]["w"]))
         assert np.all(expected * away > 1.9 * fast.REPTILE_FACTOR * RATE * np.abs(away))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)

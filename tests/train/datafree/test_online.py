@@ -52,8 +52,8 @@ def joint(loaded, layout=ONE, **changes):
 def plain(owner, state, teacher):
     """Two steps of one loss of both networks, from one pass of one batch each."""
     networks, chosen = owner.networks, owner.config.optimizer
-    params = {"generator": state.own.generator["params"], "student": state.variables["params"]}
-    stats = {"generator": state.own.generator["batch_stats"]}
+    params = {"generator": state.host.generator["params"], "student": state.variables["params"]}
+    stats = {"generator": state.host.generator["batch_stats"]}
     stats["student"] = state.variables["batch_stats"]
     made_by = optax.adam(owner.config.synthesis.learning_rate, owner.config.synthesis.beta1, 0.999)
     sgd = optax.chain(
@@ -116,11 +116,11 @@ def test_both_learn_from_one_pass_and_one_loss(loaded, tanh):
         state, metrics = step(state, batch, KEY)
     params, stats, terms = plain(owner, start, batch["teacher"])
     found = {
-        "generator": state.own.generator["params"],
+        "generator": state.host.generator["params"],
         "student": state.variables["params"],
     }
     kept = {
-        "generator": state.own.generator["batch_stats"],
+        "generator": state.host.generator["batch_stats"],
         "student": state.variables["batch_stats"],
     }
     for unit in ("unit1", "unit2") if tanh else ():
@@ -145,7 +145,7 @@ def test_shards_take_the_step_of_one_device(loaded):
         def step(_, layout=layout):
             owner, state, batch = joint(loaded, layout)
             state, metrics = owner.step(state, batch, KEY)
-            return state.own.generator, state.variables, metrics["kd"]
+            return state.host.generator, state.variables, metrics["kd"]
 
         mapped = jax.pmap(step, parallel.AXIS, devices=jax.devices()[:devices])
         shown[devices] = jax.tree.map(lambda x: np.asarray(x[0]), mapped(jnp.zeros(devices)))
@@ -173,11 +173,14 @@ def test_asking_for_its_step_brings_its_settings(tmp_path, monkeypatch):
     for preset in ("cifar10", "cifar100"):
         dfkd.main([preset, *given, "--synthesis.joint", "--synthesis.latent", "7"])
     dfkd.main(["cifar10", *given])
-    ten, hundred, turns = seen
+    # of several hosts the last counts, for the defaults too
+    dfkd.main(["cifar10", "--host", "fast", *given])
+    ten, hundred, turns, again = seen
+    assert again == turns
     for chosen, weights in ((ten, (0.05, 0.01, 5)), (hundred, (0.5, 0.1, 20))):
         made = chosen.synthesis
         assert (made.class_prior, made.activation, made.balance) == weights
-        assert (made.latent, made.rate, made.log_base, made.tanh) == (7, 0.02, 10, True)
+        assert (made.latent, made.learning_rate, made.log_base, made.tanh) == (7, 0.02, 10, True)
         assert (chosen.optimizer.batch_size, chosen.optimizer.weight_decay) == (1024, 5e-4)
     assert not turns.synthesis.joint
     assert turns.synthesis.student_steps == 5

@@ -1,5 +1,6 @@
 """Pictures of substitution data, read back pixel by pixel."""
 
+import io
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,12 +12,17 @@ from corrkd_jax.data import images as image_sets
 from corrkd_jax.errors import InputError
 from tests.data import image_layouts as layouts
 from train.datafree import pictures, ring
+from train.engine.report import drawn, write_picture
 
 
-def test_grid_of_small_grey_images(tmp_path: Path):
+def pixels_of(picture: bytes) -> np.ndarray:
+    """A PNG, read back."""
+    return np.asarray(Image.open(io.BytesIO(picture)))
+
+
+def test_grid_of_small_grey_images():
     images = layouts.pixels(5, 8, channels=1)
-    pictures.save_png(tmp_path / "grid.png", pictures.grid(images, columns=3))
-    found = np.asarray(Image.open(tmp_path / "grid.png"))
+    found = pixels_of(pictures.png(pictures.grid(images, columns=3)))
     # 8 pixels are shown as 32, with one white pixel between
     assert found.shape == (2 * 33 - 1, 3 * 33 - 1)
     for number, image in enumerate(images):
@@ -28,10 +34,9 @@ def test_grid_of_small_grey_images(tmp_path: Path):
     assert (found[33:, 66:] == 255).all()  # the sixth place is empty
 
 
-def test_grid_of_colours(tmp_path: Path):
+def test_grid_of_colours():
     images = layouts.pixels(2, 40)
-    pictures.save_png(tmp_path / "grid.png", pictures.grid(images))
-    found = np.asarray(Image.open(tmp_path / "grid.png"))
+    found = pixels_of(pictures.png(pictures.grid(images)))
     assert found.shape == (40, 81, 3)
     np.testing.assert_array_equal(found[:, 41:], images[1])
     with pytest.raises(ValueError, match="no images"):
@@ -71,25 +76,46 @@ def test_dump_is_a_pool(tmp_path: Path):
         pictures.dump(tmp_path / "pool", images)
 
 
+def test_a_dump_that_the_disk_refuses_leaves_nothing(tmp_path: Path, monkeypatch):
+    """One line; what was written before it is taken back, so that the folder can be used again."""
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "notes.txt").write_text("mine")
+    calls = []
+
+    def full(_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError) as refused:
+        pictures.dump(tmp_path / "pool", layouts.pixels(5, 4))
+    assert str(refused.value) == (
+        f"{tmp_path / 'pool' / '000002.png'}: cannot be written: No space left on device; check "
+        "folder, rights and space"
+    )
+    assert [path.name for path in (tmp_path / "pool").iterdir()] == ["notes.txt"]
+    pictures.dump(tmp_path / "pool", layouts.pixels(5, 4))
+    assert len(list((tmp_path / "pool").glob("*.png"))) == 5
+
+
 @pytest.mark.parametrize("classes", [10, 100])
 def test_histogram(tmp_path: Path, classes):
     skew = np.random.default_rng(0).dirichlet(np.ones(classes), size=3)
     shares = {"skewed": skew, "balanced": np.full((3, classes), 1 / classes)}
-    pictures.class_histogram(tmp_path / "a.png", shares)
-    found = np.asarray(Image.open(tmp_path / "a.png"))
-    assert (found != 255).any()
-    pictures.class_histogram(tmp_path / "b.png", {**shares, "skewed": skew[:, ::-1] ** 2})
-    assert not np.array_equal(found, np.asarray(Image.open(tmp_path / "b.png")))
+    picture = drawn(pictures.class_histogram(shares))
+    assert (pixels_of(picture) != 255).any()
+    other = drawn(pictures.class_histogram({**shares, "skewed": skew[:, ::-1] ** 2}))
+    assert not np.array_equal(pixels_of(picture), pixels_of(other))
     with pytest.raises(InputError, match=r"a\.png: cannot be written"):
-        pictures.class_histogram(tmp_path / "none" / "a.png", shares)
+        write_picture(tmp_path / "none" / "a.png", picture)
 
 
 @pytest.mark.parametrize("classes", [10, 100])
-def test_accuracy_by_class(tmp_path: Path, classes):
+def test_accuracy_by_class(classes):
     """It tells a row that is better in some classes from one that is not."""
     host = np.random.default_rng(0).uniform(size=(3, classes))
-    pictures.class_accuracy(tmp_path / "a.png", {"host": host, "KDCI": host})
-    pictures.class_accuracy(tmp_path / "b.png", {"host": host, "KDCI": np.sqrt(host)})
-    same, better = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "ab")
+    rows = {"host": host, "KDCI": host}, {"host": host, "KDCI": np.sqrt(host)}
+    same, better = (pixels_of(drawn(pictures.class_accuracy(each))) for each in rows)
     assert same.shape == better.shape
     assert (same != better).any()

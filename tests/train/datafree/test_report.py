@@ -1,11 +1,13 @@
 """What a report says of figures that are known."""
 
+import base64
 import dataclasses
 
 import numpy as np
 import pytest
 
 from configs.dfkd import presets
+from corrkd_jax.errors import InputError
 from train.datafree import report
 from train.datafree.arms import ALONE, BALANCED, KDCI, pictured
 from train.datafree.report import Results
@@ -35,20 +37,19 @@ def results(classes, names=(ALONE, KDCI)):
     )
 
 
-def written(folder, classes, site="logits"):
-    """The report's text."""
-    (folder / "figures").mkdir()
+def build(classes, site="logits"):
+    """The report."""
     config = presets("fast")["cifar10"]
     kdci = dataclasses.replace(config.compensation, site=site)
     config = dataclasses.replace(config, compensation=kdci)
     picture = np.zeros((4, 4, 3), np.uint8)
-    return report.write(folder, "cifar10", config, results(classes), picture, ["a fact"])
+    return report.build("cifar10", config, results(classes), picture, ["a fact"])
 
 
 @pytest.mark.parametrize("classes", [3, 10, 100])
 def test_top_5_and_classes(tmp_path, classes):
     """Of more than five classes the top five; of up to twenty each class, else the extremes."""
-    text = written(tmp_path, classes)
+    text = build(classes).write(tmp_path)
     assert ("| rare 5, keep | top-5, drop |" in text) == (classes > 5)
     assert ("| 75.00 ± 0.00 |\n" in text) == (classes > 5)
     if classes > 20:
@@ -60,9 +61,34 @@ def test_top_5_and_classes(tmp_path, classes):
     assert f"| {ALONE} | 20.0 |" in text
     assert "![accuracy by class, last epoch, drop](figures/accuracy.png)" in text
     assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 2_000
+    assert text == (tmp_path / "report.md").read_text()
 
 
-def test_classes_of_students_that_need_their_compensation(tmp_path):
-    text = written(tmp_path, 10, "penultimate")
+def test_the_page_holds_its_pictures(tmp_path):
+    """No other file is needed to see them, and they are those beside the report."""
+    build(10).write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for name in ("classes", "accuracy", "images"):
+        picture = (tmp_path / "figures" / f"{name}.png").read_bytes()
+        assert f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"' in page
+    assert "figures/" not in page
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    """Whatever the report was about to write; an older one stays."""
+    build(10).write(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(InputError) as refused:
+        build(3).write(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path / 'figures' / 'classes.png'}: cannot be written: No space left; check folder, "
+        "rights and space"
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_classes_of_students_that_need_their_compensation():
+    text = build(10, "penultimate").text()
     assert "| accuracy by class x 100, last, keep |" in text
     assert "| KDCI | 80.0 |" in text

@@ -40,11 +40,11 @@ def test_a_generators_pictures_and_dictionary(loaded):
             np.testing.assert_array_equal(
                 state.dictionary.confounders, before.dictionary.confounders
             )
-        made = owner.host.draw(state.own, latents(jax.random.key(0), BATCH, owner.networks))
+        made = owner.host.draw(state.host, latents(jax.random.key(0), BATCH, owner.networks))
         expected.append(owner.networks.to_bytes(made))
         # as if the generator had learned
-        own = state.own._replace(generator=jax.tree.map(lambda x: 1.5 * x, state.own.generator))
-        state = state._replace(own=own)
+        generator = jax.tree.map(lambda x: 1.5 * x, state.host.generator)
+        state = state._replace(host=state.host._replace(generator=generator))
     assert owner.shown_epochs.tolist() == [1, 2, 3]
     found = state.pictures.astype(jnp.int32)
     np.testing.assert_allclose(found, np.stack(expected[1:]).astype(int), atol=1)

@@ -22,8 +22,9 @@ KEY = jax.random.key(0)
 
 def config(host, **changes):
     """A run of seconds."""
+    settings = HOSTS[host].synthesis
     small = dataclasses.replace(
-        HOSTS[host],
+        settings,
         steps=3 if host in ("fast", "cmi", "deepinv") else 1,
         student_steps=2,
         latent=4,
@@ -32,7 +33,7 @@ def config(host, **changes):
         reset=1 if host == "fast" else 0,
         bank=32,
         bank_draw=16,
-        jitter=min(HOSTS[host].jitter, 1),
+        jitter=min(settings.jitter, 1),
         select=40,
     )
     return DfkdConfig(

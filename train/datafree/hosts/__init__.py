@@ -1,5 +1,7 @@
 """Data-free methods, one file each: where a student's images come from."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,22 +14,27 @@ from train.datafree.hosts.host import Host
 from train.datafree.hosts.networks import Networks
 
 
-def build(config: DfkdConfig, networks: Networks, steps: int, select: int) -> Host:
+def build(config: DfkdConfig, networks: Networks, steps: int, places: int) -> Host:
     """The host of a configuration.
 
     Args:
         config: of the run.
         networks: whose answers it asks for.
         steps: of the engine in the whole run.
-        select: images that DFND takes of its pool.
+        places: for images, of hosts that keep them.
     """
-    name = config.host
-    if name == "dfnd":
-        return dfnd.host(config, select)
-    if name == "mosaic":
-        return mosaic.host(config, networks, steps)
-    makers = {"deepinv": deepinv.host, "fast": fast.host, "cmi": cmi.host}
-    return makers.get(name, online.host)(config, networks)
+    makers: dict[str, Callable[[], Host]] = {
+        "deepinv": partial(deepinv.host, config, networks),
+        "fast": partial(fast.host, config, networks),
+        "cmi": partial(cmi.host, config, networks),
+        "dafl": partial(online.host, config, networks),
+        "zskt": partial(online.host, config, networks),
+        "dfq": partial(online.host, config, networks),
+        "dfad": partial(online.host, config, networks, by_logits=True),
+        "mosaic": partial(mosaic.host, config, networks, steps),
+        "dfnd": partial(dfnd.host, config, places),
+    }
+    return makers[config.host]()
 
 
 def build_generator(
@@ -38,20 +45,20 @@ def build_generator(
     Raises:
         InputError: no generator makes images of this size.
     """
-    chosen = config.synthesis
+    settings = config.synthesis
     shared = {"channels": channels, "axis_name": axis_name, "dtype": dtype}
-    if config.host in ("deepinv", "dfnd"):
+    if not config.method.has_generator:
         return None, ()
-    if chosen.tanh and side >= 64:
+    if settings.tanh and side >= 64:
         raise InputError(
             f"--synthesis.tanh: the generator of images of {side} pixels ends in a sigmoid; add "
             "--synthesis.no-tanh"
         )
     if side >= 128 and side % 16 == 0:
-        return DeepGenerator(**shared), (side // 16, side // 16, chosen.latent)
+        return DeepGenerator(**shared), (side // 16, side // 16, settings.latent)
     if side >= 64 and side % 16 == 0:
-        return TransposedGenerator(side, **shared), (chosen.latent,)
+        return TransposedGenerator(side, **shared), (settings.latent,)
     if side % 4 == 0:
-        own = {"normalized": chosen.tanh, "bias": chosen.tanh, "epsilon": chosen.epsilon}
-        return Generator(side, widths=chosen.widths, **own, **shared), (chosen.latent,)
+        form = {"normalized": settings.tanh, "bias": settings.tanh, "epsilon": settings.epsilon}
+        return Generator(side, widths=settings.widths, **form, **shared), (settings.latent,)
     raise InputError(f"--host {config.host}: makes images of sides of 4, 8, 12, ..., not {side}")

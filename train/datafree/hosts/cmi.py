@@ -15,8 +15,8 @@ from corrkd_jax.models.descriptors import norm_descriptors, stage_descriptors
 from corrkd_jax.models.generators import ProjectionHead
 from train.datafree import ring
 from train.datafree.contrast import contrast, remembered
-from train.datafree.hosts.descent import Group, Made, descend
-from train.datafree.hosts.host import Host, Terms, augmented, named, own_latents, weighted
+from train.datafree.hosts.descent import Group, Outcome, descend
+from train.datafree.hosts.host import Host, Terms, augmented, named, shard_latents, weighted
 from train.datafree.hosts.networks import Networks, View
 from train.engine import parallel
 from train.engine.stage import Tree
@@ -27,7 +27,7 @@ HEAD = ProjectionHead()
 
 
 class Memory(NamedTuple):
-    """What is kept from call to call.
+    """What stays from call to call.
 
     Attributes:
         head: parameters of the projection.
@@ -45,9 +45,9 @@ def host(config: DfkdConfig, networks: Networks) -> Host:
 
     def init(key: Array, teacher: Tree) -> Memory:
         shape = (2, networks.side, networks.side, networks.channels)
-        said = jax.eval_shape(lambda: describe(networks, teacher, jnp.zeros(shape)))
-        head = HEAD.init(key, jnp.zeros(said.shape))["params"]
-        bank = ring.empty(config.synthesis.bank, (2 * said.shape[-1],), jnp.bfloat16)
+        rows = jax.eval_shape(lambda: describe(networks, teacher, jnp.zeros(shape)))
+        head = HEAD.init(key, jnp.zeros(rows.shape))["params"]
+        bank = ring.empty(config.synthesis.bank, (2 * rows.shape[-1],), jnp.bfloat16)
         return Memory(head, optax.scale_by_adam().init(head), bank)
 
     return Host(init, call=call, losses=named(config, TERMS))
@@ -61,19 +61,19 @@ def describe(networks: Networks, teacher: Tree, images: Array) -> Array:
     return norm_descriptors(network, teacher, images)
 
 
-def call(own: Memory, view: View, key: Array, data: Tree) -> tuple[Memory, Array, Terms]:
+def call(memory: Memory, view: View, key: Array, data: Tree) -> tuple[Memory, Array, Terms]:
     """The images of least loss of a generator that begins anew."""
-    chosen, networks = view.config.synthesis, view.networks
+    settings, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    count = chosen.batch_size or view.config.optimizer.batch_size
+    count = settings.batch_size or view.config.optimizer.batch_size
     classes, noise, fresh, steps = jax.random.split(key, 4)
     targets = jnp.sort(view.draw_classes(classes, count))
     targets = parallel.own_rows(targets, axis_name)
-    start = own_latents(noise, count, networks)
+    start = shard_latents(noise, count, networks)
     variables = networks.generator.init(fresh, start)
     statistics = {k: v for k, v in variables.items() if k != "params"}
 
-    def loss(parameters: dict[str, Tree], key: Array) -> Made:
+    def loss(parameters: dict[str, Tree], key: Array) -> Outcome:
         whole_key, crop_key, bank_key = jax.random.split(key, 3)
         pixels, _ = networks.generator.apply(
             {"params": parameters["generator"], **statistics},
@@ -81,44 +81,44 @@ def call(own: Memory, view: View, key: Array, data: Tree) -> tuple[Memory, Array
             train=True,
             mutable=list(statistics),
         )
-        seen = augmented(view, whole_key, pixels)
-        said = view.inspect(seen)
+        shown = augmented(view, whole_key, pixels)
+        answers = view.inspect(shown)
         terms = {
-            "class_prior": synthesis.class_prior(said.logits, targets, axis_name=axis_name),
-            "bn": view.bn_distance(said.statistics),
+            "class_prior": synthesis.class_prior(answers.logits, targets, axis_name=axis_name),
+            "bn": view.bn_distance(answers.statistics),
         }
-        if chosen.adversarial:
-            student = view.ask_student(seen).logits
+        if settings.adversarial:
+            student = view.ask_student(shown).logits
             terms["adversarial"] = synthesis.decision_adversarial(
-                student, said.logits, axis_name=axis_name
+                student, answers.logits, axis_name=axis_name
             )
         crop_key = jax.random.fold_in(crop_key, parallel.shard_index(axis_name))
         part = networks.normalized(
             resized_crop(crop_key, pixels, flip=view.config.optimizer.augment)
         )
-        whole, local = (describe(networks, view.teacher, x) for x in (seen, part))
-        if chosen.contrast:
+        whole, local = (describe(networks, view.teacher, x) for x in (shown, part))
+        if settings.contrast:
             terms["contrast"] = contrast(
                 lambda x: HEAD.apply({"params": parameters["head"]}, x),
                 local,
                 whole,
-                own.bank,
+                memory.bank,
                 bank_key,
-                chosen.bank_draw,
-                chosen.contrast_temperature,
+                settings.bank_draw,
+                settings.contrast_temperature,
                 axis_name,
             )
-        return Made((pixels, remembered(local, whole)), weighted(view, terms))
+        return Outcome((pixels, remembered(local, whole)), weighted(view, terms))
 
-    betas = (chosen.beta1, chosen.beta2)
+    betas = (settings.beta1, settings.beta2)
     groups = {
-        "generator": Group(dcgan_normal(fresh, variables["params"]), chosen.learning_rate, betas),
-        "latents": Group(start, chosen.latent_learning_rate, betas, own=True),
-        "head": Group(own.head, chosen.learning_rate, state=own.optimizer),
+        "generator": Group(dcgan_normal(fresh, variables["params"]), settings.learning_rate, betas),
+        "latents": Group(start, settings.latent_learning_rate, betas, sharded=True),
+        "head": Group(memory.head, settings.learning_rate, state=memory.optimizer),
     }
-    end = descend(loss, groups, steps, chosen.steps, axis_name)
-    pixels, rows = end.made
-    bank = ring.push(own.bank, gather(rows, axis_name))
+    end = descend(loss, groups, steps, settings.steps, axis_name)
+    pixels, rows = end.best
+    bank = ring.push(memory.bank, gather(rows, axis_name))
     images = gather(ring.quantize(pixels), axis_name)
     return Memory(end.parameters["head"], end.states["head"], bank), images, end.terms
 

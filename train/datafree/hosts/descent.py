@@ -20,27 +20,27 @@ class Group(NamedTuple):
         parameters: a tree of arrays.
         rate: learning rate.
         betas: Adam's decays.
-        own: they are this shard's alone, as its images are; else the same on all shards.
+        sharded: they are this shard's alone, as its images are; else the same on all shards.
         state: Adam's, None to begin afresh.
     """
 
     parameters: Tree
     rate: Any
     betas: tuple[float, float] = (0.9, 0.999)
-    own: bool = False
+    sharded: bool = False
     state: Tree | None = None
 
 
-class Made(NamedTuple):
+class Outcome(NamedTuple):
     """What a loss makes on its way.
 
     Attributes:
-        made: kept of the best step: images, and what belongs to them.
+        best: what is kept of the best step: images, and what belongs to them.
         terms: of the loss, weighted.
-        last: kept of the last step, without gradient.
+        last: what is kept of the last step, without gradient.
     """
 
-    made: Tree
+    best: Tree
     terms: Terms
     last: Tree = ()
 
@@ -51,7 +51,7 @@ class Descent(NamedTuple):
     Attributes:
         parameters: of the groups, after the last step.
         states: Adam's, of the groups.
-        made: of the step of least loss, before its descent.
+        best: of the step of least loss, before its descent.
         terms: at that step.
         last: of the last step.
         gradients: of the groups that were asked for, sums over the steps.
@@ -59,14 +59,14 @@ class Descent(NamedTuple):
 
     parameters: dict[str, Tree]
     states: dict[str, Tree]
-    made: Tree
+    best: Tree
     terms: Terms
     last: Tree
     gradients: dict[str, Tree]
 
 
 def descend(
-    loss: Callable[[dict[str, Tree], Array], Made],
+    loss: Callable[[dict[str, Tree], Array], Outcome],
     groups: Mapping[str, Group],
     key: Array,
     steps: int,
@@ -77,7 +77,7 @@ def descend(
     """A fixed number of steps.
 
     Args:
-        loss: `(parameters by group, key) -> made`; the same value on every shard of the batch.
+        loss: `(parameters by group, key) -> outcome`; the same value on every shard of the batch.
         groups: by name.
         key: folded with each step's number.
         steps: at least one.
@@ -87,13 +87,13 @@ def descend(
     """
     tx = {name: optax.scale_by_adam(*group.betas) for name, group in groups.items()}
 
-    def objective(parameters: dict[str, Tree], key: Array) -> tuple[Array, Made]:
-        made = loss(parameters, key)
-        return total(made.terms), made
+    def objective(parameters: dict[str, Tree], key: Array) -> tuple[Array, Outcome]:
+        outcome = loss(parameters, key)
+        return total(outcome.terms), outcome
 
     def one(name: str, x: Tree, state: Tree, gradient: Tree) -> tuple[Tree, Tree, Tree]:
         group = groups[name]
-        if group.own:
+        if group.sharded:
             # the loss is the whole batch's on every shard, and each sends its gradient here
             count = parallel.shard_count(axis_name)
             gradient = jax.tree.map(lambda g: g / count, gradient)
@@ -103,21 +103,21 @@ def descend(
         return jax.tree.map(lambda p, d: p - group.rate * d, x, direction), state, gradient
 
     def step(carry: tuple, number: Array) -> tuple[tuple, None]:
-        parameters, states, best, chosen, _, sums = carry
-        (value, made), gradients = jax.value_and_grad(objective, has_aux=True)(
+        parameters, states, least, best, _, sums = carry
+        (value, outcome), gradients = jax.value_and_grad(objective, has_aux=True)(
             parameters, jax.random.fold_in(key, number)
         )
         moved = {name: one(name, parameters[name], states[name], gradients[name]) for name in tx}
-        better = value < best
-        chosen = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), (made.made, made.terms), chosen
+        better = value < least
+        best = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), (outcome.best, outcome.terms), best
         )
         carry = (
             clip({name: x for name, (x, _, _) in moved.items()}),
             {name: state for name, (_, state, _) in moved.items()},
-            jnp.minimum(value, best),
-            chosen,
-            made.last,
+            jnp.minimum(value, least),
+            best,
+            outcome.last,
             {name: jax.tree.map(jnp.add, x, moved[name][2]) for name, x in sums.items()},
         )
         return carry, None
@@ -129,9 +129,9 @@ def descend(
     }
     shapes = jax.eval_shape(loss, parameters, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    chosen, sums = (zeros.made, zeros.terms), {name: parameters[name] for name in gradients_of}
-    sums = jax.tree.map(jnp.zeros_like, sums)
-    start = (parameters, states, jnp.array(jnp.inf), chosen, zeros.last, sums)
+    sums = jax.tree.map(jnp.zeros_like, {name: parameters[name] for name in gradients_of})
+    best = zeros.best, zeros.terms
+    start = (parameters, states, jnp.array(jnp.inf), best, zeros.last, sums)
     end, _ = lax.scan(step, start, jnp.arange(steps))
-    parameters, states, _, (made, terms), last, sums = end
-    return Descent(parameters, states, made, terms, lax.stop_gradient(last), sums)
+    parameters, states, _, (best, terms), last, sums = end
+    return Descent(parameters, states, best, terms, lax.stop_gradient(last), sums)

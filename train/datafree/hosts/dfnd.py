@@ -1,21 +1,31 @@
 """DFND (CVPR 2021): images of a pool of which the teacher is surest, and doubt about its labels."""
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from configs.dfkd import DfkdConfig
 from corrkd_jax.losses.selection import noise_matrix, noisy_nll, select_confident
 from train.datafree.hosts.host import Host, Terms, distillation
 from train.datafree.hosts.networks import View
+from train.engine.predict import by_block
 from train.engine.stage import Tree
 
 
-def host(config: DfkdConfig, select: int) -> Host:
-    """The host; `select` images are taken once."""
+def host(config: DfkdConfig, places: int) -> Host:
+    """The host.
 
-    def call(own: Tree, view: View, key: Array, data: Tree) -> tuple[Tree, Array, Terms]:
+    Args:
+        config: of the run.
+        places: number of images that are taken of the pool, once.
+    """
+
+    def call(state: Tree, view: View, key: Array, data: Tree) -> tuple[Tree, Array, Terms]:
         images = data["pool"]["images"]
-        return own, images[select_confident(_answers(view, images), select)], {}
+        block = view.config.optimizer.batch_size
+        logits = by_block(
+            lambda batch: view.ask_teacher(view.networks.read(batch))[0], images, block
+        )
+        return state, images[select_confident(logits, places)], {}
 
     def loss(
         logits: Array, teacher: Array, extra: Tree, temperature: float, axis_name: str | None
@@ -31,17 +41,3 @@ def host(config: DfkdConfig, select: int) -> Host:
         loss=loss,
         extra=lambda classes: {"noise": jnp.zeros((classes, classes - 1))},
     )
-
-
-def _answers(view: View, images: Array) -> Array:
-    """The teacher's logits for a whole pool, `[pool, classes]`, a block at a time."""
-    count = len(images)
-    block = min(view.config.optimizer.batch_size, count)
-    blocks = -(-count // block)
-    position = jnp.minimum(jnp.arange(blocks * block), count - 1).reshape(blocks, block)
-
-    def answer(index: Array) -> Array:
-        return view.ask_teacher(view.networks.read(images[index]))[0]
-
-    logits = lax.map(answer, position)
-    return logits.reshape(blocks * block, -1)[:count]

@@ -11,8 +11,8 @@ from configs.dfkd import DfkdConfig
 from corrkd_jax.losses import synthesis
 from corrkd_jax.losses.batch import gather
 from train.datafree import ring
-from train.datafree.hosts.descent import Descent, Group, Made, descend
-from train.datafree.hosts.host import Host, Terms, augmented, named, own_latents, weighted
+from train.datafree.hosts.descent import Descent, Group, Outcome, descend
+from train.datafree.hosts.host import Host, Terms, augmented, named, shard_latents, weighted
 from train.datafree.hosts.networks import Networks, View
 from train.engine import parallel
 from train.engine.stage import Tree
@@ -23,7 +23,7 @@ REPTILE_FACTOR = 67.0
 
 
 class Meta(NamedTuple):
-    """What is kept from call to call.
+    """What stays from call to call.
 
     Attributes:
         generator: variables of the generator that copies start from.
@@ -51,22 +51,22 @@ def host(config: DfkdConfig, networks: Networks) -> Host:
     return Host(init, call=call, losses=named(config, TERMS))
 
 
-def call(own: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Terms]:
+def call(meta: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Terms]:
     """The images of least loss among a copy's few descents; then the generator learns from it."""
-    chosen, networks = view.config.synthesis, view.networks
+    settings, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    count = chosen.batch_size or view.config.optimizer.batch_size
+    count = settings.batch_size or view.config.optimizer.batch_size
     classes, noise, fresh, steps = jax.random.split(key, 4)
     targets = parallel.own_rows(view.draw_classes(classes, count), axis_name)
-    statistics = {k: v for k, v in own.generator.items() if k != "params"}
-    params = own.generator["params"]
-    if chosen.reset:
-        due = own.calls == chosen.warmup + chosen.reset
+    statistics = {k: v for k, v in meta.generator.items() if k != "params"}
+    params = meta.generator["params"]
+    if settings.reset:
+        due = meta.calls == settings.warmup + settings.reset
         params = jax.tree.map(
             lambda new, old: jnp.where(due, new, old), first_layer_anew(fresh, params), params
         )
 
-    def loss(parameters: dict[str, Tree], key: Array) -> Made:
+    def loss(parameters: dict[str, Tree], key: Array) -> Outcome:
         # a copy is normalised by its own batch, and what it remembers is thrown away with it
         pixels, _ = networks.generator.apply(
             {"params": parameters["copy"], **statistics},
@@ -74,41 +74,41 @@ def call(own: Meta, view: View, key: Array, data: Tree) -> tuple[Meta, Array, Te
             train=True,
             mutable=list(statistics),
         )
-        seen = augmented(view, key, pixels)
-        said = view.inspect(seen)
-        met = synthesis.blend_statistics(
-            said.statistics,
-            own.statistics,
-            jnp.where(own.calls > 0, chosen.ema_decay, 0.0),
+        shown = augmented(view, key, pixels)
+        answers = view.inspect(shown)
+        statistics_so_far = synthesis.blend_statistics(
+            answers.statistics,
+            meta.statistics,
+            jnp.where(meta.calls > 0, settings.ema_decay, 0.0),
         )
         terms = {
-            "class_prior": synthesis.class_prior(said.logits, targets, axis_name=axis_name),
-            "bn": view.bn_distance(met),
+            "class_prior": synthesis.class_prior(answers.logits, targets, axis_name=axis_name),
+            "bn": view.bn_distance(statistics_so_far),
         }
-        if chosen.adversarial:
-            student = view.ask_student(seen).logits
+        if settings.adversarial:
+            student = view.ask_student(shown).logits
             terms["adversarial"] = jnp.where(
-                own.calls >= chosen.warmup,
-                synthesis.decision_adversarial(student, said.logits, axis_name=axis_name),
+                meta.calls >= settings.warmup,
+                synthesis.decision_adversarial(student, answers.logits, axis_name=axis_name),
                 0.0,
             )
-        return Made(pixels, weighted(view, terms), met)
+        return Outcome(pixels, weighted(view, terms), statistics_so_far)
 
-    betas = (chosen.beta1, chosen.beta2)
-    start = own_latents(noise, count, networks)
+    betas = (settings.beta1, settings.beta2)
+    start = shard_latents(noise, count, networks)
     groups = {
-        "copy": Group(params, chosen.learning_rate, betas),
-        "latents": Group(start, chosen.latent_learning_rate, betas, own=True),
+        "copy": Group(params, settings.learning_rate, betas),
+        "latents": Group(start, settings.latent_learning_rate, betas, sharded=True),
     }
-    learned = ("copy",) if chosen.meta == "fomaml" else ()
-    end = descend(loss, groups, steps, chosen.steps, axis_name, gradients_of=learned)
-    gradient = meta_gradient(chosen.meta, params, end)
-    direction, state = optax.scale_by_adam(*betas).update(gradient, own.optimizer)
-    rate = chosen.learning_rate * chosen.steps
+    learned = ("copy",) if settings.meta == "fomaml" else ()
+    end = descend(loss, groups, steps, settings.steps, axis_name, gradients_of=learned)
+    gradient = meta_gradient(settings.meta, params, end)
+    direction, state = optax.scale_by_adam(*betas).update(gradient, meta.optimizer)
+    rate = settings.learning_rate * settings.steps
     params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
     generator = {"params": params, **statistics}
-    images = gather(ring.quantize(end.made), axis_name)
-    return Meta(generator, state, end.last, own.calls + 1), images, end.terms
+    images = gather(ring.quantize(end.best), axis_name)
+    return Meta(generator, state, end.last, meta.calls + 1), images, end.terms
 
 
 def meta_gradient(method: str, weights: Tree, end: Descent) -> Tree:

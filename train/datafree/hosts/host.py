@@ -42,19 +42,19 @@ def distillation(
 
 
 class Host(NamedTuple):
-    """Pure functions of the host's own state.
+    """Pure functions of the host's state.
 
     Every key is the same on all shards of a batch.
 
     Attributes:
-        init: `(key, teacher) -> own`; the teacher's variables tell shapes.
-        call: of hosts whose images are kept: `(own, view, key, data) -> (own, images, losses)`,
-            once an epoch: the whole batch as bytes, and the terms at its end.
-        turn: of hosts that make new images for every step: `(own, view, key, real) -> (own,
+        init: `(key, teacher) -> state`; the teacher's variables tell shapes.
+        call: of hosts whose images are kept: `(state, view, key, data) -> (state, images,
+            losses)`, once an epoch: the whole batch as bytes, and the terms at its end.
+        turn: of hosts that make new images for every step: `(state, view, key, real) -> (state,
             losses, shown)`, the generator's steps before the student's; `real` are this shard's
             of a batch of the pool, normalised, or the batch's rows where there is no pool.
             `shown` is what the student is to learn from in a single step, None to `draw` for it.
-        draw: of the same hosts: `(own, latents) -> images`, normalised.
+        draw: of the same hosts: `(state, latents) -> images`, normalised.
         loss: of the student.
         extra: `(classes) -> parameters` that `loss` trains beside the student, by Adam.
         losses: names of what `call` and `turn` return.
@@ -74,7 +74,7 @@ def latents(key: Array, count: int, networks: Networks) -> Array:
     return jax.random.normal(key, (count, *networks.latent))
 
 
-def own_latents(key: Array, count: int, networks: Networks) -> Array:
+def shard_latents(key: Array, count: int, networks: Networks) -> Array:
     """This shard's block of `latents`."""
     return parallel.own_rows(latents(key, count, networks), networks.axis_name)
 

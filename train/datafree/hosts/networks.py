@@ -86,9 +86,9 @@ class Networks:
         """Images in [0, 1] as networks see them."""
         return normalized(images, self.normalization)
 
-    def from_generator(self, made: Array) -> Array:
+    def from_generator(self, output: Array) -> Array:
         """What the generator makes as networks see it: normalised, unless it comes so."""
-        return made if getattr(self.generator, "normalized", False) else self.normalized(made)
+        return output if getattr(self.generator, "normalized", False) else self.normalized(output)
 
     def pixels(self, images: Array) -> Array:
         """The inverse of `normalized`."""
@@ -148,10 +148,10 @@ class View:
 
     def inspect(self, images: Array) -> Teaching:
         """The same, with the statistics of the whole batch before every batch norm."""
-        (logits, features), told = self.networks.teacher.apply(
+        (logits, features), collections = self.networks.teacher.apply(
             self.teacher, images, mutable=[BN_INPUTS]
         )
-        return Teaching(logits, features, told.get(BN_INPUTS, {}))
+        return Teaching(logits, features, collections.get(BN_INPUTS, {}))
 
     def bn_distance(self, statistics: Tree) -> Array:
         """How far statistics of a batch are from those that the teacher remembers."""

@@ -24,12 +24,12 @@ from train.datafree.hosts.host import (
     Terms,
     distillation,
     named,
-    own_latents,
+    shard_latents,
     total,
     weighted,
 )
 from train.datafree.hosts.networks import Networks, View
-from train.engine import optimizer, parallel
+from train.engine import optimizer
 from train.engine.stage import Tree
 
 TERMS = ("class_prior", "activation", "balance", "bn", "adversarial")
@@ -42,19 +42,24 @@ class Generating(NamedTuple):
     optimizer: Tree
 
 
-def host(config: DfkdConfig, networks: Networks) -> Host:
-    """The host."""
+def host(config: DfkdConfig, networks: Networks, by_logits: bool = False) -> Host:
+    """The host.
+
+    Args:
+        config: of the run.
+        networks: whose answers it asks for.
+        by_logits: differences of teacher and student are those of their logits, as in DFAD.
+    """
 
     def init(key: Array, teacher: Tree) -> Generating:
         generator = networks.generator.init(key, jnp.zeros((2, *networks.latent)))
         return Generating(generator, optax.scale_by_adam().init(generator["params"]))
 
-    by_logits = config.host == "dfad"
     in_turn = partial(turn, adversarial=synthesis.adversarial_l1 if by_logits else None)
     return Host(
         init,
         turn=together if config.synthesis.joint else in_turn,
-        draw=lambda own, latents: draw(networks, own.generator, latents),
+        draw=lambda state, latents: draw(networks, state.generator, latents),
         loss=absolute if by_logits else distillation,
         losses=named(config, TERMS),
     )
@@ -66,28 +71,28 @@ def draw(networks: Networks, generator: Tree, latents: Array) -> Array:
 
 
 def turn(
-    own: Generating,
+    state: Generating,
     view: View,
     key: Array,
     real: Array,
     adversarial: Callable[..., Array] | None = None,
 ) -> tuple[Generating, Terms, None]:
     """The generator's steps, each on images of its own."""
-    chosen = view.config.synthesis
+    settings = view.config.synthesis
     if adversarial is None:
-        temperature = chosen.adversarial_temperature
+        temperature = settings.adversarial_temperature
         adversarial = partial(synthesis.adversarial_kl, temperature=temperature)
 
-    def step(own: Generating, key: Array) -> tuple[Generating, Terms]:
-        own, terms, _ = _step(own, view, key, adversarial)
-        return own, terms
+    def step(state: Generating, key: Array) -> tuple[Generating, Terms]:
+        state, terms, _ = _step(state, view, key, adversarial)
+        return state, terms
 
-    own, terms = lax.scan(step, own, jax.random.split(key, chosen.steps))
-    return own, jax.tree.map(lambda x: x[-1], terms), None
+    state, terms = lax.scan(step, state, jax.random.split(key, settings.steps))
+    return state, jax.tree.map(lambda x: x[-1], terms), None
 
 
 def together(
-    own: Generating, view: View, key: Array, real: Array
+    state: Generating, view: View, key: Array, real: Array
 ) -> tuple[Generating, Terms, Shown]:
     """The generator's half of a step that it shares with the student, as in DAFL's own code.
 
@@ -96,33 +101,35 @@ def together(
     gradients are those of either loss alone: the student's half may follow, on these very images,
     of the generator before its step, and on what the teacher said of them.
     """
-    return _step(own, view, key)
+    return _step(state, view, key)
 
 
 def _step(
-    own: Generating, view: View, key: Array, adversarial: Callable[..., Array] | None = None
+    state: Generating, view: View, key: Array, adversarial: Callable[..., Array] | None = None
 ) -> tuple[Generating, Terms, Shown]:
     """One step of the generator, and the images that it was taken on."""
-    chosen, networks = view.config.synthesis, view.networks
+    settings, networks = view.config.synthesis, view.networks
     axis_name = networks.axis_name
-    latents = own_latents(key, view.config.optimizer.batch_size, networks)
+    latents = shard_latents(key, view.config.optimizer.batch_size, networks)
 
-    def terms_of(made: Array) -> tuple[Terms, Shown]:
-        images = networks.from_generator(made)
-        said = view.inspect(images)
+    def terms_of(output: Array) -> tuple[Terms, Shown]:
+        images = networks.from_generator(output)
+        answers = view.inspect(images)
         terms = {
-            "class_prior": synthesis.class_prior(said.logits, axis_name=axis_name),
-            "activation": synthesis.activation(said.features, axis_name=axis_name),
-            "balance": synthesis.balance(said.logits, chosen.log_base, axis_name=axis_name),
-            "bn": view.bn_distance(said.statistics),
+            "class_prior": synthesis.class_prior(answers.logits, axis_name=axis_name),
+            "activation": synthesis.activation(answers.features, axis_name=axis_name),
+            "balance": synthesis.balance(answers.logits, settings.log_base, axis_name=axis_name),
+            "bn": view.bn_distance(answers.statistics),
         }
-        if chosen.adversarial and adversarial is not None:
+        if settings.adversarial and adversarial is not None:
             student = view.ask_student(images).logits
-            terms["adversarial"] = adversarial(student, said.logits, axis_name=axis_name)
-        return weighted(view, terms), Shown(images, said.logits)
+            terms["adversarial"] = adversarial(student, answers.logits, axis_name=axis_name)
+        return weighted(view, terms), Shown(images, answers.logits)
 
-    generator, state, terms, shown = improved(view, own.generator, own.optimizer, latents, terms_of)
-    return Generating(generator, state), terms, shown
+    generator, adam, terms, shown = improved(
+        view, state.generator, state.optimizer, latents, terms_of
+    )
+    return Generating(generator, adam), terms, shown
 
 
 def improved(
@@ -144,26 +151,28 @@ def improved(
         rate: learning rate, None for the configured one.
 
     Returns:
-        Variables and Adam's state after the step, the terms before it, and what was kept.
+        Variables and Adam's state after the step, the terms before it, and what is to be kept.
     """
-    chosen, networks = view.config.synthesis, view.networks
+    settings, networks = view.config.synthesis, view.networks
     statistics = {k: v for k, v in generator.items() if k != "params"}
 
     def objective(params: Tree) -> tuple[Array, tuple[Terms, Tree, Tree]]:
-        made, updates = networks.generator.apply(
+        output, updates = networks.generator.apply(
             {"params": params, **statistics}, latents, train=True, mutable=list(statistics)
         )
-        terms, kept = terms_of(made)
-        return total(terms), (terms, kept, updates)
+        terms, extra = terms_of(output)
+        return total(terms), (terms, extra, updates)
 
-    params = generator["params"]
-    gradient, (terms, kept, updates) = jax.grad(objective, has_aux=True)(params)
-    gradient = parallel.mean(gradient, networks.axis_name)
-    tx = optax.scale_by_adam(chosen.beta1, chosen.beta2)
-    direction, state = tx.update(gradient, state)
-    rate = jnp.asarray(chosen.learning_rate if rate is None else rate)
-    new = {"params": optimizer.descend(params, direction, rate), **updates}
-    return new, state, terms, kept
+    step = optimizer.gradient_step(
+        objective,
+        generator["params"],
+        optax.scale_by_adam(settings.beta1, settings.beta2),
+        state,
+        jnp.asarray(settings.learning_rate if rate is None else rate),
+        axis_name=networks.axis_name,
+    )
+    terms, extra, updates = step.extra
+    return {"params": step.params, **updates}, step.state, terms, extra
 
 
 def absolute(
