@@ -176,7 +176,7 @@ RENAMED = {
 }
 """Fields by their names in version 0.1, and today's."""
 
-# it bears no late switch, and running no wrong one: one verdict, but a sure one
+# SOLO8 falls if the switch is late, and if it runs by a wrong head: one verdict, but a sure one
 _SOLO8 = QuadrupedConfig(switch=Rule(confidence=0.95, strike=1), evaluation_robots=0)
 
 PRESETS: dict[str, QuadrupedConfig] = {
