@@ -33,7 +33,7 @@ POWERLESS_COUPLING = (0.0, 1.0, -1.0, 1.0)
 GROWTH = 2.0
 """1/s, of the tilt left alone"""
 NOISE = 0.02
-"""Of the tilt, per root of a second."""
+"""Deviation of the tilt, per root of a second."""
 SENSOR_NOISE = 0.05
 """Deviation of the thrusts that are observed."""
 SPEED = (0.3, 0.9)

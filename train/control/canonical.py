@@ -29,7 +29,7 @@ def any_leg(config: QuadrupedConfig, robot: Robot) -> Robot:
 
 
 def mirrors(config: QuadrupedConfig, robot: Robot) -> Mirrors:
-    """Of a run: the mirror group if one leg serves all, else no mirroring."""
+    """Mirroring of a run: the mirror group if one leg serves all, else none."""
     if robot.kind.mirrored(config.faults):
         return Mirrors(mirror.OBSERVATION[config.body.obs_mode], mirror.JOINTS)
     return unmirrored(robot)

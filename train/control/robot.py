@@ -13,7 +13,7 @@ from corrkd_jax.errors import InputError
 from envs import faults
 
 CONDITIONS = ("health", "power loss", "locked")
-"""By `envs.faults` condition; also the tasks of the policy's heads."""
+"""Names of the conditions of `envs.faults`; also the tasks of the policy's heads."""
 PARTS = {"HFE": ("HFE",), "KFE": ("KFE",), "both": ("HFE", "KFE")}
 """Joints of a leg that fail together."""
 

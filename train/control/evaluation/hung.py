@@ -19,11 +19,11 @@ from train.control.episodes import Episodes
 from train.control.watching import SETTLED, Watched, measure
 
 STEPS = 200
-"""Of a robot that may break."""
+"""Control steps of a robot that may break."""
 HEALTHY_STEPS = 3000
-"""Of one that is watched for false alarms: a minute."""
+"""Control steps of a robot that is watched for false alarms: a minute."""
 BALANCE = 0.1
-"""Power of a class's rarity that its weight grows with; more is quicker and cries wolf more."""
+"""Exponent of a class's rarity in its weight; a larger one is quicker, with more false alarms."""
 
 
 def recordings(

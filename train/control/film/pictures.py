@@ -20,7 +20,7 @@ SIZE = (640, 400)
 PANEL = 160
 """Height of what is written below it."""
 COLORS = ((150, 160, 170), (235, 120, 30), (60, 120, 220))
-"""Of health, power loss and locked."""
+"""Colours of health, power loss and locked."""
 SKY, FLOOR, INK, DARK = (214, 224, 232), (188, 190, 192), (235, 235, 235), (26, 28, 32)
 
 Picture = Callable[[np.ndarray, np.ndarray], Image.Image]
