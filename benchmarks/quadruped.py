@@ -15,29 +15,30 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import tyro
+from typing import Annotated, Any
 
 from benchmarks.rounds import Measured, jax_peak_mb, measure, ratio, serve
 from corrkd_jax.errors import InputError
-from train.engine import cli
+from corrkd_jax.ranges import Positive
+from train.engine import cli, tables
+from train.engine.finished import choose
 
 MANY = 8192
+"""Robots for which the planned memory is said."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of the measurement."""
+    """The variants that are timed, and how."""
 
-    num_envs: int = 64
+    num_envs: Annotated[int, Positive] = 64
     """Number of robots at once."""
-    steps: int = 24
-    """Number of control steps timed at once; an iteration of the learner has 24 as well."""
-    rounds: int = 3
-    """Number of rounds, in each of which every variant is timed; the median is shown."""
+    steps: Annotated[int, Positive] = 24
+    """Control steps timed at a go; an iteration of the learner has 24 as well."""
+    rounds: Annotated[int, Positive] = 3
+    """Number of times that every variant has its turn; the median is shown."""
     variants: tuple[str, ...] = ("ant", "solo8", "learning")
-    """Variants: these three, and `go1`, which needs MuJoCo Playground and its meshes."""
+    """Variants, of these three and go1, which needs MuJoCo Playground and its meshes."""
 
 
 def main(argv: list[str]) -> None:
@@ -52,40 +53,36 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
-    options = tyro.cli(Options, args=argv, description=__doc__)
+    options = cli.parse_options(Options, argv, "python -m benchmarks.quadruped", __doc__ or "")
     check(options.variants)
-    found = measure("benchmarks.quadruped", options.variants, asdict(options), options.rounds)
-    print(table(found, options))
+    timings = measure("benchmarks.quadruped", options.variants, asdict(options), options.rounds)
+    print(table(timings, options))
 
 
-def table(found: dict[str, Measured], options: Options) -> str:
-    """Table with a row for each variant.
-
-    Args:
-        found: variant -> measurement.
-        options: settings of the measurement.
-
-    Returns:
-        A Markdown table with a line above it.
-    """
-    lines = [
-        f"{next(iter(found.values())).device}; {options.num_envs} robots, median of "
-        f"{options.rounds} x {options.steps} control steps",
-        "",
-        "| variant | control steps/s | physics steps/s | physics steps, against ant | compile s "
-        "| peak MB |",
-        "|---" * 6 + "|",
-    ]
-    for name, own in found.items():
-        rate = options.num_envs / own.median
+def table(timings: dict[str, Measured], options: Options) -> str:
+    """A row for each variant."""
+    lines = []
+    for name, timing in timings.items():
+        rate = options.num_envs / timing.median
         against = "-"
-        if "ant" in found and name != "ant":
-            against = ratio(found["ant"], own, SUBSTEPS[name] / SUBSTEPS["ant"])
+        if "ant" in timings and name != "ant":
+            against = ratio(timings["ant"], timing, SUBSTEPS[name] / SUBSTEPS["ant"])
         lines.append(
-            f"| {name} | {rate:.0f} | {SUBSTEPS[name] * rate:.0f} | {against} "
-            f"| {own.compile_s:.0f} | {own.peak_mb:.0f} |"
+            [
+                name,
+                f"{rate:.0f}",
+                f"{SUBSTEPS[name] * rate:.0f}",
+                against,
+                f"{timing.compile_s:.0f}",
+                f"{timing.peak_mb:.0f}",
+            ]
         )
-    return "\n".join(lines)
+    head = ["variant", "control steps/s", "physics steps/s", "physics steps, against ant"]
+    head += ["compile s", "peak MB"]
+    return (
+        f"{next(iter(timings.values())).device}; {options.num_envs} robots, median of "
+        f"{options.rounds} x {options.steps} control steps\n\n{tables.table(head, lines)}"
+    )
 
 
 SUBSTEPS = {"ant": 5, "solo8": 4, "learning": 4, "go1": 5}
@@ -99,10 +96,11 @@ def check(variants: tuple[str, ...]) -> None:
         variants: names of variants.
 
     Raises:
-        InputError: no such variant, or Playground or its meshes are missing.
+        InputError: no such variant, one named twice, or Playground or its meshes are missing.
     """
-    if unknown := [name for name in variants if name not in SUBSTEPS]:
-        raise InputError(f"--variants {unknown[0]}: choose from {', '.join(SUBSTEPS)}")
+    choose(SUBSTEPS, variants, "--variants")
+    if not variants:
+        raise InputError(f"--variants: name at least one of {', '.join(SUBSTEPS)}")
     if "go1" not in variants:
         return
     place = importlib.util.find_spec("mujoco_playground")

@@ -9,22 +9,24 @@ Brax's ant as its environment has it.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from brax.envs.ant import Ant
 from jax import Array, lax
 from mujoco import mjx
 
+from corrkd_jax.errors import InputError
+from corrkd_jax.ranges import Positive
 from envs import faults, solo8_solver
 from envs import solo8_constants as c
 from envs.solo8 import Config, Solo8, motor_torque
+from train.engine import cli, tables
 
 CONVERGED = (12, 20)
 NO_PLAY = (0.0, 0.0)
@@ -33,15 +35,15 @@ STEPS = {"mjx": mjx.step, "own": solo8_solver.step}
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of the measurement."""
+    """The solvers that are timed, and how."""
 
-    num_envs: int = 64
+    num_envs: Annotated[int, Positive] = 64
     """Number of robots at once: half healthy, a quarter without power, a quarter locked."""
-    steps: int = 240
+    steps: Annotated[int, Positive] = 240
     """Number of physics steps."""
-    rounds: int = 12
-    """Number of rounds, in each of which every row is timed."""
-    rows: tuple[tuple[str, int, int], ...] = (
+    rounds: Annotated[int, Positive] = 12
+    """Number of times that every row has its turn."""
+    rows: tuple[tuple[Literal["mjx", "own"], int, int], ...] = (
         ("mjx", 4, 3),
         ("own", 6, 2),
         ("own", 5, 2),
@@ -149,13 +151,17 @@ def timed(step: Callable[[Any, Array], Any], first: Any, steps: int) -> Callable
     return once
 
 
-def main(argv: list[str]) -> None:
-    """Measure all rows and print a table.
+def check(rows: Sequence[tuple[str, int, int]]) -> None:
+    """Refuse rows without an iteration or a place; raises an InputError that names the row."""
+    for row in rows:
+        if min(row[1:]) < 1:
+            raise InputError("--rows {} {} {}: iterations and places must be positive".format(*row))
 
-    Args:
-        argv: command line without the program's name.
-    """
-    options = tyro.cli(Options, args=argv, description=__doc__)
+
+def main(argv: Sequence[str]) -> None:
+    """Measure all rows and print a table."""
+    options = cli.parse_options(Options, argv, "python -m benchmarks.solver", __doc__ or "")
+    check(options.rows)
     count, gait = options.num_envs, Gait(options.num_envs)
     times = jnp.arange(options.steps)
     exact = solo8(*CONVERGED)
@@ -196,15 +202,12 @@ def main(argv: list[str]) -> None:
     least = {name: min(each) for name, each in taken.items()}
     print(f"{jax.devices()[0].device_kind}, {count} robots; least of {options.rounds} rounds\n")
     names = "solver", "iterations", "places", "ms a step", "speed against ant", "error, rms", "99 %"
-    print(f"| {' | '.join(names)} |")
-    print("|---" * len(names) + "|")
-    print(f"| ant's, of MJX | | | {1e3 * least['ant']:.3f} | 1 | | |")
+    lines = [["ant's, of MJX", "", "", f"{1e3 * least['ant']:.3f}", "1", "", ""]]
     for row, (rms, tail) in errors.items():
-        print(
-            f"| {row[0]} | {row[1]} | {row[2]} | {1e3 * least[row]:.3f} "
-            f"| {least['ant'] / least[row]:.2f} | {rms:.4f} | {tail:.4f} |"
-        )
+        times_of = f"{1e3 * least[row]:.3f}", f"{least['ant'] / least[row]:.2f}"
+        lines.append([*map(str, row), *times_of, f"{rms:.4f}", f"{tail:.4f}"])
+    print(tables.table(names, lines))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    cli.guard(main, sys.argv[1:])

@@ -31,7 +31,7 @@ class RobotConfig:
     action_limit: Annotated[float, Positive] = 10.0
     """Largest magnitude of an action, a quarter radian a unit; larger ones are clipped to it. The
     paper's code has 100, with which a few robots that lie on their knees spoil the learning of all
-    (docs/quadruped.md)."""
+    (docs/results/quadruped.md)."""
     lock_play: Annotated[tuple[float, float], NotNegative] = (0.0, 0.0)
     """Play of a locked joint below and above its angle, in rad."""
     solver_iterations: Annotated[int, Positive] = 5
@@ -131,7 +131,7 @@ class DetectorConfig:
     """Updates from one row of metrics to the next."""
     tune_iterations: Annotated[int, NotNegative] = 0
     """Iterations of PPO that follow, of the fault heads with the detector switching, as they are
-    deployed; 0: none. A hundred did not pay for SOLO8 (docs/quadruped.md)."""
+    deployed; 0: none. A hundred did not pay for SOLO8 (docs/results/quadruped.md)."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ RENAMED = {
 }
 """Fields by their names in version 0.1, and today's."""
 
-# it bears no late switch, and running no wrong one: one verdict, but a sure one
+# SOLO8 falls if the switch is late, and if it runs by a wrong head: one verdict, but a sure one
 _SOLO8 = QuadrupedConfig(switch=Rule(confidence=0.95, strike=1), evaluation_robots=0)
 
 PRESETS: dict[str, QuadrupedConfig] = {
@@ -190,7 +190,7 @@ PRESETS: dict[str, QuadrupedConfig] = {
         seeds=3,
     ),
     "solo8": _SOLO8,
-    # what a few hundred robots need to learn to walk (docs/quadruped.md)
+    # what a few hundred robots need to learn to walk (docs/results/quadruped.md)
     "solo8_cpu": replace(
         _SOLO8,
         num_envs=512,

@@ -1,1 +1,1 @@
-"""Parts of `train.quadruped`: worlds, policies, a fault detector, and what judges them."""
+"""Parts of `train.quadruped`: worlds, policies, a fault detector, and what evaluates them."""

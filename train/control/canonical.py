@@ -10,13 +10,9 @@ from jax import Array
 from configs.quadruped import QuadrupedConfig
 from corrkd_jax.models.policies import MultiTaskPolicy
 from envs import mirror
-from envs import solo8_constants as c
 from envs.faults import HEALTHY
-from train.control import episodes, robots
-from train.control.robots import Robot
-
-TRAINED = ("FL",)
-"""The leg of mirror element 0; policies that know it alone are mirrored for the others."""
+from train.control import episodes
+from train.control.robot import Robot
 
 
 class Mirrors(NamedTuple):
@@ -26,21 +22,15 @@ class Mirrors(NamedTuple):
     action: mirror.Table
 
 
-def mirrored(config: QuadrupedConfig) -> bool:
-    """Whether a run trains the front left leg alone, which then serves all four."""
-    return config.robot == "solo8" and config.faults.legs == TRAINED
-
-
 def any_leg(config: QuadrupedConfig, robot: Robot) -> Robot:
     """The robot with faults in any leg that its policy serves, as a detector must know them."""
-    if not mirrored(config):
-        return robot
-    return robot._replace(fault=robots.fault_of(c.LEGS, config.faults.both))
+    mirrored = robot.kind.mirrored(config.faults)
+    return robot.kind.any_leg(robot, config.faults) if mirrored else robot
 
 
 def mirrors(config: QuadrupedConfig, robot: Robot) -> Mirrors:
-    """Of a run: the mirror group if one leg serves all, else no mirroring."""
-    if mirrored(config):
+    """Mirroring of a run: the mirror group if one leg serves all, else none."""
+    if robot.kind.mirrored(config.faults):
         return Mirrors(mirror.OBSERVATION[config.body.obs_mode], mirror.JOINTS)
     return unmirrored(robot)
 

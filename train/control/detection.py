@@ -27,7 +27,7 @@ from envs import faults, switching
 from envs.faults import Fault
 from envs.switching import Rule
 from train.control import canonical, episodes, worlds
-from train.control.robots import CONDITIONS, Robot, features
+from train.control.robot import CONDITIONS, Robot, features
 from train.control.worlds import Worlds
 from train.engine import optimizer, parallel
 from train.engine.stage import Context, Stage, Tree
@@ -38,8 +38,9 @@ they show is then the first second of a fault, and not what came long before or 
 WATCHED = 50
 """Control steps from such an onset to the end of the episode."""
 MEMORY = 0.95
-"""Of the running means by which an epoch is judged, an update."""
+"""Decay of the running means by which epochs are compared, an update."""
 CLIP = 1.0
+"""Largest norm of the gradient."""
 ORACLE, BLIND, DETECTOR = range(3)
 """Who drives a robot: see `_drivers`."""
 
@@ -118,10 +119,10 @@ class DetectorStage:
 
     def stage(self) -> Stage:
         """The stage that the engine trains; an epoch is `report_every` updates."""
-        chosen = self.config.detector
+        settings = self.config.detector
         return Stage(
             name="detector",
-            epochs=max(1, chosen.updates // chosen.report_every),
+            epochs=max(1, settings.updates // settings.report_every),
             data="watched",
             batch=watched_robots(self.config),
             init=self.init,
@@ -135,6 +136,7 @@ class DetectorStage:
 
     @property
     def detector(self) -> FaultDetector:
+        """The network that is trained."""
         return build_detector(self.config, self.robot)
 
     def prepare(self, batch: Tree, key: Array, context: Context) -> Tree:
@@ -155,11 +157,12 @@ class DetectorStage:
     def step(self, state: Detecting, batch: Tree, key: Array) -> tuple[Detecting, dict[str, Array]]:
         """Some control steps of all robots, and one of AdamW on the windows they ended with."""
         robots, (windows, labels, lost) = self._rollout(state, batch["policy"], key)
+        settings = self.config.detector
         flat = labels.reshape(-1, self.robot.joints)
-        truth = jax.nn.one_hot(flat, CLASSES)
-        shares = parallel.mean(jnp.mean(truth, axis=0), self.axis_name)  # [joints, 3]
-        weights = jnp.maximum(shares, 1e-3) ** -self.config.detector.balance
-        weights = jnp.sum(truth * weights, axis=-1)
+        targets = jax.nn.one_hot(flat, CLASSES)
+        shares = parallel.mean(jnp.mean(targets, axis=0), self.axis_name)  # [joints, 3]
+        weights = jnp.maximum(shares, 1e-3) ** -settings.balance
+        weights = jnp.sum(targets * weights, axis=-1)
 
         def objective(tree: Tree) -> tuple[Array, Array]:
             logits = self.detector.apply({"params": tree["detector"]}, windows)
@@ -167,29 +170,29 @@ class DetectorStage:
             each = optax.softmax_cross_entropy_with_integer_labels(logits, flat)
             return losses.reduce(each, weights, axis_name=self.axis_name), logits
 
-        tree = {"detector": state.params}
-        (loss, logits), gradients = jax.value_and_grad(objective, has_aux=True)(tree)
-        gradients = parallel.mean(gradients, self.axis_name)
-        chosen = self.config.detector
-        direction, descent = optimizer.adam(CLIP, ("detector",)).update(
-            gradients, state.optimizer, tree
+        descent = optimizer.gradient_step(
+            objective,
+            {"detector": state.params},
+            optimizer.adam(CLIP, ("detector",)),
+            state.optimizer,
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            axis_name=self.axis_name,
         )
-        params = optimizer.descend(
-            state.params, direction["detector"], chosen.learning_rate, chosen.weight_decay
-        )
-        right = truth * (jnp.argmax(logits, axis=-1) == flat)[..., None]
+        right = targets * (jnp.argmax(descent.extra, axis=-1) == flat)[..., None]
         right = parallel.mean(jnp.mean(right, axis=(0, 1)), self.axis_name)
         shares = jnp.mean(shares, axis=0)
         # a class that no robot shows just now is not missed either
         recall = jnp.where(shares > 0, right / jnp.maximum(shares, 1e-6), state.running)
         running = MEMORY * state.running + (1 - MEMORY) * recall
         metrics = {
-            "total": loss,
-            "gradient_norm": optax.tree.norm(gradients),
+            "total": descent.value,
+            "gradient_norm": optax.tree.norm(descent.gradients),
             "recall": jnp.mean(recall),
             "lost_worlds": parallel.mean(lost, self.axis_name),
         }
-        return Detecting(params, descent, parallel.Own(robots), running), metrics
+        params = descent.params["detector"]
+        return Detecting(params, descent.state, parallel.Own(robots), running), metrics
 
     def evaluate(self, state: Detecting, batch: Tree) -> dict[str, Array]:
         """Running means of the training itself; no robot is simulated for it."""
@@ -229,7 +232,7 @@ class DetectorStage:
         )
 
     def _rollout(self, state: Detecting, policy: Tree, key: Array) -> tuple[tuple, tuple]:
-        """Robots and memories after some control steps; windows and the truth of their ends."""
+        """Robots and memories after some control steps; windows and the labels of their ends."""
         robots, memory = state.robots.tree
         count = memory.kind.shape[0]
         draw, driver = self._draw(count), _drivers(count)
@@ -239,17 +242,17 @@ class DetectorStage:
         def move(carry: tuple[Worlds, switching.Memory], key: Array) -> tuple[tuple, tuple]:
             robots, memory = carry
             states = robots.states
-            memory, own, seen = switch.choose(memory, states)
+            memory, believed, seen = switch.choose(memory, states)
             heads = jnp.where(
-                driver == ORACLE, episodes.condition(states), own * (driver == DETECTOR)
+                driver == ORACLE, episodes.condition(states), believed * (driver == DETECTOR)
             )
             legs = jnp.where(driver == ORACLE, faults.leg(states.info["fault"]), memory.leg)
             actions = canonical.drive(self.policy, policy, tables, states.obs, heads, legs)
             robots = robots._replace(states=self._hurried(states))
             robots, outcome = worlds.advance(self.robot, robots, actions, draw, key)
             over = outcome.fell | outcome.timeout
-            kept = worlds.choose(over, blank(self.robot, count), memory)
-            return (robots, kept), (memory.window, seen["true"], outcome.lost)
+            remembered = worlds.choose(over, blank(self.robot, count), memory)
+            return (robots, remembered), (memory.window, seen["true"], outcome.lost)
 
         keys = jax.random.split(key, self.config.detector.rollout_length)
         carry, (windows, labels, lost) = lax.scan(move, (robots, memory), keys)

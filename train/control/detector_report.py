@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.control.robots import CONDITIONS
+from train.control.robot import CONDITIONS
 from train.control.watching import Watched, macro_f1
-from train.engine.tables import cell, line
+from train.engine.tables import cell, table
 from train.engine.workdir import write_text
 
 
@@ -32,31 +32,32 @@ def shares_table(title: str, confusion: np.ndarray, counted: str) -> str:
         confusion: `[seeds, 3, 3]`.
         counted: what it counts.
     """
-    lines = [line(title, [*CONDITIONS, counted]), "|---" * 5 + "|"]
+    lines = []
     for name, row in zip(CONDITIONS, confusion.sum(axis=0), strict=True):
         shares = [f"{100 * x / max(row.sum(), 1):.2f}" for x in row]
-        lines.append(line(name, [*shares, f"{row.sum():.3g}"]))
-    return "\n".join(lines)
+        lines.append([name, *shares, f"{row.sum():.3g}"])
+    return table([title, *CONDITIONS, counted], lines)
 
 
 def detector_table(watched: Watched) -> str:
     """F1, delays and false alarms."""
-    lines = [line("detector", ["value"]), "|---" * 2 + "|"]
-    for name, counts in (
-        ("from onset on", watched.confusion),
-        ("half a second on", watched.settled),
-    ):
-        lines.append(line(f"macro F1 of the joints, {name}", [cell(macro_f1(counts))]))
+    lines = [
+        [f"macro F1 of the joints, {name}", cell(macro_f1(counts))]
+        for name, counts in (
+            ("from onset on", watched.confusion),
+            ("half a second on", watched.settled),
+        )
+    ]
     for kind, delays in watched.delays.items():
         name = f"switch to the head for {CONDITIONS[kind]}: median, 90 % within (s); ever (%)"
         if not len(delays):
-            lines.append(line(name, ["nobody stood long enough"]))
+            lines.append([name, "nobody stood long enough"])
             continue
-        shares = [f"{x:.2f}" for x in np.quantile(delays, (0.5, 0.9), method="inverted_cdf")]
-        found = f"{100 * np.isfinite(delays).mean():.1f}"
-        lines.append(line(name, ["; ".join([", ".join(shares), found])]))
-    lines.append(line("switches away from health a minute of health", [cell(watched.alarms)]))
-    return "\n".join(lines)
+        within = [f"{x:.2f}" for x in np.quantile(delays, (0.5, 0.9), method="inverted_cdf")]
+        ever = f"{100 * np.isfinite(delays).mean():.1f}"
+        lines.append([name, "; ".join([", ".join(within), ever])])
+    lines.append(["switches away from health a minute of health", cell(watched.alarms)])
+    return table(["detector", "value"], lines)
 
 
 def to_json(watched: Watched) -> dict[str, Any]:
@@ -91,24 +92,37 @@ def confusion_csv(blocks: dict[str, np.ndarray], of: str = "joint") -> str:
 
 
 def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> None:
-    """Write `confusion.csv`, `confusion_heads.csv` and `detector.png`.
+    """Write `confusion.csv` and `confusion_heads.csv`.
 
     The first counts steps of each joint and of all of them, true condition by verdict; the second
-    steps of robots, true condition by the head that drives. The figure shows both as shares, and
-    the delays of the switch.
+    steps of robots, true condition by the head that drives.
 
     Args:
         folder: must exist.
+        watched: heads of it.
+        confusion: `[joints, 3, 3]`.
+        joints: their names.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    blocks = dict(zip(joints, confusion, strict=True)) | {"all": confusion.sum(axis=0)}
+    write_text(folder / "confusion.csv", confusion_csv(blocks))
+    heads = watched.heads.sum(axis=0)
+    write_text(folder / "confusion_heads.csv", confusion_csv({"all": heads}, "robot"))
+
+
+def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> Figure:
+    """Both confusions as shares, and the delays of the switch.
+
+    Args:
         watched: heads and delays of it.
         confusion: `[joints, 3, 3]`.
         joints: their names.
     """
     together, heads = confusion.sum(axis=0), watched.heads.sum(axis=0)
-    blocks = dict(zip(joints, confusion, strict=True)) | {"all": together}
-    write_text(folder / "confusion.csv", confusion_csv(blocks))
-    write_text(folder / "confusion_heads.csv", confusion_csv({"all": heads}, "robot"))
-    figure = Figure(figsize=(13, 7), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(4, 3))
+    drawing = Figure(figsize=(13, 7), layout="constrained")
+    above, below = drawing.subfigures(2, 1, height_ratios=(4, 3))
     panels = above.subplots(1, 3)
     _matrix(panels[0], together, f"joints: verdict; macro F1 {macro_f1(together):.3f}")
     _matrix(panels[1], heads, "robots: driving head")
@@ -129,7 +143,7 @@ def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[s
     for axes, name, counts in zip(each, joints, confusion, strict=True):
         _matrix(axes, counts, name)
     below.suptitle("steps of each joint, verdict", fontsize=9)
-    figure.savefig(folder / "detector.png", dpi=120)
+    return drawing
 
 
 def _matrix(axes: Axes, counts: np.ndarray, title: str) -> None:

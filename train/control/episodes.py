@@ -11,7 +11,7 @@ from jax import Array, lax
 from corrkd_jax.models.policies import MultiTaskPolicy
 from envs import faults
 from train.control import worlds
-from train.control.robots import Robot
+from train.control.robot import Robot
 
 Tree = Any
 
@@ -35,7 +35,6 @@ class Episodes(NamedTuple):
     Attributes:
         survived: bool, no fall until the clock ended the episode.
         reward: summed until then or until the fall.
-        speed: what the environment calls `tracking`, or nothing.
         trail: `[steps, robots]` by name: `alive` before each step, `step`, the true `condition`
             that the robot has shown, `head`, and what the switch saw.
     """

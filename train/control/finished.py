@@ -1,9 +1,10 @@
-"""A finished quadruped, brought back; the rule by which its detector switches, and its check."""
+"""A finished quadruped, brought back; the rule by which its detector switches may be another."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,34 +16,42 @@ from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
 from corrkd_jax.ranges import Fraction, Positive
 from train.control import detection, ppo, robots
-from train.control.robots import Robot
-from train.engine import cli
+from train.control.robot import Robot
+from train.engine.finished import Finished, by_arm, seed_number
 from train.engine.workdir import CONFIG, load_model, restore_config
 
 
-class Loaded(NamedTuple):
-    """A finished run.
+@dataclass(frozen=True)
+class Trained(Finished[QuadrupedConfig]):
+    """A finished quadruped; `models` holds `tuned` beside the arms if the run tuned the first.
 
     Attributes:
-        config: of the run.
-        robot: that it trained.
-        policy: the network.
-        policies: its parameters by arm, `[seeds, ...]`; `tuned` among them if the run tuned the
-            first arm's.
+        robot: that was trained.
+        policy: the network of every arm.
         detector: the network that watches the first arm.
         detector_params: its parameters, `[seeds, ...]`; None if the run trained none.
     """
 
-    config: QuadrupedConfig
     robot: Robot
     policy: MultiTaskPolicy
-    policies: dict[str, Any]
     detector: FaultDetector
     detector_params: Any
 
+    def detector_of(self, seed: int = 0) -> Any:
+        """Parameters of the detector of one seed; None if the run trained none.
+
+        Args:
+            seed: one of `seeds`; 0: the first.
+
+        Raises:
+            InputError: the run has no such seed.
+        """
+        number = seed_number(seed, self.config.first_seed, self.config.seeds)
+        return jax.tree.map(lambda x: x[number], self.detector_params)
+
 
 @dataclass(frozen=True)
-class OwnRule:
+class SwitchOptions:
     """Rule of the switch in the place of the run's; what is None stays as it was."""
 
     confidence: Annotated[float | None, Fraction] = None
@@ -53,50 +62,49 @@ class OwnRule:
     """Number of consecutive confident verdicts before the healthy head takes over again."""
 
 
-def load(folder: Path, own: OwnRule | None = None) -> Loaded:
+def load_run(folder: Path, switch: SwitchOptions | None = None) -> Trained:
     """Bring back a finished run.
 
     Args:
         folder: of the run.
-        own: what to change of its switch.
+        switch: what to change of its switch.
 
     Raises:
-        InputError: no such run, an unfinished one, one of another version or program, a model of
-            another robot; or a switch that could never change the head.
+        InputError: no such run, an unfinished one, one of another version or program, or a model
+            of another robot.
     """
-    _, config = restore_config(folder, "quadruped", QuadrupedConfig, "train.quadruped", RENAMED)
-    if own is not None:
-        given = {name: x for name, x in dataclasses.asdict(own).items() if x is not None}
-        rule = dataclasses.replace(config.switch, **given)
-        cli.check_ranges(rule, "switch.")
-        config = dataclasses.replace(config, switch=rule)
+    preset, config = restore_config(
+        folder, "quadruped", QuadrupedConfig, "train.quadruped", RENAMED
+    )
+    if switch is not None:
+        given = {name: x for name, x in dataclasses.asdict(switch).items() if x is not None}
+        config = dataclasses.replace(config, switch=dataclasses.replace(config.switch, **given))
     robot = robots.build(config)
     policy, detector = ppo.build_policy(config, robot), detection.build_detector(config, robot)
-    blank = jnp.zeros((4, 1, robot.env.observation_size))
-    window = detection.blank(robot, 1).window
-    key = jax.random.key(0)
-    like = {
-        "policies": _zeros(
-            jax.eval_shape(policy.init, key, blank, jnp.zeros(4, jnp.int32))["params"],
-            (config.seeds, len(config.arms)),
-        )
-    }
-    if config.detector.updates:
-        shapes = jax.eval_shape(detector.init, key, window)["params"]
-        like["detector"] = _zeros(shapes, (config.seeds,))
-    if config.detector.tune_iterations:
-        like[ppo.TUNED] = jax.tree.map(lambda x: x[:, 0], like["policies"])
     try:
-        found = load_model(folder, like)
+        arrays = load_model(folder, _model_shapes(config, robot, policy, detector))
     except InputError as error:
         raise InputError(f"{error} ({folder / CONFIG}: robot {config.robot})") from None
-    policies = {
-        name: jax.tree.map(lambda x: x[:, number], found["policies"])  # noqa: B023 — used here only
-        for number, name in enumerate(config.arms)
-    }
-    if ppo.TUNED in found:
-        policies[ppo.TUNED] = found[ppo.TUNED]
-    return Loaded(config, robot, policy, policies, detector, found.get("detector"))
+    models = by_arm(arrays[ppo.POLICIES], config.arms)
+    if ppo.TUNED in arrays:
+        models[ppo.TUNED] = arrays[ppo.TUNED]
+    return Trained(preset, config, models, robot, policy, detector, arrays.get("detector"))
+
+
+def _model_shapes(
+    config: QuadrupedConfig, robot: Robot, policy: MultiTaskPolicy, detector: FaultDetector
+) -> Mapping[str, Any]:
+    """Zeros with the shapes of the selected parameters, by stage."""
+    key, window = jax.random.key(0), detection.blank(robot, 1).window
+    blank = jnp.zeros((4, 1, robot.env.observation_size))
+    params = jax.eval_shape(policy.init, key, blank, jnp.zeros(4, jnp.int32))["params"]
+    shapes = {ppo.POLICIES: _zeros(params, (config.seeds, len(config.arms)))}
+    if config.detector.updates:
+        watching = jax.eval_shape(detector.init, key, window)["params"]
+        shapes["detector"] = _zeros(watching, (config.seeds,))
+    if config.detector.tune_iterations:
+        shapes[ppo.TUNED] = _zeros(params, (config.seeds,))
+    return shapes
 
 
 def _zeros(shapes: Any, lead: tuple[int, ...]) -> Any:

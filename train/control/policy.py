@@ -1,11 +1,11 @@
 """What walks the robot, in NumPy alone: policy, fault detector and the switch between heads.
 
     controller = Controller("policy.npz")
-    while True:  # every `controller.facts["dt"]` seconds
+    while True:  # every `controller.metadata["dt"]` seconds
         action = controller(observation)
         controller.kind, controller.leg, controller.probabilities  # what it believes
 
-`controller.facts` says what an observation and an action are.
+`controller.metadata` says what an observation and an action are.
 """
 
 import json
@@ -17,7 +17,7 @@ class Controller:
     """One robot's controller, with its memory.
 
     Attributes:
-        facts: header of the file: names, order, units, settings.
+        metadata: header of the file: names, order, units, settings.
         kind: of the fault it believes in, which is the head that drives: 0 health, 1 power loss,
             2 locked.
         leg: that failed, 0 in health.
@@ -27,21 +27,21 @@ class Controller:
     def __init__(self, path):
         """Read `policy.npz`."""
         with np.load(path) as file:
-            self._w = {name: file[name] for name in file.files if name != "facts"}
-            self.facts = json.loads(str(file["facts"]))
+            self._w = {name: file[name] for name in file.files if name != "metadata"}
+            self.metadata = json.loads(str(file["metadata"]))
         self.reset()
 
     def reset(self):
         """Forget everything: the robot has done nothing yet and counts as healthy."""
-        facts = self.facts
-        self._window = np.zeros((facts["window"], facts["observed"]), np.float32)
+        metadata = self.metadata
+        self._window = np.zeros((metadata["window"], metadata["observed"]), np.float32)
         self.kind, self.leg, self._streak, self._next = 0, 0, 0, (0, 0)
-        self.probabilities = np.tile(np.float32([1, 0, 0]), (facts["joints"], 1))
+        self.probabilities = np.tile(np.float32([1, 0, 0]), (metadata["joints"], 1))
 
     def __call__(self, observation):
         """Mean action `[actions]` of this control step, from an observation `[features]`."""
         observation = np.asarray(observation, np.float32)
-        latest = observation[-self.facts["observed"] :]
+        latest = observation[-self.metadata["observed"] :]
         self._window = np.concatenate([self._window[1:], latest[None]])
         self.probabilities = self._detect()
         self._decide()
@@ -54,25 +54,25 @@ class Controller:
     def _act(self, x):
         w = self._w
         x = _elu(x @ w["actor/front/kernel"] + w["actor/front/bias"])
-        for number in range(self.facts["layers"]):
+        for number in range(self.metadata["layers"]):
             name = f"actor/head_{number}"
             x = x @ w[f"{name}/kernel"][self.kind] + w[f"{name}/bias"][self.kind]
-            if number < self.facts["layers"] - 1:
+            if number < self.metadata["layers"] - 1:
                 x = _elu(x)
         return x
 
     def _detect(self):
-        w, joints, kernel = self._w, self.facts["joints"], self.facts["kernel"]
+        w, joints, kernel = self._w, self.metadata["joints"], self.metadata["kernel"]
         missing = -len(self._window) % kernel
         window = np.pad(self._window, ((missing, 0), (0, 0))).reshape(
             -1, kernel, self._window.shape[1]
         )
         signals = window.shape[-1] // joints
-        own = window[..., window.shape[-1] - signals * joints :]
-        own = np.moveaxis(own.reshape(*own.shape[:2], signals, joints), -1, 0)
-        own = own.reshape(joints, len(window), -1) @ w["detector/own/kernel"]
+        joint = window[..., window.shape[-1] - signals * joints :]
+        joint = np.moveaxis(joint.reshape(*joint.shape[:2], signals, joints), -1, 0)
+        joint = joint.reshape(joints, len(window), -1) @ w["detector/own/kernel"]
         robot = window.reshape(len(window), -1) @ w["detector/robot/kernel"]
-        x = _elu(own + w["detector/own/bias"] + robot + w["detector/joint"])
+        x = _elu(joint + w["detector/own/bias"] + robot + w["detector/joint"])
         x = x.reshape(joints, -1) @ w["detector/steps/kernel"] + w["detector/steps/bias"]
         x = _elu(x + w["detector/joint_steps"])
         logits = x @ w["detector/condition/kernel"] + w["detector/condition/bias"]
@@ -81,15 +81,15 @@ class Controller:
 
     def _decide(self):
         """Another kind or leg must be seen with confidence for some steps in a row."""
-        p, facts = self.probabilities, self.facts
+        p, metadata = self.probabilities, self.metadata
         likelihood = np.array([p[:, 0].min(), *p[:, 1:].max(axis=0)])
         kind = int(likelihood.argmax())
-        leg = int(p[:, kind].argmax()) // (facts["joints"] // 4) if kind else 0
+        leg = int(p[:, kind].argmax()) // (metadata["joints"] // 4) if kind else 0
         streak = (self._streak if (kind, leg) == self._next else 0) + 1
         self._next, self._streak = (kind, leg), streak
-        if not likelihood[kind] > facts["confidence"]:
+        if not likelihood[kind] > metadata["confidence"]:
             self._streak = 0
-        if self._streak >= facts["strike_steps" if kind else "recovery_steps"]:
+        if self._streak >= metadata["strike_steps" if kind else "recovery_steps"]:
             self.kind, self.leg = kind, leg
 
 

@@ -24,16 +24,16 @@ import optax
 from jax import Array, lax
 
 from configs.quadruped import QuadrupedConfig
-from corrkd_jax.errors import InputError
 from corrkd_jax.losses import policy as losses
 from corrkd_jax.losses import reduce
 from corrkd_jax.models.detector import FaultDetector
 from corrkd_jax.models.policies import MultiTaskPolicy
 from envs.faults import HEALTHY, Fault
 from train.control import detection, worlds
-from train.control.robots import CONDITIONS, Robot
+from train.control.robot import CONDITIONS, Robot
 from train.control.worlds import GROUPS, Worlds
 from train.engine import optimizer, parallel
+from train.engine.finished import choose
 from train.engine.stage import Context, Stage, Tree
 
 OURS, NO_REFLECTION, MIX, NORMAL = "ours", "no-reflection", "mix", "normal"
@@ -42,7 +42,7 @@ POLICIES, TUNED = "policies", "tuned"
 ONE_NETWORK = (MIX, NORMAL)
 """Arms that have no heads to switch between."""
 MEMORY = 0.9
-"""Of the running means by which an epoch is judged, an iteration."""
+"""Decay of the running means by which epochs are compared, an iteration."""
 _TAKEOVER = 1000
 """Folded into a key that the worlds use as well; small numbers would give the keys that `split`
 gives them."""
@@ -74,7 +74,7 @@ class Training(NamedTuple):
         hyper: of the arm.
         worlds: the robots of this shard, and what decides who drives each: what its detector
             remembers, or how long the healthy head drives on `[worlds]`; else None.
-        running: `[4]` means by group of what judges an epoch.
+        running: `[4]` means by group of what epochs are compared by.
         iteration: how many there were.
     """
 
@@ -122,19 +122,17 @@ def arms(config: QuadrupedConfig) -> dict[str, Hyper]:
     """Arms by name.
 
     Raises:
-        InputError: no such arm.
+        InputError: an arm is unknown, or named twice.
     """
-    own, one = np.array(GROUPS), np.zeros(4, int)
+    each, one = np.array(GROUPS), np.zeros(4, int)
     known = {
-        OURS: Hyper(own, own, config.reflection, config.ppo.learning_rate),
-        NO_REFLECTION: Hyper(own, own, 0.0, config.ppo.learning_rate),
+        OURS: Hyper(each, each, config.reflection, config.ppo.learning_rate),
+        NO_REFLECTION: Hyper(each, each, 0.0, config.ppo.learning_rate),
         # a single network: the other heads are never used
-        MIX: Hyper(one, own, config.reflection, config.ppo.learning_rate),
+        MIX: Hyper(one, each, config.reflection, config.ppo.learning_rate),
         NORMAL: Hyper(one, np.full(4, HEALTHY), 0.0, config.ppo.learning_rate),
     }
-    if unknown := [name for name in config.arms if name not in known]:
-        raise InputError(f"--arms {unknown[0]}: choose from {', '.join(known)}")
-    return {name: known[name] for name in config.arms}
+    return choose(known, config.arms)
 
 
 @dataclass(frozen=True)
@@ -184,6 +182,7 @@ class PpoStage:
 
     @property
     def policy(self) -> MultiTaskPolicy:
+        """The network that is trained."""
         return build_policy(self.config, self.robot)
 
     @property
@@ -206,8 +205,10 @@ class PpoStage:
         else:
             params = jax.tree.map(lambda x: x[0], context[POLICIES])
             # faults strike in the middle of an episode, which is what reflection stands for
-            own = jnp.array(GROUPS)
-            hyper = Hyper(own, own, jnp.float32(0), jnp.float32(self.config.ppo.learning_rate))
+            groups = jnp.array(GROUPS)
+            hyper = Hyper(
+                groups, groups, jnp.float32(0), jnp.float32(self.config.ppo.learning_rate)
+            )
         draw, memory = self._draw(hyper, count), self._blank(worlds_key, count, 0)
         running = ("reward", "fell", "ended")
         return Training(
@@ -227,7 +228,7 @@ class PpoStage:
         order = self._stratified(order_key, samples.value.shape[1])
         # [minibatches, groups, samples]; one shuffle for all epochs
         minibatches = jax.tree.map(
-            lambda x: jax.vmap(lambda own, at: own[at], in_axes=(0, 1), out_axes=1)(x, order),
+            lambda x: jax.vmap(lambda group, at: group[at], in_axes=(0, 1), out_axes=1)(x, order),
             samples,
         )
         std = self._std(state.params)
@@ -313,10 +314,10 @@ class PpoStage:
             return memory, heads, heads != HEALTHY
         if not self._late:
             return memory, hyper.heads, None
-        info, own = robots.states.info, hyper.heads[:, None]
+        info, due = robots.states.info, hyper.heads[:, None]
         waits = grouped(info["step"] < info["fault"].onset + memory)
-        heads = jnp.where(waits, hyper.heads[0], own)
-        return memory, heads, heads == own
+        heads = jnp.where(waits, hyper.heads[0], due)
+        return memory, heads, heads == due
 
     def _draw(self, hyper: Hyper, count: int) -> worlds.DrawFaults:
         """Faults of new episodes, by group."""
@@ -367,8 +368,8 @@ class PpoStage:
             log_prob = losses.gaussian_log_prob(action, mean, std)
             outcome = jax.tree.map(grouped, outcome)
             heads = None if counted is None else heads
-            chosen = heads, counted, action, mean, log_prob, value
-            return (robots, memory), (observation, *chosen, outcome)
+            decided = heads, counted, action, mean, log_prob, value
+            return (robots, memory), (observation, *decided, outcome)
 
         carry, trail = lax.scan(
             move, state.worlds.tree, jax.random.split(key, settings.rollout_length)
@@ -418,7 +419,7 @@ class PpoStage:
     def _stratified(self, key: Array, count: int) -> Array:
         """Sample numbers `[minibatches, groups, count / minibatches]`, each once in its group."""
         parts = self.config.ppo.minibatches
-        order = jax.vmap(lambda own: jax.random.permutation(own, count))(jax.random.split(key, 4))
+        order = jax.vmap(lambda key: jax.random.permutation(key, count))(jax.random.split(key, 4))
         return jnp.moveaxis(order.reshape(4, parts, -1), 1, 0)
 
     def _update(
@@ -452,6 +453,8 @@ class PpoStage:
             terms = {"surrogate": surrogate, "critic": critic, "entropy": entropy, "total": total}
             return total, (terms, kl)
 
+        # not `optimizer.gradient_step`: the rate follows the divergence of this very minibatch, and
+        # a tuning leaves out a part of the gradient
         tree = {"policy": params}
         (_, (terms, kl)), gradients = jax.value_and_grad(objective, has_aux=True)(tree)
         gradients, kl = parallel.mean((gradients, kl), self.axis_name)

@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from corrkd_jax.models.policies import MultiTaskPolicy
 from train.control import worlds
 from train.control.episodes import drive
-from train.control.robots import Robot
+from train.control.robot import Robot
 from train.control.worlds import GROUPS
 
 SAMPLES = 2000
@@ -40,13 +40,13 @@ def gates(
         reflection: of other robots than the ones copied from.
     """
     follow = jax.jit(lambda params, key, rho: _follow(robot, policy, params, key, rho))
-    found: dict[float, list[Gate]] = {1.0: [], 0.0: []}
+    gates_of: dict[float, list[Gate]] = {1.0: [], 0.0: []}
     for seed in range(jax.tree.leaves(params)[0].shape[0]):
-        own = jax.tree.map(lambda x: jnp.asarray(x[seed]), params)  # noqa: B023 — used here only
+        one = jax.tree.map(lambda x: jnp.asarray(x[seed]), params)  # noqa: B023 — used here only
         *keys, time_key = jax.random.split(jax.random.fold_in(key, seed), 3)
         runs = {
-            rho: jax.tree.map(np.asarray, follow(own, k, rho))
-            for rho, k in zip(found, keys, strict=True)
+            rho: jax.tree.map(np.asarray, follow(one, k, rho))
+            for rho, k in zip(gates_of, keys, strict=True)
         }
         bodies, _ = runs[0.0]
         times = jax.random.randint(time_key, (SAMPLES,), robot.steps, 2 * robot.steps)
@@ -56,13 +56,13 @@ def gates(
             first = robot.steps + began[robot.steps :, SAMPLES:].argmax(axis=0)
             faulty = bodies[first, SAMPLES + np.arange(SAMPLES)]
             pairs = list(zip(faulty.T, healthy.T, strict=True))
-            found[rho].append(
+            gates_of[rho].append(
                 Gate(
                     tuple(float(ks_2samp(a, b).pvalue) for a, b in pairs),
                     tuple(float(a.mean() - b.mean()) for a, b in pairs),
                 )
             )
-    return found
+    return gates_of
 
 
 def _follow(

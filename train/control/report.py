@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from configs.quadruped import QuadrupedConfig
-from corrkd_jax.errors import InputError
 from train.control import detector_report, throughput
 from train.control.reflection import Gate
-from train.control.robots import CONDITIONS, joint_names
+from train.control.robot import CONDITIONS, Kind
 from train.control.throughput import Rate
 from train.control.watching import Watched
+from train.engine import tables
 from train.engine.progress import say
-from train.engine.tables import cell, line
+from train.engine.report import FIGURES, Report
+from train.engine.tables import Claims, cell
 from train.engine.workdir import write_text
 
 NAMES = {
@@ -60,27 +60,25 @@ def row_name(arm: str, switch: str) -> str:
 def table(rows: Mapping[str, Row], field: str, scale: float) -> str:
     """One field of every row by condition, mean and deviation over seeds."""
     title = {"survival": "survival x 100", "reward": "reward of an episode"}[field]
-    lines = [line(title, CONDITIONS), "|---" * (len(CONDITIONS) + 1) + "|"]
-    for name, row in rows.items():
-        lines.append(line(name, [cell(scale * x) for x in getattr(row, field).T]))
-    return "\n".join(lines)
+    lines = [
+        [name, *(cell(scale * x) for x in getattr(row, field).T)] for name, row in rows.items()
+    ]
+    return tables.table([title, *CONDITIONS], lines)
 
 
-def margins(results: Results) -> str:
+def planted_claims(rows: Mapping[str, Row]) -> Claims:
     """What the surrogate was built to show, and whether it did; the least favourable seed too."""
-    rows = results.rows
-    lines = [line("claim", ["measured", "worst seed", "required", ""]), "|---" * 5 + "|"]
+    claims = Claims("claim", "measured", "worst seed", "required")
 
     def claim(name: str, values: np.ndarray, least: float, form: str = "{:.3f}") -> None:
-        verdict = "holds" if values.mean() >= least else "MISSED"
-        shown = [form.format(x) for x in (values.mean(), values.min())]
-        lines.append(line(name, [*shown, ">= " + form.format(least), verdict]))
+        measured = [form.format(x) for x in (values.mean(), values.min())]
+        claims.add(name, *measured, ">= " + form.format(least), holds=values.mean() >= least)
 
     health, loss, locked = range(3)
     if ORACLE in rows:
-        own = rows[ORACLE].survival
-        claim("survival, health", own[:, health], 0.98)
-        claim("survival, power loss, oracle switch", own[:, loss], 0.95)
+        survival = rows[ORACLE].survival
+        claim("survival, health", survival[:, health], 0.98)
+        claim("survival, power loss, oracle switch", survival[:, loss], 0.95)
         blind = rows[BLIND].survival[:, loss]
         claim("fall, power loss, healthy head only", 1 - blind, 0.75)
     if LEARNED in rows:
@@ -94,13 +92,13 @@ def margins(results: Results) -> str:
         for at in (loss, locked):
             name = f"with minus without reflection, {CONDITIONS[at]}"
             claim(name, difference[:, at], -0.02, "{:+.3f}")
-    return "\n".join(lines)
+    return claims
 
 
-def gate_table(gates: Mapping[float, Sequence[Gate]]) -> str:
-    """Kolmogorov-Smirnov tests of first states, and verdicts."""
-    head = ["p, speed (least seed)", "p, tilt", "mean speed minus healthy", "required", ""]
-    lines = [line("faulty episodes start", head), "|---" * 6 + "|"]
+def gate_claims(gates: Mapping[float, Sequence[Gate]]) -> Claims:
+    """Kolmogorov-Smirnov tests of first states, and whether they come out as they must."""
+    columns = ("p, speed (least seed)", "p, tilt", "mean speed minus healthy", "required")
+    claims = Claims("faulty episodes start", *columns)
     for rho, each in gates.items():
         p = np.array([gate.p for gate in each])
         off = np.array([gate.difference[0] for gate in each])
@@ -112,67 +110,76 @@ def gate_table(gates: Mapping[float, Sequence[Gate]]) -> str:
             holds = p[:, 0].max() < 0.01
             name, required = "at rest", "p < 0.01"
         cells = [*(f"{x:.2g}" for x in p.min(axis=0)), f"{worst:+.3f}", required]
-        lines.append(line(name, [*cells, "holds" if holds else "MISSED"]))
-    return "\n".join(lines)
+        claims.add(name, *cells, holds=bool(holds))
+    return claims
 
 
-def write(
-    folder: Path,
-    title: str,
-    config: QuadrupedConfig,
+def build(
+    kind: Kind,
     results: Results,
+    *,
+    title: str,
     facts: Sequence[str],
     metrics: Sequence[Mapping[str, Any]],
     rates: Sequence[Rate],
-) -> None:
-    """Write `report.md`, `results.json` and figures; print the tables.
+) -> Report:
+    """The report of a run and its figures.
 
     Args:
-        folder: of the run.
+        kind: of robot.
+        results: of the evaluation after the training.
         title: heading.
-        config: of the run.
-        results: what it found.
         facts: lines on robots, seeds and machine.
         metrics: rows of `metrics.jsonl`, for the training curves.
         rates: control steps a second of its stages; empty if they are not known.
+    """
+    report = Report(title, facts)
+    if results.rows:
+        report.section(
+            "Survival",
+            "Whole episodes without a fall, x 100. The fault strikes at a step anywhere in the "
+            "episode, so that a policy which it always fells survives a little.",
+            table(results.rows, "survival", 100),
+            table(results.rows, "reward", 1),
+        )
+        report.figure("survival.png", "survival by condition", _survival_figure(results.rows))
+        if kind.planted:
+            report.section("What was planted", planted_claims(results.rows).table())
+    if results.watched:
+        report.section(
+            "Detector",
+            "In the loop: what it says switches the heads. Joints and steps of robots that stand; "
+            "the first verdicts after an onset count as well unless said otherwise.",
+            *detector_report.tables(results.watched),
+        )
+        counts = results.watched.by_joint
+        picture = detector_report.figure(results.watched, counts, kind.joints)
+        report.figure("detector.png", "confusion and delay", picture)
+    if results.gates:
+        report.section("Reflection", gate_claims(results.gates).table())
+    report.section("Training")
+    report.figure("training.png", "survival in training", _training_figure(metrics))
+    if rates:
+        report.add(throughput.table(rates))
+    return report
+
+
+def write(folder: Path, report: Report, kind: Kind, results: Results) -> None:
+    """Write the report, `results.json` and the detector's counts; print the report.
+
+    Args:
+        folder: of the run.
+        report: of `build`.
+        kind: of robot.
+        results: that the report is made from.
 
     Raises:
         InputError: the disk refuses.
     """
-    parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts)]
-    if results.rows:
-        parts.append(
-            "## Survival\nWhole episodes without a fall, x 100. The fault strikes at a step "
-            "anywhere in the episode, so that a policy which it always fells survives a little."
-        )
-        parts.append(table(results.rows, "survival", 100))
-        parts.append(table(results.rows, "reward", 1))
-        parts.append("![survival by condition](figures/survival.png)")
-    if results.rows and config.robot == "surrogate":
-        parts.append("## What was planted\n" + margins(results))
+    text = report.write(folder)
     if results.watched:
-        parts.append(
-            "## Detector\nIn the loop: what it says switches the heads. Joints and steps of robots "
-            "that stand; the first verdicts after an onset count as well unless said otherwise."
-        )
-        parts += detector_report.tables(results.watched)
-        parts.append("![confusion and delay](figures/detector.png)")
-    if results.gates:
-        parts.append("## Reflection\n" + gate_table(results.gates))
-    parts.append("## Training\n![survival in training](figures/training.png)")
-    if rates:
-        parts.append(throughput.table(rates))
-    text = "\n\n".join(parts) + "\n"
-    try:
-        _training_figure(folder / "figures" / "training.png", metrics)
-        if results.rows:
-            _survival_figure(folder / "figures" / "survival.png", results.rows)
-        if results.watched:
-            counts, joints = results.watched.joints.sum(axis=0), joint_names(config.robot)
-            detector_report.write(folder / "figures", results.watched, counts, joints)
-    except OSError as error:
-        raise InputError(f"{folder / 'figures'}: cannot be written: {error.strerror}") from error
-    write_text(folder / "report.md", text)
+        counts = results.watched.by_joint
+        detector_report.write(folder / FIGURES, results.watched, counts, kind.joints)
     write_text(folder / "results.json", json.dumps(to_json(results), indent=1) + "\n")
     say(text)
 
@@ -192,7 +199,8 @@ def to_json(results: Results) -> dict[str, Any]:
     }
 
 
-def _survival_figure(path: Path, rows: Mapping[str, Row]) -> None:
+def _survival_figure(rows: Mapping[str, Row]) -> Figure:
+    """Survival of every row by condition, as bars with the deviation over seeds."""
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     axes, wide = figure.subplots(), 0.8 / len(rows)
     for number, (name, row) in enumerate(rows.items()):
@@ -202,10 +210,10 @@ def _survival_figure(path: Path, rows: Mapping[str, Row]) -> None:
     axes.set_xticks(np.arange(len(CONDITIONS)), CONDITIONS)
     axes.set(ylabel="survival x 100")
     axes.legend(fontsize=7)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
-def _training_figure(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+def _training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Survival of the exploring policies by group and arm, recall of the detector."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     policies, detector = figure.subplots(1, 2)
@@ -226,4 +234,4 @@ def _training_figure(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     if watched:
         detector.legend(CONDITIONS, fontsize=7)
     detector.set(xlabel="epoch", ylabel="recall of the detector, in training")
-    figure.savefig(path, dpi=130)
+    return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from configs.quadruped import QuadrupedConfig
 from train.control import ppo
 from train.control.detection import watched_robots
-from train.engine.tables import line
+from train.engine import tables
 from train.engine.workdir import TIMING
 
 
@@ -69,15 +69,19 @@ def control_steps(stage: str, config: QuadrupedConfig) -> int:
 
 def table(rates: Sequence[Rate]) -> str:
     """Rates as Markdown."""
-    lines = [line("control steps a second", ["rate", "measured over", "device"])]
-    lines.append("|---" * 4 + "|")
-    for each in rates:
-        over = f"{each.steps:.3g} steps, {each.seconds:.3g} s"
-        lines.append(line(each.what, [f"{each.rate:.3g}", over, each.device]))
-    return "\n".join(lines)
+    lines = [
+        [
+            each.what,
+            f"{each.rate:.3g}",
+            f"{each.steps:.3g} steps, {each.seconds:.3g} s",
+            each.device,
+        ]
+        for each in rates
+    ]
+    return tables.table(["control steps a second", "rate", "measured over", "device"], lines)
 
 
-def figure(path: Path, rates: Sequence[Rate]) -> None:
+def figure(rates: Sequence[Rate]) -> Figure:
     """A bar for each rate, logarithmic."""
     drawing = Figure(figsize=(8, 0.8 + 0.45 * len(rates)), layout="constrained")
     axes = drawing.subplots()
@@ -89,7 +93,7 @@ def figure(path: Path, rates: Sequence[Rate]) -> None:
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="control steps a second, all robots, arms and seeds")
     axes.set_xlim(min(1, *values), 10 * max(values))
-    drawing.savefig(path, dpi=120)
+    return drawing
 
 
 def to_json(rates: Sequence[Rate]) -> list[dict[str, str | float]]:

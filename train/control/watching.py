@@ -33,29 +33,34 @@ class Watched(NamedTuple):
     alarms: np.ndarray
 
     @property
+    def by_joint(self) -> np.ndarray:
+        """`[joints, 3, 3]`, of all seeds together."""
+        return self.joints.sum(axis=0)
+
+    @property
     def confusion(self) -> np.ndarray:
         """`[seeds, 3, 3]`, of all joints together."""
         return self.joints.sum(axis=1)
 
 
-def measure(found: Sequence[Sequence[Episodes]], dt: float) -> Watched:
+def measure(seen: Sequence[Sequence[Episodes]], dt: float) -> Watched:
     """Quality of a detector from its episodes.
 
     Args:
-        found: `[seeds][conditions]`, with the trail of `train.control.detection.learned`.
+        seen: `[seeds][conditions]`, with the trail of `train.control.detection.learned`.
         dt: seconds a control step.
     """
     wait = round(SETTLED / dt)
-    every = np.stack([sum(_confusion(e.trail, 0) for e in own) for own in found])
-    settled = np.stack([sum(_confusion(e.trail, wait) for e in own) for own in found])
-    heads = np.stack([sum(_driven(e.trail) for e in own) for own in found])
+    every = np.stack([sum(_confusion(e.trail, 0) for e in of_seed) for of_seed in seen])
+    settled = np.stack([sum(_confusion(e.trail, wait) for e in of_seed) for of_seed in seen])
+    heads = np.stack([sum(_driven(e.trail) for e in of_seed) for of_seed in seen])
     delays = {
-        kind: np.concatenate([_delays(own[kind].trail, kind, wait) * dt for own in found])
+        kind: np.concatenate([_delays(of_seed[kind].trail, kind, wait) * dt for of_seed in seen])
         for kind in range(HEALTHY + 1, CLASSES)
     }
     alarms = []
-    for own in found:
-        trail = own[HEALTHY].trail
+    for of_seed in seen:
+        trail = of_seed[HEALTHY].trail
         left = (trail["head"][1:] != HEALTHY) & (trail["head"][:-1] == HEALTHY) & trail["alive"][1:]
         alarms.append(60 * left.sum() / (trail["alive"].sum() * dt))
     return Watched(every, settled.sum(axis=1), heads, delays, np.array(alarms))

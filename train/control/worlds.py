@@ -16,7 +16,7 @@ from brax.envs.base import State
 from jax import Array
 
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS, Fault
-from train.control.robots import Robot
+from train.control.robot import Robot
 from train.engine.stage import Limit
 
 GROUPS = (HEALTHY, HEALTHY, POWER_LOSS, LOCKED)

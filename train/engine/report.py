@@ -37,14 +37,16 @@ pre { background: #f4f4f4; padding: 0.75rem; overflow-x: auto; }
 class Report:
     """A report under construction: parts in their order, figures by name."""
 
-    def __init__(self, title: str, facts: Sequence[str]):
+    def __init__(self, title: str, facts: Sequence[str], figures: str = FIGURES):
         """Begin with a heading and a list.
 
         Args:
             title: heading.
             facts: lines on data, seeds, machine.
+            figures: folder of the figures, seen from the report's; empty: the report's own.
         """
         self._title = title
+        self._folder = figures
         self._parts = [f"# {title}", "\n".join(f"* {fact}" for fact in facts)]
         self._figures: dict[str, bytes] = {}
 
@@ -71,7 +73,7 @@ class Report:
             picture: to be drawn as PNG, or the bytes of a PNG or GIF.
         """
         self._figures[name] = picture if isinstance(picture, bytes) else drawn(picture)
-        self.add(f"![{caption}]({FIGURES}/{name})")
+        self.add(f"![{caption}]({self._path(name)})")
 
     def text(self) -> str:
         """The report in Markdown."""
@@ -95,17 +97,20 @@ class Report:
             return text
         make_folder(folder)
         if self._figures:
-            make_folder(folder / FIGURES)
+            make_folder(folder / self._folder)
         for figure, picture in self._figures.items():
-            write_picture(folder / FIGURES / figure, picture)
+            write_picture(folder / self._path(figure), picture)
         write_text(folder / f"{name}.md", text)
         write_text(folder / f"{name}.html", self.html())
         return text
 
     def html(self) -> str:
         """The report as one page that needs no other file."""
-        pictures = {f"{FIGURES}/{name}": picture for name, picture in self._figures.items()}
+        pictures = {self._path(name): picture for name, picture in self._figures.items()}
         return page(self._title, self.text(), pictures)
+
+    def _path(self, figure: str) -> str:
+        return f"{self._folder}/{figure}" if self._folder else figure
 
 
 def page(title: str, text: str, pictures: dict[str, bytes]) -> str:

@@ -11,7 +11,13 @@ from corrkd_jax.errors import InputError
 @pytest.mark.parametrize(
     ("variants", "package", "says"),
     [
-        (("ant", "horse"), None, "--variants horse: choose from ant, solo8, learning, go1"),
+        (
+            ("ant", "horse"),
+            None,
+            "--variants 'horse': choose from 'ant', 'solo8', 'learning', 'go1'",
+        ),
+        (("ant", "ant"), None, "--variants 'ant': stands twice"),
+        ((), None, "--variants: name at least one of ant, solo8"),
         (("go1",), None, r"--variants go1: needs MuJoCo Playground \(pip install playground\)"),
         (("go1",), "__init__.py", "--variants go1: no .*unitree_go1; Playground fetches it"),
     ],

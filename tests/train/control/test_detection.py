@@ -1,4 +1,4 @@
-"""The detector's training on the toy: who drives, what is watched, how it is weighed and judged."""
+"""The detector's training on the toy: who drives, what is watched, how it is weighed."""
 
 from dataclasses import replace
 

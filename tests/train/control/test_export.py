@@ -18,7 +18,7 @@ from corrkd_jax.errors import InputError
 from envs import mirror
 from envs.switching import Rule
 from tests.train.control.tiny_quadruped import TINY, untrained
-from train.control import canonical, detection
+from train.control import canonical, detection, finished
 from train.control import export as quadruped_export
 from train.control.policy import Controller
 
@@ -34,11 +34,11 @@ def exported(request, tmp_path_factory):
         drawn = detector.init(jax.random.key(1), detection.blank(loaded.robot, 1).window)["params"]
         drawn["condition"]["kernel"] *= 20
         watching = jax.tree.map(lambda x: x[None], drawn)
-        loaded = loaded._replace(detector=detector, detector_params=watching)
+        loaded = replace(loaded, detector=detector, detector_params=watching)
     out = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quadruped_export.quadruped, "load", lambda folder, own: loaded)
-        quadruped_export.run(out, out / "there", quadruped_export.ExportOptions())
+        patch.setattr(finished, "load_run", lambda folder, switch: loaded)
+        quadruped_export.export(out, out / "there", [])
     rng = np.random.default_rng(1)
     # what lasts decides what is detected: four robots whose signals have other means
     size = loaded.robot.env.observation_size
@@ -86,10 +86,11 @@ def test_needs_numpy_only(exported, stepped):
 def test_says_what_an_observation_is(exported):
     loaded, out, _ = exported
     text = (out / "README.md").read_text()
-    facts = Controller(out / "policy.npz").facts
-    assert len(facts["observation"]) == loaded.robot.env.observation_size
-    assert len(facts["action"]) == loaded.robot.env.action_size
-    assert all(what in text for what in (*facts["observation"], *facts["action"]))
+    metadata = Controller(out / "policy.npz").metadata
+    assert len(metadata["observation"]) == loaded.robot.env.observation_size
+    assert len(metadata["action"]) == loaded.robot.env.action_size
+    assert all(what in text for what in (*metadata["observation"], *metadata["action"]))
+    assert ("Clip the action to 10.0 either way" in text) == (loaded.config.robot == "solo8")
 
 
 @pytest.mark.parametrize("leg", range(4))
@@ -99,7 +100,7 @@ def test_a_policy_for_one_leg_serves_all(exported, leg):
     if loaded.config.robot != "solo8":
         pytest.skip("the toy breaks its first leg only")
     tables = canonical.mirrors(loaded.config, loaded.robot)
-    params = jax.tree.map(lambda x: x[0], loaded.policies["ours"])
+    params = jax.tree.map(lambda x: x[0], loaded.models["ours"])
     o, heads, legs = observations[:, 0], jnp.full(4, 1), jnp.full(4, leg)
     action = canonical.drive(loaded.policy, params, tables, o, heads, 0 * legs)
     image = np.stack([mirror.mirror(x, mirror.OBSERVATION["quat"], leg) for x in o])
@@ -120,8 +121,8 @@ def test_a_policy_for_one_leg_serves_all(exported, leg):
 def test_one_network_drives_whatever_is_believed(exported):
     """Mix has one trained head: the first drives, unmirrored, whatever the detector says."""
     loaded, _, observations = exported
-    own = loaded.policies["ours"]
-    chosen = quadruped_export.pick(loaded._replace(policies={"mix": own}), "mix", 0)
+    own = loaded.models["ours"]
+    chosen = quadruped_export.driver_of(replace(loaded, models={"mix": own}), "mix", 0)
     params = jax.tree.map(lambda x: x[0], own)
     kinds, legs = jnp.arange(4) % 3, jnp.arange(4)
     found = canonical.drive(
@@ -142,9 +143,9 @@ def test_one_network_drives_whatever_is_believed(exported):
 )
 def test_refuses(exported, arm, seed, says):
     with pytest.raises(InputError, match=says):
-        quadruped_export.pick(exported[0], arm, seed)
+        quadruped_export.driver_of(exported[0], arm, seed)
 
 
 def test_refuses_a_run_without_detector(exported):
     with pytest.raises(InputError, match="trained no detector"):
-        quadruped_export.pick(exported[0]._replace(detector_params=None), "", 0)
+        quadruped_export.driver_of(replace(exported[0], detector_params=None), "", 0)

@@ -14,9 +14,12 @@ from configs.quadruped import PRESETS, FaultConfig, QuadrupedConfig
 from corrkd_jax.errors import InputError
 from envs import surrogate
 from tests.train.engine import toy
-from train.control import detection, episodes, judging, ppo, reflection, robots, throughput, worlds
+from train import evaluate, export
+from train.control import detection, episodes, ppo, reflection, report, robots, throughput, worlds
 from train.control import program as quadruped
-from train.control.finished import OwnRule, load
+from train.control.finished import SwitchOptions, load_run
+from train.control.policy import Controller
+from train.control.report import Results, Row
 from train.engine import loop, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.stage import Limit, looped
@@ -82,11 +85,14 @@ def test_report(finished):
     for name in ("training", "survival", "detector"):
         assert (finished / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "MISSED" in (finished / "report.md").read_text()
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "<td>MISSED</td>" in page
 
 
 def test_times_are_written_down(finished):
     """Every control step of every stage is in one of the calls."""
-    rates = throughput.of_training(finished, load(finished).config)
+    rates = throughput.of_training(finished, load_run(finished).config)
     assert [(each.what, each.steps) for each in rates] == [
         ("policies", 2 * 16 * 4 * 4 * 2),
         ("detector", 2 * 16 * PRESETS["surrogate"].detector.rollout_length * 2),
@@ -98,27 +104,64 @@ def test_times_are_written_down(finished):
 
 def test_load(finished):
     """What evaluation and export read: parameters by arm, seeds in front."""
-    run = load(finished)
-    assert set(run.policies) == {"ours", "no-reflection", "mix", "normal", "tuned"}
-    own = judging.pick(run.policies["ours"], 1)
-    every = run.policy.apply({"params": own}, jnp.zeros((5, 11)), method="every")
+    run = load_run(finished)
+    assert run.arms == ("ours", "no-reflection", "mix", "normal", "tuned")
+    assert (run.preset, list(run.seeds)) == ("surrogate", [1, 2])
+    params = run.one("ours", 2)
+    every = run.policy.apply({"params": params}, jnp.zeros((5, 11)), method="every")
     assert every.shape == (3, 5, 4)
-    params = judging.pick(run.detector_params, 1)
+    params = run.detector_of(2)
     assert run.detector.apply({"params": params}, jnp.zeros((25, 11))).shape == (4, 3)
     # tuning moves the fault heads alone, and the actor's deviation not
-    before, after = (judging.pick(run.policies[name], 1) for name in ("ours", "tuned"))
+    before, after = (run.one(name, 2) for name in ("ours", "tuned"))
     jax.tree.map(np.testing.assert_array_equal, before["actor"]["front"], after["actor"]["front"])
     np.testing.assert_array_equal(before["std"], after["std"])
     for head in ("head_0", "head_1"):
         kernels = (tree["actor"][head]["kernel"][0] for tree in (before, after))
         np.testing.assert_array_equal(*kernels)
     # another switch, or parts of one
-    own = load(finished, own=OwnRule(strike=1)).config.switch
-    assert own == dataclasses.replace(run.config.switch, strike=1)
-    own = load(finished, own=OwnRule(confidence=0, recovery=9)).config.switch
-    assert own == dataclasses.replace(run.config.switch, confidence=0, recovery=9)
-    with pytest.raises(InputError, match=r"--switch.strike -1: must be positive"):
-        load(finished, own=OwnRule(strike=-1))
+    rule = load_run(finished, SwitchOptions(strike=1)).config.switch
+    assert rule == dataclasses.replace(run.config.switch, strike=1)
+    rule = load_run(finished, SwitchOptions(confidence=0, recovery=9)).config.switch
+    assert rule == dataclasses.replace(run.config.switch, confidence=0, recovery=9)
+    for command in ("export", "render"):
+        with pytest.raises(InputError, match=r"--switch.strike -1: must be positive"):
+            quadruped.main([command, str(finished), "x.gif", "--switch.strike", "-1"])
+
+
+def test_the_doors_export_and_evaluate_it(finished, tmp_path):
+    """`train.export` writes what the program's own command does; `train.evaluate` its tables."""
+    export.main([str(finished), str(tmp_path / "door"), "--arm", "ours", "--seed", "2"])
+    command = ["--arm", "ours", "--seed", "2"]
+    quadruped.main(["export", str(finished), str(tmp_path / "command"), *command])
+    names = {path.name for path in (tmp_path / "door").iterdir()}
+    assert names == {"policy.npz", "policy.py", "policy.stablehlo", "README.md"}
+    door, command = (Controller(tmp_path / name / "policy.npz") for name in ("door", "command"))
+    assert door.metadata == command.metadata
+    assert door.metadata["run"] == "run"
+    observation = np.ones(11, np.float32)
+    np.testing.assert_array_equal(door(observation), command(observation))
+    options = ("--num-envs", "4", "--speeds", "high", "--no-strict", "--arms", "mix")
+    evaluate.main([str(finished), *options, "--out", str(tmp_path / "evaluation")])
+    found = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert {row["policy"] for row in found["rows"]} == {"Mix (one network)"}
+    assert [rate["what"] for rate in found["throughput"]] == [
+        "policies",
+        "detector",
+        "tuned",
+        "evaluation",
+    ]
+
+
+def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
+    """Of the report, its figures and the results."""
+    results = Results({"x": Row(np.ones((1, 3)), np.ones((1, 3)))}, None, {})
+    kind = robots.kind_of(PRESETS["surrogate"])
+    page = report.build(kind, results, title="x", facts=[], metrics=[], rates=[])
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(InputError, match=r"survival\.png: cannot be written: No space left"):
+        report.write(tmp_path, page, kind, results)
+    assert not list((tmp_path / "figures").iterdir())
 
 
 def test_a_model_of_another_robot(finished, tmp_path):
@@ -126,7 +169,7 @@ def test_a_model_of_another_robot(finished, tmp_path):
     config = tmp_path / "run" / "config.json"
     config.write_text(config.read_text().replace('"surrogate"', '"solo8"'))
     with pytest.raises(InputError, match=r"needs .* \(.*config.json: robot solo8\)"):
-        load(tmp_path / "run")
+        load_run(tmp_path / "run")
 
 
 def test_resume_continues_bit_for_bit(finished, tmp_path, monkeypatch):
@@ -552,7 +595,10 @@ def test_oracle_drives_by_the_flag():
     [
         (("--num-envs", "30"), "--num-envs 30: must be a multiple of the 4 groups"),
         (("--ppo.minibatches", "7"), "--ppo.minibatches 7 does not divide the 16 control"),
-        (("--arms", "best"), "--arms best: choose from ours, no-reflection, mix, normal"),
+        (
+            ("--arms", "best"),
+            "--arms 'best': choose from 'ours', 'no-reflection', 'mix', 'normal'",
+        ),
         (("--ppo.penalty-ramp", "5"), "--ppo.penalty-ramp: surrogate's reward has no negative"),
         (("--reflection", "2"), "--reflection 2.0: must be from 0 to 1"),
         (("--faults.both", "-1"), "--faults.both -1.0: must be from 0 to 1"),
@@ -560,7 +606,7 @@ def test_oracle_drives_by_the_flag():
         (("--ppo.target-kl", "0"), "--ppo.target-kl 0.0: must be positive"),
         (("--body.solver-iterations", "0"), "--body.solver-iterations 0: must be positive"),
         (("--body.lock-play", "-1", "0"), "--body.lock-play -1.0: must not be negative"),
-        (("--arms", "ours", "ours"), "--arms ours ours: each once"),
+        (("--arms", "ours", "ours"), "--arms 'ours': stands twice"),
         (("--arms", "mix", "ours"), "--arms mix: the detector switches the heads of the first arm"),
         (
             ("--ppo.iterations", "5", "--ppo.report-every", "2"),
@@ -592,7 +638,7 @@ def test_unknown_leg(tmp_path):
         quadruped.main(["solo8", "--faults.legs", "XX", "--workdir", str(tmp_path / "run")])
 
 
-def test_solo8_is_judged_by_its_own_program(tmp_path):
+def test_solo8_is_evaluated_by_its_own_program(tmp_path):
     with pytest.raises(InputError, match="--evaluation-robots: is for the surrogate"):
         quadruped.main(["solo8", "--evaluation-robots", "8", "--workdir", str(tmp_path / "run")])
 

@@ -1,7 +1,5 @@
 """Verdicts of the toy's report, from numbers made by hand."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -39,7 +37,7 @@ def margins(seeds=2, **changed):
     """With the same survival in every seed, but for rows given by seed and condition."""
     rows = {name: np.tile(values, (seeds, 1)) for name, values in GOOD.items()} | changed
     rows = {name: Row(x, np.zeros_like(x)) for name, x in rows.items()}
-    return verdicts(report.margins(SimpleNamespace(rows=rows)))
+    return verdicts(report.planted_claims(rows).table())
 
 
 def test_all_of_them_may_hold():
@@ -86,7 +84,7 @@ def test_each_may_be_missed_and_the_mean_of_the_seeds_decides(row, missing, clai
 
 def test_what_was_not_run_is_not_claimed():
     row = Row(np.ones((2, 3)), np.ones((2, 3)))
-    text = report.margins(SimpleNamespace(rows={ORACLE: row, BLIND: row}))
+    text = report.planted_claims({ORACLE: row, BLIND: row}).table()
     assert set(verdicts(text)) == {name for name in REQUIRED if "minus" not in name}
 
 
@@ -105,7 +103,7 @@ def test_what_was_not_run_is_not_claimed():
 )
 def test_gates(rho, p, difference, holds):
     each = [Gate(own, (off, 0.0)) for own, off in zip(p, difference, strict=True)]
-    (row,) = report.gate_table({rho: each}).splitlines()[2:]
+    (row,) = report.gate_claims({rho: each}).table().splitlines()[2:]
     cells = [x.strip() for x in row.split("|")[1:-1]]
     assert cells[-1] == ("holds" if holds else "MISSED")
     least = np.min(p, axis=0)

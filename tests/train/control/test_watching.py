@@ -1,4 +1,4 @@
-"""What a detector is judged by, from trails made by hand."""
+"""What a detector is evaluated by, from trails made by hand."""
 
 import json
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from configs.quadruped import DetectorConfig, NetworkConfig, QuadrupedConfig
 from train.control import detection, ppo, robots
-from train.control.finished import Loaded
+from train.control.finished import Trained
 
 TINY = QuadrupedConfig(
     network=NetworkConfig(front=16, hidden=(8, 6)), detector=DetectorConfig(hidden=8)
@@ -13,7 +13,7 @@ TINY = QuadrupedConfig(
 
 
 def untrained(config):
-    """As `train.quadruped.load` gives it."""
+    """As `train.control.finished.load_run` gives it."""
     robot = robots.build(config)
     policy, detector = ppo.build_policy(config, robot), detection.build_detector(config, robot)
     blank = jnp.zeros((4, 1, robot.env.observation_size))
@@ -22,4 +22,5 @@ def untrained(config):
     watching = jax.jit(detector.init)(keys[1], detection.blank(robot, 1).window)["params"]
     watching["condition"]["kernel"] *= 20
     own, watching = jax.tree.map(lambda x: x[None], (params, watching))
-    return Loaded(config, robot, policy, dict.fromkeys(config.arms, own), detector, watching)
+    models = dict.fromkeys(config.arms, own)
+    return Trained("tiny", config, models, robot, policy, detector, watching)

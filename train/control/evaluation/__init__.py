@@ -1,1 +1,1 @@
-"""Finished quadrupeds judged: every fault, leg, set of joints and speed."""
+"""Finished quadrupeds evaluated: every fault, leg, set of joints and speed."""

@@ -12,32 +12,36 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import NotNegative
 from envs.faults import HEALTHY
-from envs.solo8_constants import LEGS, TORSO_MASS
-from train.control import episodes, finished, judging, ppo, robots, throughput
+from envs.solo8_constants import LEGS
+from train.control import episodes, finished, ppo, throughput
 from train.control.evaluation import grid, grid_report, scores
-from train.control.finished import Loaded, OwnRule
+from train.control.evaluation.grid_report import Evaluation
+from train.control.finished import SwitchOptions, Trained
 from train.control.report import row_name
-from train.control.robots import CONDITIONS
-from train.control.watching import Watched, measure
+from train.control.robot import CONDITIONS, PARTS
+from train.control.watching import measure
 from train.engine import cli
-from train.engine.finished import seed_number
+from train.engine.finished import choose, seed_number
+from train.engine.predict import positions
 from train.engine.progress import Bar, say
 from train.engine.workdir import make_folder
 
 WATCHED = 256
-"""Robots of a cell by which the detector is judged."""
+"""Robots of a cell by which the detector is evaluated."""
 TEST_KEY = 17
+"""Key of the robots of the evaluation; never that of a run."""
 ROBOTS, ROBOTS_ON_CPU = 3200, 16
-"""Of a cell, if nobody says how many: the paper's, and what takes a CPU minutes."""
+"""Robots of a cell, if nobody says how many: the paper's, and what takes a CPU minutes."""
 AT_ONCE, AT_ONCE_ON_CPU = 8192, 256
 """Robots simulated in one call: cells share one as far as this goes."""
 
@@ -52,7 +56,7 @@ class EvaluateOptions:
     """Seed of the run whose networks are evaluated; 0: the first."""
     legs: tuple[str, ...] = LEGS
     """Legs that fail; the surrogate has but one that does."""
-    joints: tuple[str, ...] = tuple(grid.PARTS)
+    joints: tuple[str, ...] = tuple(PARTS)
     """Joints of the leg that fail."""
     speeds: tuple[str, ...] = tuple(grid.SPEEDS)
     """Commanded speeds, of middle and high."""
@@ -66,115 +70,92 @@ class EvaluateOptions:
     """Control steps after the onset at which a further oracle switches, late as a detector is."""
     strict: bool = True
     """The strict onsets as well."""
-    switch: OwnRule = field(default_factory=OwnRule)
+    switch: SwitchOptions = field(default_factory=SwitchOptions)
     out: str = ""
     """Folder for the results; empty: the run's."""
 
 
-def main(folder: Path, argv: Sequence[str]) -> None:
-    """Evaluate a finished run."""
+def evaluate(folder: Path, argv: Sequence[str]) -> None:
+    """Evaluate a finished run on the grid of faults; arguments as of `train.programs`.
+
+    Raises:
+        InputError: the run is not finished, has no such arm or seed, or the grid no such part.
+    """
     options = cli.parse_options(
         EvaluateOptions, argv, "python -m train.evaluate RUN", __doc__ or ""
     )
     check(options)
-    loaded = finished.load(folder, own=options.switch)
-    arms = options.arms or tuple(loaded.policies)
-    if unknown := [arm for arm in arms if arm not in loaded.policies]:
-        raise InputError(f"--arms {unknown[0]}: the run has {', '.join(loaded.policies)}")
-    number = seed_number(options.seed, loaded.config.first_seed, loaded.config.seeds)
+    run = finished.load_run(folder, options.switch)
+    arms = list(choose(run.models, options.arms or run.arms))
+    seed = run.seeds[seed_number(options.seed, run.config.first_seed, run.config.seeds)]
     out = Path(options.out) if options.out else folder
+    # before hours of simulation, not after them
     make_folder(out)
-    device = jax.devices()[0]
-    solo8 = loaded.config.robot == "solo8"
-    small = device.platform == "cpu" and solo8
+    device, kind = jax.devices()[0], run.robot.kind
+    few = device.platform == "cpu" and kind.slow_on_cpu
     if not options.num_envs:
-        options = dataclasses.replace(options, num_envs=ROBOTS_ON_CPU if small else ROBOTS)
-    judged = judge(loaded, arms, number, options, at_once=AT_ONCE_ON_CPU if small else AT_ONCE)
-    where = f"1 x {device.device_kind}"
-    rates = throughput.of_training(folder, loaded.config)
-    rates.append(throughput.Rate("evaluation", judged.steps, judged.seconds, where))
-    rule = loaded.config.switch
+        options = dataclasses.replace(options, num_envs=ROBOTS_ON_CPU if few else ROBOTS)
+    evaluation = evaluate_grid(run, arms, seed, options, AT_ONCE_ON_CPU if few else AT_ONCE)
+    rates = [*throughput.of_training(folder, run.config), *evaluation.rates]
+    rule = run.config.switch
     facts = {
         "run": folder.name,
-        "robot": loaded.config.robot,
-        "seed": number + loaded.config.first_seed,
-        "model": fingerprint(loaded, arms, number),
+        "robot": kind.name,
+        "seed": seed,
+        "model": fingerprint(run, arms, seed),
         "backend": device.platform,
         "device": device.device_kind,
         "jax": jax.__version__,
         "robots_a_cell": options.num_envs,
         "switch": f"after {rule.strike} verdicts above {rule.confidence:g}, back after "
         f"{rule.recovery}",
-        "torso": "{:+g} to {:+g} kg".format(*TORSO_MASS)
-        if solo8 and options.added_mass
-        else "nominal",
-        "sensor noise": f"{options.noise:g} x the released code's" if solo8 else "the toy's",
-        "survival": "no torso corner pressed by more than 1 N" if solo8 else "tilt below 1",
+        "torso": kind.torso(options.added_mass),
+        "sensor noise": kind.sensor_noise(options.noise),
+        "survival": kind.survival,
     }
-    joints = robots.joint_names(loaded.config.robot)
-    grid_report.write(out, facts, judged.rows, judged.watched, rates, joints)
+    grid_report.write(out, facts, evaluation._replace(rates=rates), kind)
 
 
 def check(options: EvaluateOptions) -> None:
-    """Refuse parts of the grid that do not exist.
+    """Refuse parts of the grid that do not exist, stand twice, or are missing.
 
     Raises:
         InputError: names the option and what would do.
     """
-    for name, given, known in (
-        ("legs", options.legs, LEGS),
-        ("joints", options.joints, tuple(grid.PARTS)),
-        ("speeds", options.speeds, tuple(grid.SPEEDS)),
+    for option, names, parts in (
+        ("--legs", options.legs, LEGS),
+        ("--joints", options.joints, PARTS),
+        ("--speeds", options.speeds, grid.SPEEDS),
     ):
-        if unknown := [value for value in given if value not in known]:
-            raise InputError(f"--{name} {unknown[0]}: choose from {', '.join(known)}")
-        if not given:
-            raise InputError(f"--{name}: name at least one of {', '.join(known)}")
-    cli.check_ranges(options)
+        choose(dict.fromkeys(parts), names, option)
+        if not names:
+            raise InputError(f"{option}: name at least one of {', '.join(parts)}")
 
 
-class Judged(NamedTuple):
-    """What an evaluation found.
-
-    Attributes:
-        rows: every cell for every arm and switch.
-        watched: how the detector did; None if there is none.
-        steps: control steps of all robots in these cells.
-        seconds: that simulating them took, compilation apart.
-    """
-
-    rows: list[scores.Row]
-    watched: Watched | None
-    steps: int
-    seconds: float
-
-
-def judge(
-    loaded: Loaded, arms: Sequence[str], number: int, options: EvaluateOptions, at_once: int
-) -> Judged:
+def evaluate_grid(
+    run: Trained, arms: Sequence[str], seed: int, options: EvaluateOptions, at_once: int
+) -> Evaluation:
     """Every cell for every arm and switch; and how the detector watched.
 
     Args:
-        loaded: run.
+        run: as brought back.
         arms: of it.
-        number: of the seed, from 0.
+        seed: of it.
         options: which cells, and how many robots in each.
         at_once: robots simulated in one call.
     """
-    robot = grid.quiet(loaded.robot, options.added_mass, options.noise)
-    detector = None
-    if loaded.detector_params is not None:
-        detector = judging.pick(loaded.detector_params, number)
+    robot = run.robot.kind.quiet(run.robot, options.added_mass, options.noise)
+    detector = jax.tree.map(jnp.asarray, run.detector_of(seed))
 
     @jax.jit
     def follow(params: Any, courses: grid.Course, keys: Array) -> dict[str, Array]:
         def one(course: grid.Course, key: Array) -> dict[str, Array]:
-            return grid.run(loaded, robot, params, detector, course, key, options.num_envs)
+            return grid.run(run, robot, params, detector, course, key, options.num_envs)
 
         mapped = grid.Course(0, 0, 0, 0, switch=None, late=None)
         return jax.vmap(one, in_axes=(mapped, 0))(courses, keys)
 
-    cells = grid.cells(robot, options.legs, options.joints)
+    cells = grid.cells(robot.kind, options.legs, options.joints)
     places = [
         (at, cell, speed, onset)
         for at, cell in enumerate(cells)
@@ -184,11 +165,12 @@ def judge(
     policies = [
         (arm, switch, late)
         for arm in arms
-        for switch in switches(loaded, arm)
+        for switch in switches(run, arm)
         for late in dict.fromkeys((0, *(options.late if switch == "oracle" else ())))
     ]
-    # equal calls, or each size would be compiled
-    width = min(len(places), max(1, at_once // options.num_envs))
+    # Not by `predict`: what one call says of its robots is gigabytes, of which a few numbers a
+    # cell are needed, and a call is timed.
+    blocks = positions(len(places), max(1, at_once // options.num_envs))
     rows: list[scores.Row] = []
     trails: dict[int, list[dict[str, np.ndarray]]] = {kind: [] for kind in range(len(CONDITIONS))}
     say(
@@ -199,16 +181,15 @@ def judge(
     with Bar(len(policies) * len(places), unit="cells") as bar:
         bar.update(0, "compiling")
         for arm, switch, late in policies:
-            params = judging.pick(loaded.policies[arm], number)
+            params = jax.tree.map(jnp.asarray, run.one(arm, seed))
             name = row_name(arm, switch) + (f", {late} steps late" if late else "")
-            for first in range(0, len(places), width):
-                some = places[first : first + width]
-                padded = some + some[:1] * (width - len(some))
+            for index in blocks:
+                block = [places[at] for at in index]
                 courses = [grid.course(cell, switch, speed, onset, robot.env.dt, late)
-                           for _, cell, speed, onset in padded]  # fmt: skip
+                           for _, cell, speed, onset in block]  # fmt: skip
                 # every policy meets the same robots
                 keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-                    jax.random.key(TEST_KEY), np.array([at for at, *_ in padded])
+                    jax.random.key(TEST_KEY), np.array([at for at, *_ in block])
                 )
                 stacked = jax.tree.map(lambda *x: np.stack(x), *courses)
                 courses = stacked._replace(switch=courses[0].switch, late=courses[0].late)
@@ -216,40 +197,44 @@ def judge(
                     compiled = follow.lower(params, courses, keys).compile()
                     bar.update(0, "compiling")
                 start = time.monotonic()
-                found = jax.tree.map(np.asarray, compiled(params, courses, keys))
+                seen = jax.tree.map(np.asarray, compiled(params, courses, keys))
                 seconds += time.monotonic() - start
-                for which, (_, cell, speed, onset) in enumerate(some):
-                    trail = {n: x[which] for n, x in found.items()}
+                # the last block repeats its last cell
+                for which in range(len(np.unique(index))):
+                    _, cell, speed, onset = block[which]
+                    trail = {n: x[which] for n, x in seen.items()}
                     rows.append(scores.summarize(trail, robot.env.dt, name, cell, speed, onset))
                     if (arm, switch, onset) == (ppo.OURS, "learned", "anywhere"):
                         trails[cell.kind].append({n: x[:, :WATCHED] for n, x in trail.items()})
                 bar.update(len(rows), name)
     steps = len(rows) * options.num_envs * robot.steps
+    where = f"1 x {jax.devices()[0].device_kind}"
+    rates = [throughput.Rate("evaluation", steps, seconds, where)]
     if not trails[HEALTHY]:
-        return Judged(rows, None, steps, seconds)
+        return Evaluation(rows, None, rates)
     joined = [
         episodes.Episodes(
             np.zeros(0), np.zeros(0), {n: np.concatenate([t[n] for t in each], 1) for n in each[0]}
         )
         for each in trails.values()
     ]
-    return Judged(rows, measure([joined], robot.env.dt), steps, seconds)
+    return Evaluation(rows, measure([joined], robot.env.dt), rates)
 
 
-def switches(loaded: Loaded, arm: str) -> tuple[str, ...]:
+def switches(run: Trained, arm: str) -> tuple[str, ...]:
     """What may choose an arm's head; one network has but one, and one detector watches one arm."""
     if arm == ppo.TUNED:
         return ("oracle", "learned")
     if arm == ppo.OURS:
-        learned = loaded.detector_params is not None and loaded.config.arms[0] == arm
+        learned = run.detector_params is not None and run.config.arms[0] == arm
         return grid.SWITCHES if learned else ("oracle", "blind")
     return ("oracle",) if arm == ppo.NO_REFLECTION else ("blind",)
 
 
-def fingerprint(loaded: Loaded, arms: Sequence[str], number: int) -> str:
-    """SHA-256 of the networks that were judged."""
+def fingerprint(run: Trained, arms: Sequence[str], seed: int) -> str:
+    """SHA-256 of the networks that were evaluated."""
     digest = hashlib.sha256()
-    judged = [[loaded.policies[arm] for arm in arms], loaded.detector_params]
-    for leaf in jax.tree.leaves(judged):
-        digest.update(np.ascontiguousarray(leaf[number]).tobytes())
+    networks = [[run.one(arm, seed) for arm in arms], run.detector_of(seed)]
+    for leaf in jax.tree.leaves(networks):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]

@@ -1,7 +1,6 @@
 """Figures of an evaluated quadruped: survival, contact, tracking, what happens at the onset."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,15 +9,15 @@ from envs.faults import HEALTHY
 from envs.solo8_constants import CONTROL_DT, EPISODE_STEPS, LEGS
 from train.control.evaluation.scores import Row
 from train.control.report import BLIND, LEARNED, ORACLE
-from train.control.robots import CONDITIONS
+from train.control.robot import CONDITIONS
 
 
-def survival_figure(path: Path, rows: Sequence[Row]) -> None:
+def survival_figure(rows: Sequence[Row]) -> Figure:
     """Survival of the groups of robots, a box for each policy."""
-    _boxes(path, rows, lambda row: row.groups, "survival of a group of robots", (-0.03, 1.03))
+    return _boxes(rows, lambda row: row.groups, "survival of a group of robots", (-0.03, 1.03))
 
 
-def contact_figure(path: Path, rows: Sequence[Row]) -> None:
+def contact_figure(rows: Sequence[Row]) -> Figure:
     """Seconds that the failing leg's foot is loaded, a box for each policy.
 
     Of one fault: both joints of the front left leg, the paper's, if the grid has it, else the
@@ -28,19 +27,18 @@ def contact_figure(path: Path, rows: Sequence[Row]) -> None:
         dict.fromkeys((row.leg, row.joints) for row in rows if row.leg),
         key=lambda place: place == (LEGS[0], "both"),
     )
-    own = [row for row in rows if not row.leg or (row.leg, row.joints) == (leg, joints)]
+    place = [row for row in rows if not row.leg or (row.leg, row.joints) == (leg, joints)]
     label = f"seconds that the foot of {leg} is loaded; {joints} of its joints fail"
     limits = (-0.2, EPISODE_STEPS * CONTROL_DT + 0.2)
-    _boxes(path, own, lambda row: row.contact[:, LEGS.index(leg)], label, limits)
+    return _boxes(place, lambda row: row.contact[:, LEGS.index(leg)], label, limits)
 
 
 def _boxes(
-    path: Path,
     rows: Sequence[Row],
     groups: Callable[[Row], np.ndarray],
     label: str,
     limits: tuple[float, float],
-) -> None:
+) -> Figure:
     """A panel for each condition and speed, in it a box of the groups of each policy."""
     policies = list(dict.fromkeys(row.policy for row in rows))
     speeds = list(dict.fromkeys(row.speed for row in rows))
@@ -64,10 +62,10 @@ def _boxes(
     panels[0, 0].set_yticks(range(1, len(policies) + 1), policies)
     panels[0, 0].invert_yaxis()
     panels[-1, 0].set_xlabel(label)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def tracking_figure(path: Path, rows: Sequence[Row]) -> None:
+def tracking_figure(rows: Sequence[Row]) -> Figure:
     """What is missed before and after the onset, cell by cell: as deployed, and unaware."""
     policies = shown(rows)
     signals = {"missed_speed": "speed, m/s", "missed_yaw": "yaw rate, rad/s"}
@@ -103,20 +101,20 @@ def tracking_figure(path: Path, rows: Sequence[Row]) -> None:
         "open: the second before the onset; filled: seconds 1 to 3 after it; robots that stand",
         fontsize=9,
     )
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def map_figure(path: Path, rows: Sequence[Row]) -> None:
+def map_figure(rows: Sequence[Row]) -> Figure:
     """Survival by leg and joints, of the policy as deployed."""
     policy = deployed(rows)
-    own = [row for row in rows if row.policy == policy and row.leg]
-    legs, parts = (list(dict.fromkeys(getattr(r, n) for r in own)) for n in ("leg", "joints"))
+    faulty = [row for row in rows if row.policy == policy and row.leg]
+    legs, parts = (list(dict.fromkeys(getattr(r, n) for r in faulty)) for n in ("leg", "joints"))
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for kind, axes in enumerate(figure.subplots(1, 2), start=HEALTHY + 1):
         values = np.array(
             [
                 [
-                    np.mean([r.groups.mean() for r in own
+                    np.mean([r.groups.mean() for r in faulty
                              if (r.kind, r.leg, r.joints) == (kind, leg, part)])
                     for part in parts
                 ]
@@ -134,45 +132,45 @@ def map_figure(path: Path, rows: Sequence[Row]) -> None:
             title=CONDITIONS[kind],
         )
     figure.suptitle(f"survival x 100: {policy}")
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def aligned_figure(path: Path, rows: Sequence[Row]) -> None:
+def aligned_figure(rows: Sequence[Row]) -> Figure:
     """Mean speed and tilt of the robots that stand, around the onset."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for policy in dict.fromkeys(row.policy for row in rows):
         for column, kind in enumerate(range(HEALTHY + 1, len(CONDITIONS))):
-            own = [row.aligned for row in rows if (row.policy, row.kind) == (policy, kind)]
+            cells = [row.aligned for row in rows if (row.policy, row.kind) == (policy, kind)]
             for axes, name in zip(panels[:, column], ("speed", "tilt"), strict=True):
-                values = np.array([each[name] for each in own], float)
+                values = np.array([each[name] for each in cells], float)
                 known = np.isfinite(values)
                 mean = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
                 mean[~known.any(axis=0)] = np.nan
-                axes.plot(own[0]["seconds"], mean, label=policy, lw=1)
+                axes.plot(cells[0]["seconds"], mean, label=policy, lw=1)
                 axes.axvline(0, color="0.7", lw=0.8)
             panels[0, column].set_title(CONDITIONS[kind])
     panels[0, 0].set_ylabel("mean forward speed, m/s")
     panels[1, 0].set_ylabel("mean size of the tilt")
     panels[1, 0].set_xlabel("seconds from the onset; robots that stand")
     panels[0, 0].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def gait_figure(path: Path, rows: Sequence[Row]) -> None:
+def gait_figure(rows: Sequence[Row]) -> Figure:
     """Footfall of one robot around its fault, under the deployed switch and without one."""
     policies = shown(rows)
     kinds = range(HEALTHY + 1, len(CONDITIONS))
     figure = Figure(figsize=(11, 2 * len(policies) + 0.8), layout="constrained")
     panels = figure.subplots(len(policies), len(kinds), squeeze=False, sharex=True)
     for (at, column), axes in np.ndenumerate(panels):
-        own = [r for r in rows if (r.policy, r.kind) == (policies[at], kinds[column]) and r.gait]
+        gaits = [r for r in rows if (r.policy, r.kind) == (policies[at], kinds[column]) and r.gait]
         axes.set_title(f"{policies[at]}: {CONDITIONS[kinds[column]]}", fontsize=9)
         axes.set(yticks=range(4), yticklabels=LEGS, ylim=(4.6, -0.6))
-        if not own:
+        if not gaits:
             continue
         # both joints, where they were asked for: the paper's fault
-        row = max(own, key=lambda r: r.joints == "both")
+        row = max(gaits, key=lambda r: r.joints == "both")
         seconds, standing, alive, switched = row.gait
         step = seconds[1] - seconds[0]
         for number, leg in enumerate(LEGS):
@@ -188,7 +186,7 @@ def gait_figure(path: Path, rows: Sequence[Row]) -> None:
         axes.legend(fontsize=7, loc="lower left", ncols=3)
     for axes in panels[-1]:
         axes.set_xlabel("seconds from the fault; bars: the foot stands")
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def deployed(rows: Sequence[Row]) -> str:
@@ -198,6 +196,6 @@ def deployed(rows: Sequence[Row]) -> str:
 
 
 def shown(rows: Sequence[Row]) -> list[str]:
-    """The policy as deployed, and beside it the healthy head alone where it was judged."""
+    """The policy as deployed, and beside it the healthy head alone where it was evaluated."""
     known = {row.policy for row in rows}
     return [name for name in dict.fromkeys((deployed(rows), BLIND)) if name in known]

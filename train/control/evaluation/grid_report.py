@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from train.control import detector_report, throughput
 from train.control.evaluation import grid_figures
 from train.control.evaluation.grid import ONSETS
 from train.control.evaluation.scores import STRICT_SECONDS, Row, Sides, interval
-from train.control.robots import CONDITIONS
+from train.control.robot import CONDITIONS, Kind
 from train.control.throughput import Rate
 from train.control.watching import Watched
+from train.engine import tables
 from train.engine.progress import say
-from train.engine.tables import line
+from train.engine.report import Report
 from train.engine.workdir import write_text
 
 PAPER = """The paper's robots (arXiv:2402.08996, front left leg, both joints, 1600 robots a cell):
@@ -35,93 +36,121 @@ TITLES = {
 }
 
 
-def write(
-    folder: Path,
-    facts: Mapping[str, Any],
-    rows: Sequence[Row],
-    watched: Watched | None,
-    rates: Sequence[Rate],
-    joints: tuple[str, ...],
-) -> None:
-    """Write tables, JSON and figures; print the tables.
+class Evaluation(NamedTuple):
+    """What an evaluation measured.
+
+    Attributes:
+        rows: every cell for every arm and switch.
+        watched: quality of the detector; None if there is none.
+        rates: control steps a second.
+    """
+
+    rows: list[Row]
+    watched: Watched | None
+    rates: list[Rate]
+
+
+def build(facts: Mapping[str, Any], evaluation: Evaluation, kind: Kind) -> Report:
+    """The page of an evaluation; its figures stand beside it.
 
     Args:
-        folder: must exist.
-        facts: of the run and the machine, for the head of both.
-        rows: of the grid.
-        watched: the detector; None if there is none.
-        rates: control steps a second.
-        joints: names of what the detector judges.
+        facts: of the run and the machine, for its head.
+        evaluation: what was measured.
+        kind: of robot.
     """
+    rows, watched, rates = evaluation
     anywhere = [row for row in rows if row.onset == "anywhere"]
-    parts = [
-        f"# Evaluation of {facts['run']}",
-        "\n".join(f"* {name.replace('_', ' ')}: {value}" for name, value in facts.items()),
-    ]
+    head = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+    report = Report(f"Evaluation of {facts['run']}", head, figures="")
     for onset in dict.fromkeys(row.onset for row in rows):
-        own = [row for row in rows if row.onset == onset]
-        parts.append(f"## Survival, {TITLES[onset].format(*ONSETS[onset])}")
-        parts.append("x 100, mean over cells, 95 % bootstrap interval over groups of robots")
-        parts.append(survival_table(own))
-        if onset == "anywhere" and facts["robot"] == "solo8":
-            parts.append(PAPER)
+        report.section(f"Survival, {TITLES[onset].format(*ONSETS[onset])}")
+        report.add("x 100, mean over cells, 95 % bootstrap interval over groups of robots")
+        report.add(survival_table([row for row in rows if row.onset == onset]))
+        if onset == "anywhere":
+            report.add(PAPER if kind.published else "")
+            picture = grid_figures.survival_figure(anywhere)
+            report.figure("survival.png", "survival by condition and speed", picture)
     places = {(row.leg, row.joints) for row in anywhere if row.leg}
     if len(places) > 1:
-        parts.append("## Cell by cell\nSurvival x 100, fault anywhere, middle; high speed")
-        parts.append(cells_table(anywhere, lambda row: f"{100 * row.groups.mean():.1f}"))
-        parts.append("Speed missed by robots that stand, 1 to 3 s after the onset, rms, m/s")
-        parts.append(
-            cells_table(anywhere, lambda row: _sides([row.missed_speed]).rpartition(" ")[2])
-        )
-    parts.append(
-        "## Tracking\nRoot mean square of what is missed by robots that stand, 1 s before -> 1 to "
-        "3 s after; mean over cells"
+        report.section("Cell by cell", "Survival x 100, fault anywhere, middle; high speed")
+        report.add(cells_table(anywhere, lambda row: f"{100 * row.groups.mean():.1f}"))
+        report.add("Speed missed by robots that stand, 1 to 3 s after the onset, rms, m/s")
+        report.add(cells_table(anywhere, lambda row: _sides([row.missed_speed]).rpartition(" ")[2]))
+        picture = grid_figures.map_figure(anywhere)
+        report.figure("survival_map.png", "survival by leg and joints", picture)
+    report.section(
+        "Tracking",
+        "Root mean square of what is missed by robots that stand, 1 s before -> 1 to 3 s after; "
+        "mean over cells",
+        tracking_table(anywhere),
     )
-    parts.append(tracking_table(anywhere))
+    tracking = grid_figures.tracking_figure(anywhere)
+    report.figure("tracking.png", "what is missed before and after the onset", tracking)
+    onset = grid_figures.aligned_figure(anywhere)
+    report.figure("onset.png", "speed and tilt around the onset", onset)
     if any(row.contact is not None for row in rows):
-        parts.append(
-            "## Contact of the failing leg's foot\nSeconds of the episode, until the fall, with "
-            "more than 1 N at this or the previous control step; 95 % bootstrap interval over "
-            "groups of robots. Then the share of the time, 1 s before -> 1 to 3 s after. In "
-            "health: the mean of the legs that are judged; the mean of all feet."
+        report.section(
+            "Contact of the failing leg's foot",
+            "Seconds of the episode, until the fall, with more than 1 N at this or the previous "
+            "control step; 95 % bootstrap interval over groups of robots. Then the share of the "
+            "time, 1 s before -> 1 to 3 s after. In health: the mean of the legs that are "
+            "evaluated; the mean of all feet.",
+            contact_table(anywhere),
         )
-        parts.append(contact_table(anywhere))
-    parts.append("## Return\nReward summed over an episode or until the fall, mean over robots")
-    parts.append(return_table(anywhere))
+        picture = grid_figures.contact_figure(anywhere)
+        report.figure("contact.png", "seconds that the failing leg's foot is loaded", picture)
+    if any(row.gait for row in rows):
+        report.figure("gait.png", "footfall around a fault", grid_figures.gait_figure(rows))
+    report.section(
+        "Return",
+        "Reward summed over an episode or until the fall, mean over robots",
+        return_table(anywhere),
+    )
     if watched:
-        parts += ["## Detector", *detector_report.tables(watched)]
-        detector_report.write(folder, watched, watched.joints.sum(axis=0), joints)
-    parts += ["## Throughput", throughput.table(rates)]
-    text = "\n\n".join(parts) + "\n"
-    write_text(folder / "evaluation.md", text)
-    found = {
+        picture = detector_report.figure(watched, watched.by_joint, kind.joints)
+        report.section("Detector")
+        report.add(*detector_report.tables(watched))
+        report.figure("detector.png", "confusion and delay", picture)
+    report.section("Throughput")
+    report.add(throughput.table(rates))
+    report.figure("throughput.png", "control steps a second", throughput.figure(rates))
+    return report
+
+
+def write(folder: Path, facts: Mapping[str, Any], evaluation: Evaluation, kind: Kind) -> None:
+    """Write the page, JSON, figures and the detector's counts; print the page.
+
+    Args:
+        folder: made if it does not exist.
+        facts: of the run and the machine, for the head of both.
+        evaluation: what was measured.
+        kind: of robot.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    text = build(facts, evaluation, kind).write(folder, "evaluation")
+    rows, watched, rates = evaluation
+    if watched:
+        detector_report.write(folder, watched, watched.by_joint, kind.joints)
+    figures = {
         "facts": facts,
         "rows": [to_json(row) for row in rows],
-        "detector": watched and {"names": joints, **detector_report.to_json(watched)},
+        "detector": watched and {"names": kind.joints, **detector_report.to_json(watched)},
         "throughput": throughput.to_json(rates),
     }
-    write_text(folder / "evaluation.json", json.dumps(found, indent=1) + "\n")
-    grid_figures.survival_figure(folder / "survival.png", anywhere)
-    grid_figures.tracking_figure(folder / "tracking.png", anywhere)
-    grid_figures.aligned_figure(folder / "onset.png", anywhere)
-    throughput.figure(folder / "throughput.png", rates)
-    if len({(row.leg, row.joints) for row in rows if row.leg}) > 1:
-        grid_figures.map_figure(folder / "survival_map.png", anywhere)
-    if any(row.contact is not None for row in rows):
-        grid_figures.contact_figure(folder / "contact.png", anywhere)
-    if any(row.gait for row in rows):
-        grid_figures.gait_figure(folder / "gait.png", rows)
+    write_text(folder / "evaluation.json", json.dumps(figures, indent=1) + "\n")
     say(text)
     say(f"{folder / 'evaluation.md'}, {folder / 'evaluation.json'}")
 
 
 def to_json(row: Row) -> dict[str, Any]:
     """All of a row but the footfall of its one robot, as plain values."""
-    found = row._asdict() | {"survival": float(row.groups.mean()), "groups": row.groups.tolist()}
+    values = row._asdict() | {"survival": float(row.groups.mean()), "groups": row.groups.tolist()}
     if row.contact is not None:
-        found["contact"] = dict(zip(LEGS, row.contact.T.tolist(), strict=True))
-    del found["gait"]
-    return found
+        values["contact"] = dict(zip(LEGS, row.contact.T.tolist(), strict=True))
+    del values["gait"]
+    return values
 
 
 def columns(rows: Sequence[Row]) -> list[tuple[int, str]]:
@@ -130,22 +159,23 @@ def columns(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
 
 def _table(title: str, rows: Sequence[Row], cell: Callable[[list[Row]], str]) -> str:
+    """A row for each policy, a column for each condition and speed."""
     head = [f"{CONDITIONS[kind]}, {speed}" for kind, speed in columns(rows)]
-    lines = [line(title, head), "|---" * (len(head) + 1) + "|"]
+    lines = []
     for policy in dict.fromkeys(row.policy for row in rows):
         cells = []
         for kind, speed in columns(rows):
-            own = [r for r in rows if (r.policy, r.kind, r.speed) == (policy, kind, speed)]
-            cells.append(cell(own))
-        lines.append(line(policy, cells))
-    return "\n".join(lines)
+            those = [r for r in rows if (r.policy, r.kind, r.speed) == (policy, kind, speed)]
+            cells.append(cell(those))
+        lines.append([policy, *cells])
+    return tables.table([title, *head], lines)
 
 
 def survival_table(rows: Sequence[Row]) -> str:
     """Survival of every policy by condition and speed."""
 
-    def cell(own: list[Row]) -> str:
-        groups = np.concatenate([row.groups for row in own])
+    def cell(rows: list[Row]) -> str:
+        groups = np.concatenate([row.groups for row in rows])
         low, high = interval(groups)
         return f"{100 * groups.mean():.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
@@ -155,20 +185,20 @@ def survival_table(rows: Sequence[Row]) -> str:
 def cells_table(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
     """A number of every fault, leg and set of joints, by policy, at each speed."""
     policies = list(dict.fromkeys(row.policy for row in rows))
-    lines = [line("fault, leg, joints", policies), "|---" * (len(policies) + 1) + "|"]
+    lines = []
     places = dict.fromkeys((row.kind, row.leg, row.joints) for row in rows if row.leg)
     for kind, leg, joints in sorted(places, key=lambda place: place[0]):
-        own = [row for row in rows if (row.kind, row.leg, row.joints) == (kind, leg, joints)]
-        cells = ["; ".join(cell(row) for row in own if row.policy == name) for name in policies]
-        lines.append(line(f"{CONDITIONS[kind]}, {leg}, {joints}", cells))
-    return "\n".join(lines)
+        place = [row for row in rows if (row.kind, row.leg, row.joints) == (kind, leg, joints)]
+        cells = ["; ".join(cell(row) for row in place if row.policy == name) for name in policies]
+        lines.append([f"{CONDITIONS[kind]}, {leg}, {joints}", *cells])
+    return tables.table(["fault, leg, joints", *policies], lines)
 
 
 def tracking_table(rows: Sequence[Row]) -> str:
     """How much of the commanded speed, and yaw rate where there is one, is missed."""
 
-    def cell(own: list[Row]) -> str:
-        speed, yaw = (_sides([getattr(r, n) for r in own]) for n in ("missed_speed", "missed_yaw"))
+    def cell(rows: list[Row]) -> str:
+        speed, yaw = (_sides([getattr(r, n) for r in rows]) for n in ("missed_speed", "missed_yaw"))
         return speed if yaw == "- -> -" else f"{speed} m/s; {yaw} rad/s"
 
     return _table("policy", rows, cell)
@@ -178,20 +208,20 @@ def contact_table(rows: Sequence[Row]) -> str:
     """How long the failing leg's foot is loaded, and how much of the time around the onset."""
     legs = [LEGS.index(leg) for leg in dict.fromkeys(row.leg for row in rows if row.leg)]
 
-    def cell(own: list[Row]) -> str:
+    def cell(rows: list[Row]) -> str:
         each = [
-            row.contact[:, [LEGS.index(row.leg)] if row.leg else legs].mean(axis=1) for row in own
+            row.contact[:, [LEGS.index(row.leg)] if row.leg else legs].mean(axis=1) for row in rows
         ]
         groups = np.concatenate(each)
         low, high = interval(groups)
-        return f"{groups.mean():.2f} s ({low:.2f}-{high:.2f}); {_sides([r.loaded for r in own])}"
+        return f"{groups.mean():.2f} s ({low:.2f}-{high:.2f}); {_sides([r.loaded for r in rows])}"
 
     return _table("policy", rows, cell)
 
 
 def return_table(rows: Sequence[Row]) -> str:
     """Reward of an episode."""
-    return _table("policy", rows, lambda own: f"{np.mean([row.reward for row in own]):.2f}")
+    return _table("policy", rows, lambda rows: f"{np.mean([row.reward for row in rows]):.2f}")
 
 
 def _sides(pairs: list[Sides]) -> str:

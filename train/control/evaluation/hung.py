@@ -19,29 +19,29 @@ from train.control.episodes import Episodes
 from train.control.watching import SETTLED, Watched, measure
 
 STEPS = 200
-"""Of a robot that may break."""
+"""Control steps of a robot that may break."""
 HEALTHY_STEPS = 3000
-"""Of one that is watched for false alarms: a minute."""
+"""Control steps of a robot that is watched for false alarms: a minute."""
 BALANCE = 0.1
-"""Power of a class's rarity that its weight grows with; more is quicker and cries wolf more."""
+"""Exponent of a class's rarity in its weight; a larger one is quicker, with more false alarms."""
 
 
 def recordings(
-    rng: np.random.Generator, robots: int, judged: int, minutes: int
+    rng: np.random.Generator, robots: int, evaluated: int, minutes: int
 ) -> tuple[trot.Recording, Sequence[trot.Recording]]:
-    """What to learn from, and for judgement the healthy, the powerless and the locked robots.
+    """What to learn from, and to evaluate on the healthy, the powerless and the locked robots.
 
     Args:
         rng: random numbers.
         robots: to learn from, a third of each condition.
-        judged: of each fault.
-        minutes: of health.
+        evaluated: number of robots of each fault to evaluate on.
+        minutes: of health to evaluate on.
     """
     kinds = np.arange(robots) % CLASSES
     train = trot.record(rng, kinds, STEPS, (0, STEPS - 50))
     test = [trot.record(rng, [HEALTHY] * minutes, HEALTHY_STEPS)]
     for kind in (POWER_LOSS, LOCKED):
-        test.append(trot.record(rng, [kind] * judged, STEPS, (50, 125)))
+        test.append(trot.record(rng, [kind] * evaluated, STEPS, (50, 125)))
     return train, test
 
 
@@ -120,7 +120,7 @@ def watch(detector: FaultDetector, params: Any, recording: trot.Recording, rule:
     return Episodes(np.ones(robots, bool), np.zeros(robots), trail)
 
 
-def judge(
+def evaluate(
     detector: FaultDetector, params: Any, recordings: Sequence[trot.Recording], rule: Rule
 ) -> tuple[Watched, np.ndarray]:
     """Confusion, delays and false alarms on the robots of each condition.
@@ -129,10 +129,10 @@ def judge(
         Everything by the common measure, and for each joint the counts `[joints, 3, 3]`, true
         condition by verdict, of robots whose fault is half a second old.
     """
-    found = [watch(detector, params, each, rule) for each in recordings]
+    seen = [watch(detector, params, each, rule) for each in recordings]
     late = np.zeros((detector.joints, CLASSES, CLASSES), int)
-    for trail in (episodes.trail for episodes in found[HEALTHY + 1 :]):
+    for trail in (episodes.trail for episodes in seen[HEALTHY + 1 :]):
         old = trail["step"] - trail["onset"] > round(SETTLED / CONTROL_DT)
         joint = np.broadcast_to(np.arange(detector.joints), trail["true"].shape)
         np.add.at(late, (joint[old], trail["true"][old], trail["verdict"][old]), 1)
-    return measure([found], CONTROL_DT), late
+    return measure([seen], CONTROL_DT), late

@@ -10,12 +10,12 @@ from train.control.evaluation.grid import Cell
 GROUPS, RESAMPLED = 32, 2000
 """Equal groups of a cell's robots, and how often they are drawn anew for an interval."""
 STRICT_SECONDS = 4.0
-"""To survive from a strict onset on."""
+"""Seconds to survive from a strict onset on."""
 
 Trail = dict[str, np.ndarray]
 """What `train.control.evaluation.grid.run` gives."""
 Sides = list[float | None]
-"""Of the second before the onset, and of seconds 1 to 3 after it; None where nobody stands."""
+"""Means of the second before the onset and of seconds 1 to 3 after it; None where nobody stands."""
 
 
 class Gait(NamedTuple):

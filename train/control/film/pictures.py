@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from envs import solo8_constants as c
 from envs.faults import HEALTHY
-from train.control.robots import CONDITIONS
+from train.control.robot import CONDITIONS
 from train.engine.progress import Bar, say
 
 SIZE = (640, 400)
@@ -20,7 +20,7 @@ SIZE = (640, 400)
 PANEL = 160
 """Height of what is written below it."""
 COLORS = ((150, 160, 170), (235, 120, 30), (60, 120, 220))
-"""Of health, power loss and locked."""
+"""Colours of health, power loss and locked."""
 SKY, FLOOR, INK, DARK = (214, 224, 232), (188, 190, 192), (235, 235, 235), (26, 28, 32)
 
 Picture = Callable[[np.ndarray, np.ndarray], Image.Image]
@@ -111,8 +111,8 @@ def opengl(xml: str, leg: str) -> Picture:
         context.make_current()
         model.geom_rgba[:] = body
         for joint in np.flatnonzero(true != HEALTHY):
-            own = model.geom_bodyid == model.jnt_bodyid[joint + 1]
-            model.geom_rgba[own, :3] = np.divide(COLORS[true[joint]], 255)
+            geoms = model.geom_bodyid == model.jnt_bodyid[joint + 1]
+            model.geom_rgba[geoms, :3] = np.divide(COLORS[true[joint]], 255)
         data.qpos = qpos
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)

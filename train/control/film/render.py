@@ -5,7 +5,6 @@ it; the surrogate is drawn as curves.
 """
 
 import io
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -25,16 +23,14 @@ from PIL import Image
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import Finite, NotNegative, Positive
-from envs import faults, solo8_model, surrogate
+from envs import faults, surrogate
 from envs import solo8_constants as c
 from envs.solo8 import motor_torque
-from train.control import export as quadruped_export
-from train.control import finished
-from train.control.evaluation.grid import PARTS
+from train.control import export, finished
 from train.control.film.pictures import Moment, film
-from train.control.finished import Loaded, OwnRule
+from train.control.finished import SwitchOptions, Trained
 from train.control.policy import Controller
-from train.control.robots import CONDITIONS
+from train.control.robot import CONDITIONS, PARTS
 from train.engine import cli
 from train.engine.progress import say
 
@@ -63,26 +59,34 @@ class RenderOptions:
     """Arm of the run; empty: the tuned one, or else the first."""
     seed: Annotated[int, NotNegative] = 0
     """Seed of the run; 0: the first."""
-    switch: OwnRule = field(default_factory=OwnRule)
+    switch: SwitchOptions = field(default_factory=SwitchOptions)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Render a finished run."""
+def render(folder: Path, out: Path, argv: Sequence[str]) -> None:
+    """Film a finished run.
+
+    Args:
+        folder: of the run.
+        out: file, .gif or .mp4.
+        argv: options.
+
+    Raises:
+        InputError: the run is not finished, or the film cannot be made or written.
+    """
     usage = "python -m train.quadruped render RUN OUT.gif"
-    names, rest = cli.leading(argv, 2, f"which run, and to which file? {usage}", __doc__ or "")
-    options = cli.parse_options(RenderOptions, rest, usage, __doc__ or "")
-    out = Path(names[1])
+    options = cli.parse_options(RenderOptions, argv, usage, __doc__ or "")
     check(out, options)
-    loaded = finished.load(Path(names[0]), own=options.switch)
-    controller = in_memory(loaded, quadruped_export.pick(loaded, options.arm, options.seed))
-    steps = round(options.seconds / loaded.robot.env.dt)
-    if loaded.config.robot == "surrogate":
-        moments = list(walk_surrogate(controller, options, steps))
-        frames = curves(moments, options, loaded.robot.env.dt)
+    run = finished.load_run(folder, options.switch)
+    controller = in_memory(run, export.driver_of(run, options.arm, options.seed))
+    dt = run.robot.env.dt
+    steps = round(options.seconds / dt)
+    if run.robot.mjcf:
+        moments = walk(run, controller, options, steps)
+        frames = film(run.robot.mjcf, moments, EVERY, options.speed, options.leg)
     else:
-        moments = walk_solo8(loaded, controller, options, steps)
-        frames = film(mjcf(loaded), moments, EVERY, options.speed, options.leg)
-    save(out, frames, round(1 / (EVERY * loaded.robot.env.dt)))
+        moments = list(walk_surrogate(controller, options, steps))
+        frames = curves(moments, options, dt)
+    save(out, frames, round(1 / (EVERY * dt)))
     say(f"{out}: {options.seconds:g} s")
 
 
@@ -105,18 +109,13 @@ def check(out: Path, options: RenderOptions) -> None:
     ):
         if given not in known:
             raise InputError(f"--{name} {given}: choose from {', '.join(known)}")
-    cli.check_ranges(options)
     if options.fault != "none" and not 0 <= options.onset < options.seconds:
         raise InputError(f"--onset {options.onset:g}: not within the {options.seconds:g} s shown")
 
 
-def in_memory(loaded: Loaded, chosen: quadruped_export.Chosen) -> Controller:
+def in_memory(run: Trained, driver: export.Driver) -> Controller:
     """The controller as exported, without a file."""
-    content = io.BytesIO()
-    facts = json.dumps(quadruped_export.facts(loaded))
-    np.savez(content, facts=facts, **quadruped_export.arrays(chosen))
-    content.seek(0)
-    return Controller(content)
+    return Controller(io.BytesIO(export.controller_file(export.metadata_of(run), driver)))
 
 
 def walk_surrogate(controller: Controller, options: RenderOptions, steps: int) -> Iterator[Moment]:
@@ -143,18 +142,10 @@ def walk_surrogate(controller: Controller, options: RenderOptions, steps: int) -
             return
 
 
-def mjcf(loaded: Loaded) -> str:
-    """The run's robot."""
-    env = loaded.robot.env
-    return solo8_model.mjcf(env.robot, env.config.solver_iterations)
-
-
-def walk_solo8(
-    loaded: Loaded, controller: Controller, options: RenderOptions, steps: int
-) -> list[Moment]:
+def walk(run: Trained, controller: Controller, options: RenderOptions, steps: int) -> list[Moment]:
     """The robot in C MuJoCo, without sensor noise; it is shown lying as well."""
-    env = loaded.robot.env
-    model = mujoco.MjModel.from_xml_string(mjcf(loaded))
+    env = run.robot.env
+    model = mujoco.MjModel.from_xml_string(run.robot.mjcf)
     data = mujoco.MjData(model)
     data.qpos[7:] = c.DEFAULT_POSE
     mujoco.mj_forward(model, data)
@@ -250,11 +241,21 @@ def ffmpeg(out: Path) -> str:
         InputError: this machine has neither.
     """
     try:
-        return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+        return shutil.which("ffmpeg") or _wheel()
     except RuntimeError:
         raise InputError(
             f"{out}: .mp4 needs ffmpeg, which is not on the path; .gif does not"
         ) from None
+
+
+def _wheel() -> str:
+    """The program in imageio-ffmpeg's wheel; raises RuntimeError if there is none."""
+    try:
+        # here, since nothing but a film of this kind needs it
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise RuntimeError("imageio-ffmpeg is not installed") from error
+    return imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def save(out: Path, frames: Sequence[Image.Image], rate: int) -> None:

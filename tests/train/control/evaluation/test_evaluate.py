@@ -15,8 +15,13 @@ from tests.train.control.tiny_quadruped import TINY, untrained
 from train import evaluate
 from train.control import finished
 from train.control.evaluation import evaluate as quadruped_evaluate
-from train.control.evaluation.evaluate import EvaluateOptions
+from train.control.evaluation import grid, grid_report, scores
+from train.control.evaluation.grid_report import Evaluation
 from train.control.report import BLIND, LEARNED, ORACLE
+from train.control.surrogate import Surrogate
+from train.control.throughput import Rate
+
+KIND = Surrogate()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def evaluated(tmp_path_factory):
     measure = quadruped_evaluate.measure
     (folder / "config.json").write_text(json.dumps({"program": "quadruped"}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finished, "load", lambda folder, own: loaded)
+        patch.setattr(finished, "load_run", lambda folder, switch: loaded)
         # four of a policy's six cells in a call, so that the second is padded
         patch.setattr(quadruped_evaluate, "AT_ONCE", 32)
         # every call takes a second
@@ -71,7 +76,7 @@ def test_every_policy_in_every_cell(evaluated):
     assert rate["control_steps_a_second"] == rate["steps"] / 10
 
 
-def test_the_detector_is_judged_where_faults_may_strike_anywhere(evaluated):
+def test_the_detector_is_evaluated_where_faults_may_strike_anywhere(evaluated):
     """Not by the strict onsets as well; by each condition's robots under its own switch."""
     *_, watched = evaluated
     assert [episodes.trail["true"].shape for episodes in watched] == [(400, 8, 4)] * 3
@@ -101,35 +106,83 @@ def test_writes_tables_and_figures(evaluated):
     figures = ("survival", "tracking", "onset", "detector", "throughput")
     for name in (*(f"{name}.png" for name in figures), "confusion.csv", "confusion_heads.csv"):
         assert (folder / name).stat().st_size > 50
+    assert not (folder / "figures").exists()
+    page = (folder / "evaluation.html").read_text()
+    assert page.count("data:image/png;base64,") == len(figures)
+    assert all(f"({name}.png)" in text for name in figures)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (EvaluateOptions(legs=("XL",)), "--legs XL: choose from FL, FR"),
-        (EvaluateOptions(joints=("hip",)), "--joints hip: choose from HFE"),
-        (EvaluateOptions(speeds=()), "--speeds: name at least one"),
-        (EvaluateOptions(num_envs=-1), "--num-envs -1: must not be negative"),
-        (EvaluateOptions(noise=-1.0), "--noise -1.0: must not be negative"),
-        (EvaluateOptions(late=(2, -1)), "--late -1: must not be negative"),
+        ("--legs XL", "--legs 'XL': choose from 'FL', 'FR'"),
+        ("--legs FL HR FL", "--legs 'FL': stands twice"),
+        ("--joints hip", "--joints 'hip': choose from 'HFE'"),
+        ("--speeds", "--speeds: name at least one"),
+        ("--num-envs -1", "--num-envs -1: must not be negative"),
+        ("--noise -1", "--noise -1.0: must not be negative"),
+        ("--late 2 -1", "--late -1: must not be negative"),
+        ("--switch.strike 0", "--switch.strike 0: must be positive"),
+        ("--arms ours best", "--arms 'best': choose from 'ours', 'mix'"),
+        ("--arms mix mix", "--arms 'mix': stands twice"),
+        ("--seed 7", "--seed 7: the run has seeds 1 to 1"),
     ],
 )
-def test_refuses(options, says):
-    with pytest.raises(InputError, match=says):
-        quadruped_evaluate.check(options)
-
-
-def test_the_fingerprint_is_of_what_was_judged():
+def test_refuses(tmp_path, monkeypatch, options, says):
     loaded = untrained(replace(TINY, robot="surrogate", arms=("ours", "mix")))
-    params = loaded.policies, loaded.detector_params
-    policies, detector = jax.tree.map(lambda x: np.concatenate([x, x + 1]), params)
-    loaded = loaded._replace(policies=policies, detector_params=detector)
-    both = quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 0)
-    assert both == quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 0)
-    other = loaded._replace(detector_params=jax.tree.map(lambda x: -x, detector))
+    monkeypatch.setattr(finished, "load_run", lambda folder, switch: loaded)
+    with pytest.raises(InputError, match=says):
+        quadruped_evaluate.evaluate(tmp_path, options.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_the_robots_own_options(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"program": "quadruped"}))
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([str(tmp_path), "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert all(option in text for option in ("--num-envs", "--legs", "--no-strict", "--switch.st"))
+    assert "--legacy-f1-order" not in text
+
+
+def fallen():
+    """A trail of two robots that lie from the first step on."""
+    shape = (400, 2)
+    numbers = ("speed", "missed_speed", "tilt", "reward")
+    trail = {name: np.zeros(shape) for name in numbers} | {"head": np.zeros(shape, int)}
+    flags = {name: np.zeros(shape, bool) for name in ("alive", "stood")}
+    step = np.tile(np.arange(400)[:, None], (1, 2))
+    return trail | flags | {"step": step, "onset": np.full(shape, 100)}
+
+
+def test_a_full_disk_is_one_line(evaluated, monkeypatch, tmp_path):
+    """Of the page, its figures, the counts and the JSON, whichever comes first to refuse."""
+    _, found, _ = evaluated
+    rate = Rate("evaluation", 10, 1.0, "a CPU")
+    rows = [
+        scores.summarize(fallen(), 0.02, ORACLE, cell, "high", "anywhere")
+        for cell in grid.cells(KIND, (), ())
+    ]
+    evaluation = Evaluation(rows, None, [rate])
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(InputError, match=r"survival\.png: cannot be written: No space left"):
+        grid_report.write(tmp_path, found["facts"], evaluation, KIND)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_fingerprint_is_of_what_was_evaluated():
+    loaded = untrained(replace(TINY, robot="surrogate", arms=("ours", "mix")))
+    params = loaded.models, loaded.detector_params
+    models, detector = jax.tree.map(lambda x: np.concatenate([x, x + 1]), params)
+    config = replace(loaded.config, seeds=2)
+    loaded = replace(loaded, config=config, models=models, detector_params=detector)
+    both = quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 1)
+    assert both == quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 1)
+    other = replace(loaded, detector_params=jax.tree.map(lambda x: -x, detector))
     rest = [
-        quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 1),
-        quadruped_evaluate.fingerprint(loaded, ("ours",), 0),
-        quadruped_evaluate.fingerprint(other, ("ours", "mix"), 0),
+        quadruped_evaluate.fingerprint(loaded, ("ours", "mix"), 2),
+        quadruped_evaluate.fingerprint(loaded, ("ours",), 1),
+        quadruped_evaluate.fingerprint(other, ("ours", "mix"), 1),
     ]
     assert len({both, *rest}) == 4

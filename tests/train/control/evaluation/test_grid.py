@@ -14,13 +14,13 @@ from envs.faults import HEALTHY, LOCKED, POWER_LOSS
 from tests.train.control.tiny_quadruped import TINY, untrained
 from train.control import robots
 from train.control.evaluation import grid
+from train.control.solo8 import Solo8
 
 DT, STEPS, COUNT = 0.02, 400, 6
 
 
 def test_cells_of_the_real_robot():
-    robot = SimpleNamespace(name="solo8", joints=8)
-    cells = grid.cells(robot, ("FL", "HR"), ("HFE", "both"))
+    cells = grid.cells(Solo8(), ("FL", "HR"), ("HFE", "both"))
     assert [cell.kind for cell in cells] == [HEALTHY] + [POWER_LOSS] * 4 + [LOCKED] * 4
     assert [(cell.leg, cell.joints) for cell in cells[1:3]] == [("FL", "HFE"), ("FL", "both")]
     assert np.flatnonzero(cells[1].power_loss).tolist() == [0]
@@ -35,21 +35,21 @@ def solo8():
 
 def test_the_quiet_robot(solo8):
     """No noise and pushes, the nominal floor; every torso its own mass, unless that is refused."""
-    robot = grid.quiet(solo8)
+    robot = solo8.kind.quiet(solo8)
     assert (robot.env.config.noise, robot.env.config.push_velocity) == (0, 0)
     drawn = robot.vary(jax.random.split(jax.random.PRNGKey(0), 300))
     assert set(drawn) == {"body_mass", "body_inertia"}
     added = drawn["body_mass"] - robot.env.sys.body_mass
     np.testing.assert_allclose((added.min(), added.max()), (-0.2, 1.0), atol=0.02)
     assert not np.delete(added, 1, axis=1).any()
-    assert grid.quiet(solo8, added_mass=False).vary(None) == {}
-    noisy = grid.quiet(solo8, noise=0.5).env.config
+    assert solo8.kind.quiet(solo8, added_mass=False).vary(None) == {}
+    noisy = solo8.kind.quiet(solo8, noise=0.5).env.config
     assert (noisy.noise, noisy.push_velocity) == (0.5, 0)
 
 
 def test_masses_reach_the_physics(solo8, monkeypatch):
     """One step of two robots that differ by their masses alone."""
-    robot = grid.quiet(solo8)
+    robot = solo8.kind.quiet(solo8)
     seen = []
     monkeypatch.setattr(type(robot.env), "step", lambda env, state, action: seen.append(env))
     masses = robot.env.sys.body_mass + 1
@@ -73,7 +73,7 @@ def test_what_is_sensed_of_the_real_robot():
         sensordata=jnp.array([touch]),
     )
     states = SimpleNamespace(pipeline_state=body, info={"command": jnp.array([[0.8, 0.1]])})
-    found = grid.sensed(states)
+    found = Solo8().sensed(states)
     expected = {"speed": 0.6, "missed_speed": 0.2, "missed_yaw": -0.2, "tilt": 0.3}
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], [value], atol=1e-3)
@@ -89,14 +89,14 @@ def toy():
     detector = SimpleNamespace(
         apply=lambda variables, window: jnp.tile(logits, (window.shape[0], 1, 1))
     )
-    return untrained(replace(TINY, robot="surrogate"))._replace(detector=detector)
+    return replace(untrained(replace(TINY, robot="surrogate")), detector=detector)
 
 
 @pytest.fixture(scope="module")
 def follow(toy):
     """Robots under a switch; `fall`: the step that fells them, and lets them stand again."""
-    cell = grid.cells(toy.robot, (), ())[POWER_LOSS]
-    params = jax.tree.map(lambda x: x[0], toy.policies["ours"])
+    cell = grid.cells(toy.robot.kind, (), ())[POWER_LOSS]
+    params = jax.tree.map(lambda x: x[0], toy.models["ours"])
 
     def call(switch, fall=STEPS, late=0):
         def step(variation, state, action):

@@ -14,37 +14,39 @@ from envs.switching import Rule
 from train.control import detector_report
 from train.control.evaluation import hung
 from train.control.watching import macro_f1
+from train.engine.report import drawn, write_picture
 
 
 @pytest.fixture(scope="module")
-def judged():
-    train, test = hung.recordings(np.random.default_rng(0), robots=300, judged=30, minutes=4)
+def evaluated():
+    train, test = hung.recordings(np.random.default_rng(0), robots=300, evaluated=30, minutes=4)
     detector = FaultDetector(len(JOINTS), hidden=32)
     params = hung.fit(detector, train, jax.random.key(0), updates=1500, batch=256)
-    return hung.judge(detector, params, test, Rule())
+    return hung.evaluate(detector, params, test, Rule())
 
 
-def test_knows_each_joints_condition_half_a_second_after_the_onset(judged):
-    _, late = judged
+def test_knows_each_joints_condition_half_a_second_after_the_onset(evaluated):
+    _, late = evaluated
     assert late.shape == (8, 3, 3)
     assert macro_f1(late).min() >= 0.97
 
 
-def test_is_quick(judged):
-    watched, _ = judged
+def test_is_quick(evaluated):
+    watched, _ = evaluated
     delays = [watched.delays[kind] for kind in (POWER_LOSS, LOCKED)]
     assert np.median(np.concatenate(delays)) <= 0.2
     assert min(delay.min() for delay in delays) >= 0.06  # three steps
 
 
-def test_does_not_cry_wolf(judged):
-    watched, _ = judged
+def test_does_not_cry_wolf(evaluated):
+    watched, _ = evaluated
     assert watched.alarms[0] <= 1
 
 
-def test_report(judged, tmp_path):
-    watched, late = judged
+def test_report(evaluated, tmp_path):
+    watched, late = evaluated
     detector_report.write(tmp_path, watched, late, JOINTS)
+    write_picture(tmp_path / "detector.png", drawn(detector_report.figure(watched, late, JOINTS)))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "confusion.csv").read_text())))
     assert [row["joint"] for row in rows[::3]] == [*JOINTS, "all"]
     assert int(rows[3]["health"]) == late[1, 0, 0]

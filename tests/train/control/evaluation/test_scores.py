@@ -7,7 +7,10 @@ from PIL import Image
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
 from train.control.evaluation import grid, grid_figures, grid_report, scores
 from train.control.report import BLIND, LEARNED
+from train.control.solo8 import Solo8
+from train.control.surrogate import Surrogate
 from train.control.throughput import Rate
+from train.engine.report import drawn
 
 CELL = grid.Cell(POWER_LOSS, "FR", "both", np.zeros(8, bool), np.zeros(8, bool))
 
@@ -142,22 +145,22 @@ def rows():
 
 @pytest.mark.parametrize("name", ["survival", "contact", "tracking", "aligned", "map", "gait"])
 def test_figures(rows, tmp_path, name):
-    getattr(grid_figures, f"{name}_figure")(tmp_path / "x.png", rows)
+    (tmp_path / "x.png").write_bytes(drawn(getattr(grid_figures, f"{name}_figure")(rows)))
     with Image.open(tmp_path / "x.png") as image:
         assert np.ptp(np.asarray(image.convert("L"))) > 100
 
 
-def test_the_contact_figure_is_of_the_papers_fault(rows, tmp_path, monkeypatch):
+def test_the_contact_figure_is_of_the_papers_fault(rows, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        grid_figures, "_boxes", lambda path, rows, groups, *_: seen.append((rows, groups))
+        grid_figures, "_boxes", lambda rows, groups, *_: seen.append((rows, groups))
     )
-    grid_figures.contact_figure(tmp_path / "x.png", rows)
+    grid_figures.contact_figure(rows)
     ((own, groups),) = seen
     assert {(row.leg, row.joints) for row in own} == {("", ""), ("FL", "both")}
     np.testing.assert_array_equal(groups(own[0]), own[0].contact[:, 0])
     # not in the grid
-    grid_figures.contact_figure(tmp_path / "x.png", [row for row in rows if row.leg != "FL"])
+    grid_figures.contact_figure([row for row in rows if row.leg != "FL"])
     assert {(row.leg, row.joints) for row in seen[1][0]} == {("", ""), ("FR", "KFE")}
 
 
@@ -212,25 +215,24 @@ def test_cells_table_has_every_fault_leg_and_set_of_joints(rows):
     assert lines == [f"| {text} |" for text in expected]
 
 
-@pytest.mark.parametrize("robot", ["solo8", "surrogate"])
-def test_the_page_of_an_evaluation(rows, tmp_path, robot):
+@pytest.mark.parametrize("kind", [Solo8(), Surrogate()], ids=lambda kind: kind.name)
+def test_the_page_of_an_evaluation(rows, tmp_path, kind):
     """SOLO8's stands beside the paper's; cell by cell, survival and what is missed."""
     rates = [Rate("evaluation", 10, 1.0, "a CPU")]
-    grid_report.write(tmp_path, {"run": "x", "robot": robot}, rows, None, rates, ())
+    evaluation = grid_report.Evaluation(rows, None, rates)
+    grid_report.write(tmp_path, {"run": "x", "robot": kind.name}, evaluation, kind)
     text = (tmp_path / "evaluation.md").read_text()
-    assert ("The paper's robots" in text) == (robot == "solo8")
+    assert ("The paper's robots" in text) == (kind.name == "solo8")
     survival, missed = text.split("## Cell by cell")[1].split("Speed missed")
     assert f"| power loss, FR, KFE | {100 * rows[1].groups.mean():.1f} |" in survival
     assert "| power loss, FR, KFE | 0.300 |" in missed
 
 
-def test_tracking_table_and_figure(rows, tmp_path, monkeypatch):
+def test_tracking_table_and_figure(rows):
     (text,) = {line.split("|")[3] for line in grid_report.tracking_table(rows).splitlines()[2:]}
     assert text == " 0.100 -> 0.300 m/s; 0.000 -> 0.000 rad/s "
-    drawn = []
-    monkeypatch.setattr(grid_figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
-    grid_figures.tracking_figure(tmp_path / "x.png", rows)
-    marks = [line for line in drawn[0].axes[0].lines if line.get_marker() == "o"]
+    figure = grid_figures.tracking_figure(rows)
+    marks = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     faces = [(line.get_markerfacecolor() == "white", *line.get_xdata()) for line in marks]
     # three cells and two policies; and the legend's empty lines
     found = sorted((white, round(float(x), 3)) for white, *at in faces for x in at)
@@ -238,7 +240,7 @@ def test_tracking_table_and_figure(rows, tmp_path, monkeypatch):
 
 
 def test_contact_table(rows):
-    """The failing leg's foot; in health the mean of the legs that are judged, FR and FL."""
+    """The failing leg's foot; in health the mean of the legs that are evaluated, FR and FL."""
     lines = grid_report.contact_table(rows).splitlines()
     assert lines[0].split("|")[2:5] == [" health, high ", " power loss, high ", " locked, high "]
     cells = lines[2].split("|")

@@ -22,7 +22,7 @@ from train.control.film.render import RenderOptions
 
 
 def controller_of(loaded):
-    return quadruped_render.in_memory(loaded, quadruped_export.pick(loaded, "", 0))
+    return quadruped_render.in_memory(loaded, quadruped_export.driver_of(loaded, "", 0))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def walk(held):
     engage = faults.engage
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faults, "engage", lambda *x: held.append(x[3].copy()) or engage(*x))
-        return quadruped_render.walk_solo8(loaded, controller_of(loaded), options, 60)
+        return quadruped_render.walk(loaded, controller_of(loaded), options, 60)
 
 
 @pytest.mark.parametrize("mode", ["quat", "gravity"])
@@ -148,7 +148,6 @@ def test_the_toy_as_a_gif(tmp_path):
     [
         ("x.avi", {}, "x.avi: name a .gif or .mp4"),
         ("none/x.gif", {}, "there is no folder"),
-        ("x.gif", {"seconds": 0}, "--seconds 0: must be positive"),
         ("x.gif", {"onset": 9}, "--onset 9: not within the 8 s"),
         ("x.gif", {"fault": "rust"}, "--fault rust: choose from none, power-loss, locked"),
         ("x.gif", {"leg": "XX"}, "--leg XX: choose from FL, FR, HL, HR"),
@@ -158,6 +157,11 @@ def test_the_toy_as_a_gif(tmp_path):
 def test_refuses(tmp_path, name, options, says):
     with pytest.raises(InputError, match=says):
         quadruped_render.check(tmp_path / name, RenderOptions(**options))
+
+
+def test_refuses_a_number_out_of_its_range(tmp_path):
+    with pytest.raises(InputError, match=r"--seconds 0\.0: must be positive"):
+        quadruped_render.render(tmp_path, tmp_path / "x.gif", ["--seconds", "0"])
 
 
 def test_mp4_holds_every_frame(tmp_path, monkeypatch):
@@ -178,6 +182,6 @@ def test_mp4_needs_ffmpeg(tmp_path, monkeypatch):
         raise RuntimeError("no ffmpeg exe could be found")
 
     monkeypatch.setattr(quadruped_render.shutil, "which", lambda name: None)
-    monkeypatch.setattr(quadruped_render.imageio_ffmpeg, "get_ffmpeg_exe", none)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none)
     with pytest.raises(InputError, match="needs ffmpeg"):
         quadruped_render.check(tmp_path / "x.mp4", RenderOptions())

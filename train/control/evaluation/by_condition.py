@@ -9,13 +9,15 @@ import numpy as np
 from configs.quadruped import QuadrupedConfig
 from train.control import detection, episodes, ppo, reflection, watching
 from train.control.report import Results, Row, row_name
-from train.control.robots import CONDITIONS, Robot
+from train.control.robot import CONDITIONS, Robot
+from train.engine.finished import by_arm
 
 TEST_KEY = 9
-"""Of the robots that judge; never that of a run. All rows of the table have the same robots."""
+"""Key of the robots of the evaluation; never that of a run. All rows of the table have the same
+robots."""
 
 
-def judge(config: QuadrupedConfig, robot: Robot, best: dict[str, Any]) -> Results:
+def evaluate(config: QuadrupedConfig, robot: Robot, best: dict[str, Any]) -> Results:
     """Survival and reward of a run's selected parameters.
 
     Args:
@@ -30,12 +32,12 @@ def judge(config: QuadrupedConfig, robot: Robot, best: dict[str, Any]) -> Result
     @jax.jit
     def told(params: Any, aware: Any, kind: Any, key: Any) -> tuple[Any, Any]:
         switch = episodes.oracle(aware)
-        found = episodes.run(robot, policy, params, switch, kind, key, config.evaluation_robots)
-        return jnp.mean(found.survived), jnp.mean(found.reward)
+        seen = episodes.run(robot, policy, params, switch, kind, key, config.evaluation_robots)
+        return jnp.mean(seen.survived), jnp.mean(seen.reward)
 
     @jax.jit
-    def switched(params: Any, own: Any, kind: Any, key: Any) -> episodes.Episodes:
-        switch = detection.learned(robot, detector, own, config.switch)
+    def switched(params: Any, detecting: Any, kind: Any, key: Any) -> episodes.Episodes:
+        switch = detection.learned(robot, detector, detecting, config.switch)
         return episodes.run(robot, policy, params, switch, kind, key, config.evaluation_robots)
 
     def each(run: Any) -> list[list[Any]]:
@@ -47,37 +49,37 @@ def judge(config: QuadrupedConfig, robot: Robot, best: dict[str, Any]) -> Result
             for seed, key in enumerate(keys)
         ]
 
-    def by_flag(arm: int, aware: bool) -> Row:
-        cells = each(lambda s, kind, key: told(pick(best[ppo.POLICIES], s, arm), aware, kind, key))
+    def by_flag(models: Any, aware: bool) -> Row:
+        cells = each(lambda seed, kind, key: told(_one(models, seed), aware, kind, key))
         return Row(*np.moveaxis(np.asarray(cells), -1, 0))
 
-    def by_detector(policies: Any) -> tuple[Row, watching.Watched]:
-        found = each(
-            lambda s, kind, key: switched(pick(policies, s), pick(best["detector"], s), kind, key)
+    def by_detector(models: Any) -> tuple[Row, watching.Watched]:
+        seen = each(
+            lambda seed, kind, key: switched(
+                _one(models, seed), _one(best["detector"], seed), kind, key
+            )
         )
-        means = [[(e.survived.mean(), e.reward.mean()) for e in own] for own in found]
+        means = [[(e.survived.mean(), e.reward.mean()) for e in of_seed] for of_seed in seen]
         row = Row(*np.moveaxis(np.asarray(means), -1, 0))
-        return row, watching.measure(found, robot.env.dt)
+        return row, watching.measure(seen, robot.env.dt)
 
     table, watched, gates = {}, None, {}
-    for number, name in enumerate(config.arms):
+    for number, (name, models) in enumerate(by_arm(best[ppo.POLICIES], config.arms).items()):
         if name != ppo.OURS:
             aware = name == ppo.NO_REFLECTION
-            table[row_name(name, "oracle" if aware else "blind")] = by_flag(number, aware)
+            table[row_name(name, "oracle" if aware else "blind")] = by_flag(models, aware)
             continue
-        table[row_name(name, "oracle")] = by_flag(number, True)
+        table[row_name(name, "oracle")] = by_flag(models, True)
         if number == 0 and "detector" in best:
-            first = jax.tree.map(lambda x: x[:, 0], best[ppo.POLICIES])
-            table[row_name(name, "learned")], watched = by_detector(first)
+            table[row_name(name, "learned")], watched = by_detector(models)
             if ppo.TUNED in best:
                 table[row_name(ppo.TUNED, "learned")], _ = by_detector(best[ppo.TUNED])
-        table[row_name(name, "blind")] = by_flag(number, False)
-        if config.robot == "surrogate":
-            own = jax.tree.map(lambda x: x[:, number], best[ppo.POLICIES])  # noqa: B023 — at once
-            gates = reflection.gates(robot, policy, own, jax.random.key(TEST_KEY))
+        table[row_name(name, "blind")] = by_flag(models, False)
+        if robot.kind.planted:
+            gates = reflection.gates(robot, policy, models, jax.random.key(TEST_KEY))
     return Results(table, watched, gates)
 
 
-def pick(tree: Any, *index: int) -> Any:
-    """Parameters of one seed, or of one seed and arm, on the device."""
-    return jax.tree.map(lambda x: jnp.asarray(x[index]), tree)
+def _one(models: Any, seed: int) -> Any:
+    """Parameters of one seed on the device."""
+    return jax.tree.map(lambda x: jnp.asarray(x[seed]), models)

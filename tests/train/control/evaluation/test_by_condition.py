@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs.quadruped import PRESETS
-from train.control import episodes, judging, reflection, robots, watching
+from train.control import episodes, reflection, robots, watching
+from train.control.evaluation import by_condition
 from train.control.report import BLIND, LEARNED, ORACLE, row_name
 
 
@@ -28,7 +29,7 @@ def marks(monkeypatch):
     monkeypatch.setattr(watching, "measure", lambda found, dt: "watched")
     monkeypatch.setattr(reflection, "gates", gates)
 
-    def judge(*arms):
+    def evaluate(*arms):
         config = replace(PRESETS["surrogate"], arms=arms, seeds=2, evaluation_robots=3)
         own = jnp.arange(2)[:, None] * 10 + jnp.arange(len(arms))
         best = {
@@ -36,7 +37,7 @@ def marks(monkeypatch):
             "detector": {"kernel": jnp.zeros(2)},
             "tuned": {"mark": jnp.array([7.0, 17.0])},
         }
-        results = judging.judge(config, robots.build(config), best)
+        results = by_condition.evaluate(config, robots.build(config), best)
         for row in results.rows.values():
             np.testing.assert_allclose(row.reward, 10 * row.survival)
         survival = {name: row.survival for name, row in results.rows.items()}
@@ -44,7 +45,7 @@ def marks(monkeypatch):
         assert all((x == x[:, :1]).all() for x in survival.values())
         return {name: x[:, 0].tolist() for name, x in survival.items()}, results.watched, asked
 
-    return judge
+    return evaluate
 
 
 def test_the_detector_switches_the_first_arm_and_what_was_tuned(marks):
