@@ -5,7 +5,6 @@ photographs (CC BY 2.0), which cut into patches are a pool of another domain.
 """
 
 import numpy as np
-from sklearn import datasets
 
 from corrkd_jax.data.image_set import ImageSet
 
@@ -24,6 +23,8 @@ def read_digits(seed: int) -> tuple[ImageSet, ImageSet]:
     Returns:
         Training and test set.
     """
+    from sklearn import datasets
+
     found = datasets.load_digits()
     images = found.images.astype(np.uint8)[..., None]
     labels = found.target.astype(np.int32)
@@ -44,6 +45,8 @@ def read_digits(seed: int) -> tuple[ImageSet, ImageSet]:
 
 def read_patches() -> ImageSet:
     """8,480 grey patches, 8 x 8 x 1, of two photographs, without labels: a pool for digits."""
+    from sklearn import datasets
+
     patches = []
     for photograph in datasets.load_sample_images().images:
         # luminance of ITU-R BT.601, as Pillow's "L"

@@ -3,16 +3,17 @@
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from train.control.robots import CONDITIONS
 from train.control.watching import Watched, macro_f1
 from train.engine.tables import cell, line
 from train.engine.workdir import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def tables(watched: Watched) -> list[str]:
@@ -103,6 +104,8 @@ def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[s
         confusion: `[joints, 3, 3]`.
         joints: their names.
     """
+    from matplotlib.figure import Figure
+
     together, heads = confusion.sum(axis=0), watched.heads.sum(axis=0)
     blocks = dict(zip(joints, confusion, strict=True)) | {"all": together}
     write_text(folder / "confusion.csv", confusion_csv(blocks))
@@ -132,7 +135,7 @@ def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[s
     figure.savefig(folder / "detector.png", dpi=120)
 
 
-def _matrix(axes: Axes, counts: np.ndarray, title: str) -> None:
+def _matrix(axes: "Axes", counts: np.ndarray, title: str) -> None:
     """Shares x 100 of counts `[true, verdict]`."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from configs.quadruped import QuadrupedConfig
 from corrkd_jax.errors import InputError
@@ -193,6 +192,8 @@ def to_json(results: Results) -> dict[str, Any]:
 
 
 def _survival_figure(path: Path, rows: Mapping[str, Row]) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     axes, wide = figure.subplots(), 0.8 / len(rows)
     for number, (name, row) in enumerate(rows.items()):
@@ -207,6 +208,8 @@ def _survival_figure(path: Path, rows: Mapping[str, Row]) -> None:
 
 def _training_figure(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     """Survival of the exploring policies by group and arm, recall of the detector."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     policies, detector = figure.subplots(1, 2)
     shown = [row for row in metrics if row["stage"] == "policies"]

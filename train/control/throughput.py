@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
-
 from configs.quadruped import QuadrupedConfig
 from train.control import ppo
 from train.control.detection import watched_robots
@@ -79,6 +77,8 @@ def table(rates: Sequence[Rate]) -> str:
 
 def figure(path: Path, rates: Sequence[Rate]) -> None:
     """A bar for each rate, logarithmic."""
+    from matplotlib.figure import Figure
+
     drawing = Figure(figsize=(8, 0.8 + 0.45 * len(rates)), layout="constrained")
     axes = drawing.subplots()
     names = [f"{each.what}\n{each.device}" for each in rates]

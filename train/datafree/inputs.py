@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 
 from configs.dfkd import OUTSIDE, POOLED, TARGETED, DfkdConfig
@@ -303,6 +302,8 @@ def surest(
         count: how many.
         ask: `[n, height, width, channels]` uint8 -> `[n]`, how sure the teacher is.
     """
+    import grain
+
     block = min(config.optimizer.batch, len(pool))
     calls = -(-len(pool) // block)
 

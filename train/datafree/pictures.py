@@ -3,15 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
 from train.engine.workdir import make_folder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SHOWN_SIDE = 32
 _BARS = 20
@@ -149,7 +152,9 @@ def class_accuracy(path: Path, accuracy: Mapping[str, np.ndarray], title: str = 
     _save(path, figure)
 
 
-def _axes(label: str, title: str) -> tuple[Figure, Axes]:
+def _axes(label: str, title: str) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.set_ylabel(label)
@@ -157,7 +162,7 @@ def _axes(label: str, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
+def _bars(axes: "Axes", values: Mapping[str, np.ndarray]) -> None:
     """Shares `[seeds, classes]` of each row in per cent, class by class beside each other."""
     width = 0.8 / len(values)
     for number, (name, own) in enumerate(values.items()):
@@ -170,7 +175,7 @@ def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
     axes.set_xlabel("class")
 
 
-def _save(path: Path, figure: Figure) -> None:
+def _save(path: Path, figure: "Figure") -> None:
     # beside the axes, where it hides no bar
     figure.legend(fontsize="small", loc="outside right upper")
     write_atomically(path, lambda file: figure.savefig(file, dpi=130, format="png"))

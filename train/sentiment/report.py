@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from corrkd_jax.errors import InputError
 from train.engine.tables import cell, line, paired
@@ -193,6 +192,8 @@ def write(
 
 
 def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in rows:
@@ -207,6 +208,8 @@ def _curve_figure(path: Path, rows: Sequence[Row], truth: Truth) -> None:
 
 
 def _training_figure(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     scores, losses = figure.subplots(1, 2)
     groups: dict[str, list[dict[str, Any]]] = {}

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from envs.faults import HEALTHY
 from envs.solo8_constants import CONTROL_DT, EPISODE_STEPS, LEGS
@@ -42,6 +41,8 @@ def _boxes(
     limits: tuple[float, float],
 ) -> None:
     """A panel for each condition and speed, in it a box of the groups of each policy."""
+    from matplotlib.figure import Figure
+
     policies = list(dict.fromkeys(row.policy for row in rows))
     speeds = list(dict.fromkeys(row.speed for row in rows))
     size = (4 * len(CONDITIONS), (0.8 + 0.45 * len(policies)) * len(speeds))
@@ -69,6 +70,8 @@ def _boxes(
 
 def tracking_figure(path: Path, rows: Sequence[Row]) -> None:
     """What is missed before and after the onset, cell by cell: as deployed, and unaware."""
+    from matplotlib.figure import Figure
+
     policies = shown(rows)
     signals = {"missed_speed": "speed, m/s", "missed_yaw": "yaw rate, rad/s"}
     if all(row.missed_yaw == [None, None] for row in rows):
@@ -108,6 +111,8 @@ def tracking_figure(path: Path, rows: Sequence[Row]) -> None:
 
 def map_figure(path: Path, rows: Sequence[Row]) -> None:
     """Survival by leg and joints, of the policy as deployed."""
+    from matplotlib.figure import Figure
+
     policy = deployed(rows)
     own = [row for row in rows if row.policy == policy and row.leg]
     legs, parts = (list(dict.fromkeys(getattr(r, n) for r in own)) for n in ("leg", "joints"))
@@ -139,6 +144,8 @@ def map_figure(path: Path, rows: Sequence[Row]) -> None:
 
 def aligned_figure(path: Path, rows: Sequence[Row]) -> None:
     """Mean speed and tilt of the robots that stand, around the onset."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for policy in dict.fromkeys(row.policy for row in rows):
@@ -161,6 +168,8 @@ def aligned_figure(path: Path, rows: Sequence[Row]) -> None:
 
 def gait_figure(path: Path, rows: Sequence[Row]) -> None:
     """Footfall of one robot around its fault, under the deployed switch and without one."""
+    from matplotlib.figure import Figure
+
     policies = shown(rows)
     kinds = range(HEALTHY + 1, len(CONDITIONS))
     figure = Figure(figsize=(11, 2 * len(policies) + 0.8), layout="constrained")

@@ -12,14 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from corrkd_jax.atomic import write_atomically
@@ -210,6 +207,9 @@ def observe(data: mujoco.MjData, action: np.ndarray, speed: float, mode: str) ->
 
 def curves(moments: Sequence[Moment], options: RenderOptions, dt: float) -> list[Image.Image]:
     """Frames of speed, tilt and heads as they grow."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4.5), dpi=80, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     speed, tilt, head = figure.subplots(3, 1, sharex=True)
@@ -249,9 +249,13 @@ def ffmpeg(out: Path) -> str:
     Raises:
         InputError: this machine has neither.
     """
+    if found := shutil.which("ffmpeg"):
+        return found
     try:
-        return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
         raise InputError(
             f"{out}: .mp4 needs ffmpeg, which is not on the path; .gif does not"
         ) from None

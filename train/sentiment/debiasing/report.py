@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from configs.debias import DebiasConfig
 from corrkd_jax import metrics
@@ -246,6 +245,8 @@ def figures(folder: Path, reports: Sequence[tuple[str, Table]]) -> None:
     Raises:
         InputError: the disk refuses.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.2 * len(reports)), layout="constrained")
     for axes, (name, table) in zip(
         np.atleast_1d(figure.subplots(len(reports), 1)), reports, strict=True

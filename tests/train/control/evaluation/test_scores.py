@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
@@ -228,7 +229,7 @@ def test_tracking_table_and_figure(rows, tmp_path, monkeypatch):
     (text,) = {line.split("|")[3] for line in grid_report.tracking_table(rows).splitlines()[2:]}
     assert text == " 0.100 -> 0.300 m/s; 0.000 -> 0.000 rad/s "
     drawn = []
-    monkeypatch.setattr(grid_figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
     grid_figures.tracking_figure(tmp_path / "x.png", rows)
     marks = [line for line in drawn[0].axes[0].lines if line.get_marker() == "o"]
     faces = [(line.get_markerfacecolor() == "white", *line.get_xdata()) for line in marks]

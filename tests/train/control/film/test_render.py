@@ -178,6 +178,6 @@ def test_mp4_needs_ffmpeg(tmp_path, monkeypatch):
         raise RuntimeError("no ffmpeg exe could be found")
 
     monkeypatch.setattr(quadruped_render.shutil, "which", lambda name: None)
-    monkeypatch.setattr(quadruped_render.imageio_ffmpeg, "get_ffmpeg_exe", none)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none)
     with pytest.raises(InputError, match="needs ffmpeg"):
         quadruped_render.check(tmp_path / "x.mp4", RenderOptions())
