@@ -5,7 +5,6 @@ two photographs (CC BY 2.0). Cut into patches, the photographs are a pool of ano
 """
 
 import numpy as np
-from sklearn import datasets
 
 from corrkd_jax.data.image_set import ImageSet
 
@@ -24,6 +23,8 @@ def read_digits(seed: int) -> tuple[ImageSet, ImageSet]:
     Returns:
         Training and test set.
     """
+    from sklearn import datasets
+
     found = datasets.load_digits()
     images = found.images.astype(np.uint8)[..., None]
     labels = found.target.astype(np.int32)
@@ -48,6 +49,8 @@ def read_patches() -> ImageSet:
     Returns:
         Image set without labels.
     """
+    from sklearn import datasets
+
     patches = []
     for photograph in datasets.load_sample_images().images:
         # luminance of ITU-R BT.601, as Pillow's "L"

@@ -3,16 +3,18 @@
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from train.control.robot import CONDITIONS
 from train.control.watching import Watched, macro_f1
 from train.engine.tables import cell, table
 from train.engine.workdir import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def tables(watched: Watched) -> list[str]:
@@ -112,7 +114,7 @@ def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[s
     write_text(folder / "confusion_heads.csv", confusion_csv({"all": heads}, "robot"))
 
 
-def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> Figure:
+def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> "Figure":
     """Both confusions as shares, and the delays of the switch.
 
     Args:
@@ -120,6 +122,8 @@ def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> 
         confusion: `[joints, 3, 3]`.
         joints: their names.
     """
+    from matplotlib.figure import Figure
+
     together, heads = confusion.sum(axis=0), watched.heads.sum(axis=0)
     drawing = Figure(figsize=(13, 7), layout="constrained")
     above, below = drawing.subfigures(2, 1, height_ratios=(4, 3))
@@ -146,7 +150,7 @@ def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> 
     return drawing
 
 
-def _matrix(axes: Axes, counts: np.ndarray, title: str) -> None:
+def _matrix(axes: "Axes", counts: np.ndarray, title: str) -> None:
     """Shares x 100 of counts `[true, verdict]`."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")

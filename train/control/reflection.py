@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from scipy.stats import ks_2samp
 
 from corrkd_jax.models.policies import MultiTaskPolicy
 from train.control import worlds
@@ -39,6 +38,8 @@ def gates(
         on tilt. The healthy sample is one moment of each robot, at random, of the run without
         reflection: of other robots than the ones copied from.
     """
+    from scipy.stats import ks_2samp
+
     follow = jax.jit(lambda params, key, rho: _follow(robot, policy, params, key, rho))
     gates_of: dict[float, list[Gate]] = {1.0: [], 0.0: []}
     for seed in range(jax.tree.leaves(params)[0].shape[0]):

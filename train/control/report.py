@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from train.control import detector_report, throughput
 from train.control.reflection import Gate
@@ -18,6 +17,9 @@ from train.engine.progress import say
 from train.engine.report import FIGURES, Report
 from train.engine.tables import Claims, cell
 from train.engine.workdir import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAMES = {
     "ours": "ours",
@@ -199,8 +201,10 @@ def to_json(results: Results) -> dict[str, Any]:
     }
 
 
-def _survival_figure(rows: Mapping[str, Row]) -> Figure:
+def _survival_figure(rows: Mapping[str, Row]) -> "Figure":
     """Survival of every row by condition, as bars with the deviation over seeds."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     axes, wide = figure.subplots(), 0.8 / len(rows)
     for number, (name, row) in enumerate(rows.items()):
@@ -213,8 +217,10 @@ def _survival_figure(rows: Mapping[str, Row]) -> Figure:
     return figure
 
 
-def _training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
+def _training_figure(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
     """Survival of the exploring policies by group and arm, recall of the detector."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     policies, detector = figure.subplots(1, 2)
     shown = [row for row in metrics if row["stage"] == "policies"]

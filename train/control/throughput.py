@@ -3,15 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, NamedTuple
 
 from configs.quadruped import QuadrupedConfig
 from train.control import ppo
 from train.control.detection import watched_robots
 from train.engine import tables
 from train.engine.workdir import TIMING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Rate(NamedTuple):
@@ -81,8 +82,10 @@ def table(rates: Sequence[Rate]) -> str:
     return tables.table(["control steps a second", "rate", "measured over", "device"], lines)
 
 
-def figure(rates: Sequence[Rate]) -> Figure:
+def figure(rates: Sequence[Rate]) -> "Figure":
     """A bar for each rate, logarithmic."""
+    from matplotlib.figure import Figure
+
     drawing = Figure(figsize=(8, 0.8 + 0.45 * len(rates)), layout="constrained")
     axes = drawing.subplots()
     names = [f"{each.what}\n{each.device}" for each in rates]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 
 from configs.dfkd import DfkdConfig, hosts_that
@@ -261,6 +260,8 @@ def surest(
         count: how many.
         ask: `[n, height, width, channels]` uint8 -> `[n]`, how sure the teacher is.
     """
+    import grain
+
     block = min(config.optimizer.batch_size, len(pool))
     calls = -(-len(pool) // block)
 

@@ -5,15 +5,18 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from corrkd_jax.errors import InputError
 from train.engine.report import write_picture
 from train.engine.workdir import make_folder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SHOWN_SIDE = 32
 _BARS = 20
@@ -108,7 +111,7 @@ def dump(folder: Path, images: np.ndarray) -> None:
         undo.pop_all()
 
 
-def class_histogram(shares: Mapping[str, np.ndarray], title: str = "") -> Figure:
+def class_histogram(shares: Mapping[str, np.ndarray], title: str = "") -> "Figure":
     """Draw which classes substitution data hold, against all alike.
 
     Up to twenty classes are bars, the mean over seeds with the least and largest as a line; more
@@ -131,7 +134,7 @@ def class_histogram(shares: Mapping[str, np.ndarray], title: str = "") -> Figure
     return _with_legend(figure)
 
 
-def class_accuracy(accuracy: Mapping[str, np.ndarray], title: str = "") -> Figure:
+def class_accuracy(accuracy: Mapping[str, np.ndarray], title: str = "") -> "Figure":
     """Draw how often students are right, class by class.
 
     Up to twenty classes are bars, as in `class_histogram`; more are dots, the classes of all rows
@@ -155,7 +158,9 @@ def class_accuracy(accuracy: Mapping[str, np.ndarray], title: str = "") -> Figur
     return _with_legend(figure)
 
 
-def _axes(label: str, title: str) -> tuple[Figure, Axes]:
+def _axes(label: str, title: str) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.set_ylabel(label)
@@ -163,7 +168,7 @@ def _axes(label: str, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
+def _bars(axes: "Axes", values: Mapping[str, np.ndarray]) -> None:
     """Shares `[seeds, classes]` of each row in per cent, class by class beside each other."""
     width = 0.8 / len(values)
     for number, (name, shares) in enumerate(values.items()):
@@ -176,7 +181,7 @@ def _bars(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
     axes.set_xlabel("class")
 
 
-def _with_legend(figure: Figure) -> Figure:
+def _with_legend(figure: "Figure") -> "Figure":
     # beside the axes, where it hides no bar
     figure.legend(fontsize="small", loc="outside right upper")
     return figure

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +170,8 @@ class Feed:
             wanted = index[:, call * together : (call + 1) * together]
             flat = rows.take(wanted.reshape(-1))
             return jax.tree.map(lambda x: x.reshape(*wanted.shape, *x.shape[1:]), flat)
+
+        import grain
 
         options = grain.ReadOptions(
             num_threads=self._threads, prefetch_buffer_size=2 * self._threads

@@ -5,14 +5,14 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from markdown_it import MarkdownIt
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from corrkd_jax.atomic import write_atomically
 from train.engine import parallel
 from train.engine.workdir import make_folder, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = "figures"
 """Folder of a report's figures, beside the report."""
@@ -64,7 +64,7 @@ class Report:
         shown = [part for part in parts if part]
         self.add(f"## {heading}\n{shown[0]}" if shown else f"## {heading}", *shown[1:])
 
-    def figure(self, name: str, caption: str, picture: Figure | bytes) -> None:
+    def figure(self, name: str, caption: str, picture: "Figure | bytes") -> None:
         """Add a figure, where the text has come to.
 
         Args:
@@ -121,6 +121,8 @@ def page(title: str, text: str, pictures: dict[str, bytes]) -> str:
         text: in Markdown, without HTML of its own: names come from files of others.
         pictures: bytes by the path under which the text shows them.
     """
+    from markdown_it import MarkdownIt
+
     # without HTML, and without links to protocols that run code
     markdown = MarkdownIt("js-default", {"linkify": False, "typographer": False})
     tokens = markdown.parse(text)
@@ -137,7 +139,7 @@ def page(title: str, text: str, pictures: dict[str, bytes]) -> str:
     )
 
 
-def drawn(figure: Figure, **options: Any) -> bytes:
+def drawn(figure: "Figure", **options: Any) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", **{"dpi": _DPI, **options})

@@ -7,16 +7,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from tensorboardX import SummaryWriter
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
 from train.engine import parallel
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.json", "metrics.jsonl", "checkpoints", "model"
 TIMING = "timing.jsonl"
@@ -227,6 +229,9 @@ class Workdir:
         try:
             self._append(METRICS, rows)
             if self._events is None:
+                # brings torch along where it is installed, which takes seconds
+                from tensorboardX import SummaryWriter
+
                 self._events = SummaryWriter(str(self.folder / "tensorboard"))
             for row in rows:
                 group = "/".join(str(row[k]) for k in ("stage", "arm") if k in row)

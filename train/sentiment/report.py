@@ -1,10 +1,9 @@
 """What a person reads of a run: the table, the curve, the differences, the figures."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from train.engine import tables
 from train.engine.report import Report
@@ -22,6 +21,9 @@ from train.sentiment.results import (
     sentiment_floors,
     sentiment_metrics,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def table(
@@ -169,7 +171,9 @@ def build(
     return report
 
 
-def _curve_figure(rows: Sequence[Row], truth: Truth) -> Figure:
+def _curve_figure(rows: Sequence[Row], truth: Truth) -> "Figure":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in rows:
@@ -183,7 +187,9 @@ def _curve_figure(rows: Sequence[Row], truth: Truth) -> Figure:
     return figure
 
 
-def _training_figure(metrics: Sequence[dict[str, Any]]) -> Figure:
+def _training_figure(metrics: Sequence[dict[str, Any]]) -> "Figure":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     scores, losses = figure.subplots(1, 2)
     groups: dict[str, list[dict[str, Any]]] = {}

@@ -1,9 +1,9 @@
 """Figures of an evaluated quadruped: survival, contact, tracking, what happens at the onset."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from envs.faults import HEALTHY
 from envs.solo8_constants import CONTROL_DT, EPISODE_STEPS, LEGS
@@ -11,13 +11,16 @@ from train.control.evaluation.scores import Row
 from train.control.report import BLIND, LEARNED, ORACLE
 from train.control.robot import CONDITIONS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def survival_figure(rows: Sequence[Row]) -> Figure:
+
+def survival_figure(rows: Sequence[Row]) -> "Figure":
     """Survival of the groups of robots, a box for each policy."""
     return _boxes(rows, lambda row: row.groups, "survival of a group of robots", (-0.03, 1.03))
 
 
-def contact_figure(rows: Sequence[Row]) -> Figure:
+def contact_figure(rows: Sequence[Row]) -> "Figure":
     """Seconds that the failing leg's foot is loaded, a box for each policy.
 
     Of one fault: both joints of the front left leg, the paper's, if the grid has it, else the
@@ -38,8 +41,10 @@ def _boxes(
     groups: Callable[[Row], np.ndarray],
     label: str,
     limits: tuple[float, float],
-) -> Figure:
+) -> "Figure":
     """A panel for each condition and speed, in it a box of the groups of each policy."""
+    from matplotlib.figure import Figure
+
     policies = list(dict.fromkeys(row.policy for row in rows))
     speeds = list(dict.fromkeys(row.speed for row in rows))
     size = (4 * len(CONDITIONS), (0.8 + 0.45 * len(policies)) * len(speeds))
@@ -65,8 +70,10 @@ def _boxes(
     return figure
 
 
-def tracking_figure(rows: Sequence[Row]) -> Figure:
+def tracking_figure(rows: Sequence[Row]) -> "Figure":
     """What is missed before and after the onset, cell by cell: as deployed, and unaware."""
+    from matplotlib.figure import Figure
+
     policies = shown(rows)
     signals = {"missed_speed": "speed, m/s", "missed_yaw": "yaw rate, rad/s"}
     if all(row.missed_yaw == [None, None] for row in rows):
@@ -104,8 +111,10 @@ def tracking_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def map_figure(rows: Sequence[Row]) -> Figure:
+def map_figure(rows: Sequence[Row]) -> "Figure":
     """Survival by leg and joints, of the policy as deployed."""
+    from matplotlib.figure import Figure
+
     policy = deployed(rows)
     faulty = [row for row in rows if row.policy == policy and row.leg]
     legs, parts = (list(dict.fromkeys(getattr(r, n) for r in faulty)) for n in ("leg", "joints"))
@@ -135,8 +144,10 @@ def map_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def aligned_figure(rows: Sequence[Row]) -> Figure:
+def aligned_figure(rows: Sequence[Row]) -> "Figure":
     """Mean speed and tilt of the robots that stand, around the onset."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for policy in dict.fromkeys(row.policy for row in rows):
@@ -157,8 +168,10 @@ def aligned_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def gait_figure(rows: Sequence[Row]) -> Figure:
+def gait_figure(rows: Sequence[Row]) -> "Figure":
     """Footfall of one robot around its fault, under the deployed switch and without one."""
+    from matplotlib.figure import Figure
+
     policies = shown(rows)
     kinds = range(HEALTHY + 1, len(CONDITIONS))
     figure = Figure(figsize=(11, 2 * len(policies) + 0.8), layout="constrained")

@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from corrkd_jax.atomic import write_atomically
@@ -201,6 +199,9 @@ def observe(data: mujoco.MjData, action: np.ndarray, speed: float, mode: str) ->
 
 def curves(moments: Sequence[Moment], options: RenderOptions, dt: float) -> list[Image.Image]:
     """Frames of speed, tilt and heads as they grow."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4.5), dpi=80, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     speed, tilt, head = figure.subplots(3, 1, sharex=True)
@@ -240,22 +241,16 @@ def ffmpeg(out: Path) -> str:
     Raises:
         InputError: this machine has neither.
     """
+    if program := shutil.which("ffmpeg"):
+        return program
     try:
-        return shutil.which("ffmpeg") or _wheel()
-    except RuntimeError:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
         raise InputError(
             f"{out}: .mp4 needs ffmpeg, which is not on the path; .gif does not"
         ) from None
-
-
-def _wheel() -> str:
-    """The program in imageio-ffmpeg's wheel; raises RuntimeError if there is none."""
-    try:
-        # here, since nothing but a film of this kind needs it
-        import imageio_ffmpeg
-    except ImportError as error:
-        raise RuntimeError("imageio-ffmpeg is not installed") from error
-    return imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def save(out: Path, frames: Sequence[Image.Image], rate: int) -> None:

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from configs.debias import DebiasConfig
 from corrkd_jax import metrics
@@ -21,6 +20,9 @@ from train.sentiment.results import (
     sentiment_floors,
     sentiment_metrics,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -244,8 +246,10 @@ def _reading(config: DebiasConfig) -> str:
     return "No de-biasing was asked for."
 
 
-def _figure(reports: Sequence[tuple[str, Table]]) -> Figure:
+def _figure(reports: Sequence[tuple[str, Table]]) -> "Figure":
     """Accuracy of every row on every test split, as bars with the deviation over seeds."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.2 * len(reports)), layout="constrained")
     for axes, (name, table) in zip(
         np.atleast_1d(figure.subplots(len(reports), 1)), reports, strict=True
