@@ -56,7 +56,8 @@ def drive(
     """Mean actions `[robots, actions]`, each robot by its own head and leg.
 
     Args:
-        policy, params: one network.
+        policy: network.
+        params: its parameters.
         tables: of `mirrors`.
         observations: `[robots, features]`.
         heads: `[robots]` int, conditions of `envs.faults`.

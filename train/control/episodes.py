@@ -88,7 +88,8 @@ def run(
 
     Args:
         robot: which.
-        policy, params: one network.
+        policy: network.
+        params: its parameters.
         switch: between its heads.
         kind: condition that strikes every robot, of `envs.faults`; traced.
         key: random key.

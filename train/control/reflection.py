@@ -30,7 +30,8 @@ def gates(
 
     Args:
         robot: the surrogate.
-        policy, params: a trained network, parameters `[seeds, ...]`.
+        policy: network.
+        params: its trained parameters, `[seeds, ...]`.
         key: random key.
 
     Returns:

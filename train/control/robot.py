@@ -112,8 +112,10 @@ class Kind(ABC):
 
     @abstractmethod
     def actuation(self, config: RobotConfig) -> dict[str, Any]:
-        """How actions move the robot, for the metadata of a controller: `action` says what each
-        number of one is."""
+        """How actions move the robot, for the metadata of a controller.
+
+        Its `action` says what each number of an action is.
+        """
 
     @abstractmethod
     def safety(self, metadata: dict[str, Any]) -> str:

@@ -115,8 +115,10 @@ class DistillStage:
 
     @property
     def shown_epochs(self) -> np.ndarray:
-        """Epochs, from 1, of which the report shows images: the first, the last, and evenly
-        between; of kept images those that begin with a call."""
+        """Epochs, from 1, of which the report shows images.
+
+        The first, the last, and evenly between; of kept images those that begin with a call.
+        """
         count = self._calls if self.pooled else self.config.optimizer.epochs
         return np.unique(np.linspace(1, count, min(count, SHOWN_EPOCHS)).round().astype(int))
 
@@ -170,8 +172,10 @@ class DistillStage:
     def refresh(
         self, state: Distilling, data: Tree, key: Array, context: Context, epoch: Array
     ) -> Distilling:
-        """Call for images where they are kept, keep some to be shown of the others; build the
-        dictionary when it is due."""
+        """Call for images where they are kept, keep some to be shown of the others.
+
+        The dictionary is built when it is due.
+        """
         call_key, survey_key, build_key = jax.random.split(key, 3)
         config = self.config
         view = self.view(state, context["teacher"])

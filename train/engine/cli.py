@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -26,8 +26,11 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The way in which a run is carried out. What is computed stays the same, but for the draws of
-    dropout where devices share a batch: resume such a run on as many devices."""
+    """The way in which a run is carried out.
+
+    What is computed stays the same, but for the draws of dropout where devices share a batch:
+    resume such a run on as many devices.
+    """
 
     workdir: str = ""
     """Folder for everything that the run writes; empty: runs/PRESET."""
@@ -78,15 +81,17 @@ def parse(
     name = argv.pop(0) if argv and not argv[0].startswith("-") else next(iter(presets))
     if name not in presets:
         raise InputError(f"{name}: no such preset; choose from {', '.join(presets)}")
-    start = presets[name]
+    start: Any = presets[name]
     _refuse_renamed(argv, renamed or {})
     unnamed = tyro.conf.arg(name="")  # options start at the fields, not at these two words
 
-    def combine(
-        config: Annotated[type(start), unnamed] = start,
-        run: Annotated[RunOptions, unnamed] = RunOptions(),
-    ) -> tuple[Any, RunOptions]:
+    def combine(config: Any, run: RunOptions) -> tuple[Any, RunOptions]:
         return config, run
+
+    kinds: dict[str, Any] = {"config": type(start), "run": RunOptions}
+    # the preset's type and values are known now alone
+    combine.__annotations__ |= {name: Annotated[kind, unnamed] for name, kind in kinds.items()}
+    combine.__defaults__ = (start, RunOptions())
 
     text = f"{description}\n\nUsage: {program} [{' | '.join(presets)}] [options]"
     config, run = tyro.cli(
@@ -168,23 +173,26 @@ def _range_of(hint: Any) -> Range | None:
 
 @cache
 def _registry() -> ConstructorRegistry:
-    """tyro's rules, and one that shows a field's range beside its default."""
+    """Rules of tyro, and one that shows a field's range beside its default."""
     registry = ConstructorRegistry()
 
     @registry.struct_rule
     def with_ranges(info: StructTypeInfo) -> StructConstructorSpec | None:
         if not is_dataclass(info.type):
             return None
-        hints, docs = get_type_hints(info.type, include_extras=True), field_docs(info.type)
+        hints: dict[str, Any] = get_type_hints(info.type, include_extras=True)
+        docs = field_docs(info.type)
         specs = []
         for field in fields(info.type):
-            default, hint = field.default, hints[field.name]
+            default: Any = field.default
+            hint: Any = hints[field.name]
             if isinstance(info.default, info.type):
                 default = getattr(info.default, field.name)
             elif field.default_factory is not MISSING:
                 default = field.default_factory()
             if (limit := _range_of(hint)) is not None:
-                hint = Annotated[hint, tyro.conf.arg(help_behavior_hint=_hint(limit))]
+                shown = tyro.conf.arg(help_behavior_hint=_hint(limit))
+                hint = cast(Any, Annotated[hint, shown])
             specs.append(StructFieldSpec(field.name, hint, default, docs.get(field.name)))
         return StructConstructorSpec(info.type, tuple(specs))
 

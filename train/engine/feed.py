@@ -159,7 +159,9 @@ class Feed:
         """Iterates `[local_devices, steps, seeds, rows, ...]`, read ahead by Grain's threads."""
         rows, layout = self.sets[stage.data], pipeline.layout
         steps = self.steps(stage)
-        order = jax.vmap(lambda seed: epoch_order(stage, seed, epoch, len(rows)))(self._seeds)
+        order = jax.vmap(lambda seed: epoch_order(stage, seed, jnp.int32(epoch), len(rows)))(
+            self._seeds
+        )
         order = np.asarray(order)[:, : steps * stage.batch].reshape(
             len(self._seeds), steps, stage.batch
         )

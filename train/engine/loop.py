@@ -135,8 +135,8 @@ def _stop_on_fault(
         )
         if fault is None:
             continue
-        epoch, step, names, index = fault
-        arm = f", arm {arms[index[1]]}" if len(index) > 1 else ""
+        epoch, step, names, (lane, *of_arm) = fault
+        arm = f", arm {arms[of_arm[0]]}" if of_arm else ""
         limits = [
             f"{name} is over {limit.largest:g} ({limit.meaning})"
             for name, limit in stage.limits.items()
@@ -146,7 +146,7 @@ def _stop_on_fault(
         what = [f"{', '.join(rest)} is not finite"] if rest else []
         raise InputError(
             f"{stage.name}: epoch {epoch + 1}, step {step + 1}: {'; '.join(what + limits)} "
-            f"(seed {seeds[index[0]]}{arm}); nothing of this chunk was saved; lower the learning "
+            f"(seed {seeds[lane]}{arm}); nothing of this chunk was saved; lower the learning "
             "rate or look at the data"
         )
 

@@ -1,7 +1,7 @@
 """Optimizers with a traced learning rate, so that rates can be arms of one program."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ def adam(clip_norm: float, groups: tuple[str, ...]) -> optax.GradientTransformat
     Returns:
         A transformation without learning rate; `descend` applies one.
     """
-    each = {
+    each: dict[Hashable, optax.GradientTransformation] = {
         # one vector a group: an update of a few long loops instead of one a leaf
         name: optax.flatten(
             optax.chain(optax.clip_by_global_norm(clip_norm), optax.scale_by_adam())
@@ -30,7 +30,7 @@ def adam(clip_norm: float, groups: tuple[str, ...]) -> optax.GradientTransformat
         for name in groups
     }
 
-    def group_of(path: tuple, _: Any) -> str:
+    def group_of(path: tuple[Any, ...], _: Any) -> str:
         return path[0].key
 
     return optax.partition(each, lambda tree: jax.tree.map_with_path(group_of, tree))
@@ -72,8 +72,8 @@ def descend(
     """
     factors = factors or {}
 
-    def step(path: tuple, p: Array, d: Array) -> Array:
-        factor = math.prod(factors.get(getattr(key, "key", None), 1.0) for key in path)
+    def step(path: tuple[Any, ...], p: Array, d: Array) -> Array:
+        factor = math.prod(factors.get(getattr(key, "key", ""), 1.0) for key in path)
         return p - factor * learning_rate * (d + weight_decay * p)
 
     return jax.tree.map_with_path(step, params, direction)

@@ -94,7 +94,7 @@ class Layout:
         return self.devices if self.axis_name else 1
 
     @property
-    def local(self) -> list[jax.Device]:
+    def local(self) -> list[Any]:
         """This process's devices."""
         return jax.local_devices()[: self.devices // jax.process_count()]
 
@@ -149,6 +149,13 @@ class Program:
     """
 
     def __init__(self, function: Callable[..., Any], layout: Layout):
+        """Wrap a function.
+
+        Args:
+            function: `(state, mapped, shared, *scalars) -> state` of one device.
+            layout: how the run lies on the devices.
+        """
+
         def unpacked(state: Any, mapped: Any, shared: Any, scalars: tuple[Any, ...]) -> Any:
             return function(state, mapped, shared, *scalars)
 
@@ -158,6 +165,7 @@ class Program:
         )
 
     def __call__(self, state: Any, mapped: Any, shared: Any, *scalars: Any) -> Any:
+        """Run the function on every device; its result lies as `state` does."""
         return self._mapped(state, mapped, shared, scalars)
 
     def planned_bytes(self, state: Any, mapped: Any, shared: Any, *scalars: Any) -> int:

@@ -140,7 +140,7 @@ class Pipeline:
         for stage in self.stages:
             epoch = self.lanes(partial(self._epoch, stage), (0, 0, None, 0, None))
 
-            def body(e: Array, track: Track, epoch: Callable = epoch) -> Track:
+            def body(e: Array, track: Track, epoch: Callable[..., Track] = epoch) -> Track:
                 return epoch(seeds, track, data, context, e)  # noqa: B023 — used in this turn only
 
             begin, end = (jnp.clip(e, 0, stage.epochs) for e in (first, last))
@@ -310,7 +310,9 @@ class Pipeline:
         sums = parallel.total(sums, self.layout.axis_name)
         return self._arms(stage, stage.summarize, 0)(sums)
 
-    def _arms(self, stage: Stage, function: Callable[..., Tree], shared: int) -> Callable:
+    def _arms(
+        self, stage: Stage, function: Callable[..., Tree], shared: int
+    ) -> Callable[..., Tree]:
         """`function` over all arms of its first argument, the `shared` others alike for all."""
         if stage.hyper is None:
             return function

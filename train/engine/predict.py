@@ -71,7 +71,9 @@ def _by_reading(
     )
 
 
-def _of_models(function: Callable[[Tree, Tree], Tree], depth: int, lanes: Lanes) -> Callable:
+def _of_models(
+    function: Callable[[Tree, Tree], Tree], depth: int, lanes: Lanes
+) -> Callable[..., Tree]:
     for _ in range(depth):
         function = lanes(function, (0, None))
     return function

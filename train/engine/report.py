@@ -5,7 +5,7 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from corrkd_jax.atomic import write_atomically
 from train.engine import parallel
@@ -139,10 +139,10 @@ def page(title: str, text: str, pictures: dict[str, bytes]) -> str:
     )
 
 
-def drawn(figure: "Figure", **options: Any) -> bytes:
+def drawn(figure: "Figure") -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", **{"dpi": _DPI, **options})
+    figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
 
 

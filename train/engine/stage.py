@@ -83,12 +83,14 @@ Lanes = Callable[[Callable[..., Tree], tuple[int | None, ...]], Callable[..., Tr
 """Turns a function of one seed (or arm) into one of all of them."""
 
 
-def vectorized(function: Callable[..., Tree], in_axes: tuple[int | None, ...]) -> Callable:
+def vectorized(
+    function: Callable[..., Tree], in_axes: tuple[int | None, ...]
+) -> Callable[..., Tree]:
     """All lanes at once: `vmap`. What does not depend on the lane is computed once."""
     return jax.vmap(function, in_axes)
 
 
-def looped(function: Callable[..., Tree], in_axes: tuple[int | None, ...]) -> Callable:
+def looped(function: Callable[..., Tree], in_axes: tuple[int | None, ...]) -> Callable[..., Tree]:
     """One lane after the other, inside the same program: `lax.map`.
 
     On a CPU, where one lane already fills the cores, this keeps each lane's arrays in cache

@@ -50,8 +50,8 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a run.
+def read_config(folder: Path) -> object:
+    """The `config.json` of a run, whatever JSON it holds.
 
     Raises:
         InputError: there is none, or it is not JSON.
@@ -61,7 +61,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no {CONFIG}; this is not the folder of a run") from None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
 
 
@@ -126,7 +126,7 @@ def rename_fields(values: dict[str, Any], renamed: Mapping[str, str]) -> dict[st
     return result
 
 
-def config_from(kind: Any, values: dict[str, Any], where: str) -> Any:
+def config_from(kind: Any, values: object, where: str) -> Any:
     """The configuration that a `config.json` holds.
 
     Args:

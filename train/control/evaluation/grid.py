@@ -60,7 +60,8 @@ def cells(kind: Kind, legs: Sequence[str], parts: Sequence[str]) -> list[Cell]:
 
     Args:
         kind: of robot.
-        legs, parts: as `Kind.places` takes them.
+        legs: as `Kind.places` takes them.
+        parts: as `Kind.places` takes them.
     """
     none = np.zeros(len(kind.joints), bool)
     grid = [Cell(HEALTHY, "", "", none, none)]
@@ -97,7 +98,8 @@ def run(
     Args:
         trained: run with the networks.
         robot: of `Kind.quiet`.
-        params, detector: of the policy and the detector; the latter may be None.
+        params: parameters of the policy.
+        detector: parameters of the detector, or None.
         course: what they meet.
         key: random key.
         count: number of robots.

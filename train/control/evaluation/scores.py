@@ -80,7 +80,8 @@ def summarize(trail: Trail, dt: float, policy: str, cell: Cell, speed: str, onse
         dt: seconds a control step.
         policy: arm and switch.
         cell: that the robots were in.
-        speed, onset: its names.
+        speed: name of the commanded speed.
+        onset: name of the onset.
     """
     alive, since = trail["alive"], trail["step"] - trail["onset"]
     survived = trail["stood"][-1]
