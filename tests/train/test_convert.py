@@ -128,6 +128,39 @@ def test_weights_are_told_from_features_by_their_members(tmp_path, small):
         run(tmp_path / "other.npz", tmp_path / "out.npz")
 
 
+@pytest.mark.parametrize(
+    ("words", "shown", "hidden"),
+    [
+        (("teacher.pth", "teacher.npz"), "--trained-on", "--word-vectors"),
+        (("mosi.pkl", "mosi.npz"), "--word-vectors", "--trained-on"),
+        (("mosi.pkl", "mosi.npz", "--arch", SMALL), "--trained-on", "--word-vectors"),
+    ],
+)
+def test_help_is_that_of_the_kind(words, shown, hidden, capsys):
+    """By the names of the files, or by an option that one kind alone has; nothing is read."""
+    with pytest.raises(SystemExit) as ended:
+        run(*words, "--help")
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert shown in text
+    assert hidden not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("t.pth", "t.npz", "--classes", -1), "--classes -1: must not be negative"),
+        (("m.pkl", "m.npz", "--max-frames", 0), "--max-frames 0: must be positive"),
+        (("m.pkl", "m.npz", "--fold", -2), "--fold -2: must not be negative"),
+        (("t.pth",), "which file, and where to? python -m train.convert FILE OUT"),
+    ],
+)
+def test_what_is_refused_before_anything_is_read(words, complaint):
+    with pytest.raises(InputError) as refused:
+        run(*words)
+    assert str(refused.value) == complaint
+
+
 def test_torch_has_no_such_network(tmp_path):
     network = build("mlp4", 3, 8).network
     tree = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
