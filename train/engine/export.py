@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array, export
+from rich.filesize import decimal
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.ranges import NotNegative
@@ -21,7 +22,7 @@ class ExportOptions:
     """The network of the run that is exported."""
 
     arm: str = ""
-    """Name of a row as the run's table shows it, or teacher; empty: the method's own."""
+    """Name of a row as the run's table shows it; empty: the method's own."""
     seed: Annotated[int, NotNegative] = 0
     """Seed of the network; 0: the first of the run."""
 
@@ -33,7 +34,7 @@ class Argument(NamedTuple):
         shape: without the batch; or name -> shape, for an argument of several arrays.
         dtype: NumPy's name.
         comment: behind the code that makes it.
-        note: a line of the page that says what it is.
+        note: an item of the page's list that says what it is, with the `* ` before it.
     """
 
     shape: Any
@@ -90,7 +91,7 @@ def write(exportable: Exportable, run: str, out: Path) -> None:
     text = readme(f"{exportable.metadata['method']}, run {run}", exportable)
     write_text(out / "README.md", text)
     say(text)
-    say(f"{out / 'model.stablehlo'}: {len(blob) / 1e6:.1f} MB")
+    say(f"{out / 'model.stablehlo'}: {decimal(len(blob))}")
 
 
 def build(exportable: Exportable) -> export.Exported:

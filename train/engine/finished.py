@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
+import numpy as np
 
 from corrkd_jax.errors import InputError
 from train.engine.stage import Tree
@@ -85,6 +86,16 @@ def by_arm(models: Tree, arms: Sequence[str]) -> dict[str, Tree]:
         return jax.tree.map(lambda x: x[:, number], models)
 
     return {name: of(number) for number, name in enumerate(arms)}
+
+
+def zeros(shapes: Tree, *lanes: int) -> Tree:
+    """Models of zeros, by which `load_model` is told what a run has saved.
+
+    Args:
+        shapes: of one model: its arrays, or what `jax.eval_shape` says of them.
+        lanes: sizes of the leading axes: seeds, and arms where there are some.
+    """
+    return jax.tree.map(lambda x: np.zeros((*lanes, *x.shape), x.dtype), shapes)
 
 
 def choose(

@@ -48,9 +48,15 @@ def run(
         Tracks of all stages in canonical layout, NumPy arrays.
 
     Raises:
-        InputError: a loss was not finite: names stage, epoch, step, term, seed and arm.
+        InputError: a stage's batch is larger than its data set; a loss was not finite: names stage,
+            epoch, step, term, seed and arm.
     """
     layout = pipeline.layout
+    counts = [
+        feed.steps(s) if feed and s.data in feed.sets else pipeline.steps(s, data)
+        for s in pipeline.stages
+    ]
+    _require_steps(pipeline, counts)
     tracks = pipeline.empty(data, seeds)
     done = 0
     if resume and workdir is not None and (latest := workdir.latest()) is not None:
@@ -61,10 +67,6 @@ def run(
     data = parallel.hand_over(data, layout)
     on_device = parallel.spread(tracks, layout)
     own_seeds = parallel.spread(np.asarray(seeds, np.int32), layout)
-    counts = [
-        feed.steps(s) if feed and s.data in feed.sets else pipeline.steps(s, data)
-        for s in pipeline.stages
-    ]
     total = sum(n * s.epochs for n, s in zip(counts, pipeline.stages, strict=True))
 
     def steps_before(epoch: int) -> int:
@@ -109,6 +111,16 @@ def run(
             done = last
             bar.update(steps_before(done), stage.name)
     return parallel.collect(on_device, layout)
+
+
+def _require_steps(pipeline: Pipeline, counts: Sequence[int]) -> None:
+    """Refuse a stage that would go through its epochs without a step and report no numbers."""
+    for count, stage in zip(counts, pipeline.stages, strict=True):
+        if stage.epochs and not count:
+            raise InputError(
+                f"{stage.name}: a batch of {stage.batch} is larger than its data set "
+                f"{stage.data!r}; lower the batch size"
+            )
 
 
 def _timing(

@@ -37,9 +37,11 @@ class Stage:
         data: which of the run's data sets it trains on.
         batch: rows a step, over all devices.
         init: `(key, batch, hyper, context) -> state`.
-        step: `(state, batch, key) -> (state, metrics)`; metrics are scalars by name.
+        step: `(state, batch, key) -> (state, metrics)`; metrics are scalars by name. A fault in
+            `total` or `gradient_norm` is laid to the terms that have it too, if some have.
         evaluate: `(state, batch) -> sums`; additive over batches and devices. A row counts
-            as often as `batch["row"]` says, 0 for padding.
+            as often as `batch["row"]` says, 0 for padding; the data set `valid` must have it, and
+            holds ones there as a rule.
         summarize: `(sums) -> metrics`; must hold `"score"`, larger is better, by which the
             engine keeps the best epoch's selection.
         select: `(state) -> tree` what is kept of the best epoch and handed to later stages.

@@ -1,7 +1,7 @@
 """One network of a finished distillation as a function of raw features."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,18 @@ from train.sentiment import corrkd
 from train.sentiment.trained import Trained, load_run
 
 
+@dataclass(frozen=True)
+class DistillationExportOptions(ExportOptions):
+    """The network of the run that is exported."""
+
+    arm: str = ""
+    """Name of an arm as the run's table shows it, or teacher; empty: CorrKD."""
+
+
 def export(folder: Path, out: Path, argv: Sequence[str]) -> None:
     """Write the export of one network of a finished run; arguments as of `train.programs`."""
     options = cli.parse_options(
-        ExportOptions, argv, "python -m train.export RUN OUT", __doc__ or ""
+        DistillationExportOptions, argv, "python -m train.export RUN OUT", __doc__ or ""
     )
     run = load_run(folder)
     stablehlo.write(exportable(run, options.arm, options.seed), folder.name, out)

@@ -3,11 +3,13 @@
 import json
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from corrkd_jax.errors import InputError
-from train.engine.finished import Finished, by_arm, choose, metadata_as, program_of
+from train.engine.finished import Finished, by_arm, choose, metadata_as, program_of, zeros
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ def test_one_model_of_a_run():
 def test_by_arm_copies_nothing():
     stacked = {"w": np.zeros((2, 3, 4))}
     assert np.shares_memory(by_arm(stacked, ["a", "b", "c"])["b"]["w"], stacked["w"])
+
+
+def test_zeros_have_a_models_shapes_and_types_behind_the_lanes():
+    shapes = jax.eval_shape(lambda: {"w": jnp.ones((4, 2)), "count": jnp.int32(1)})
+    models = zeros(shapes, 3, 5)
+    assert {name: (x.shape, x.dtype.name) for name, x in models.items()} == {
+        "w": ((3, 5, 4, 2), "float32"),
+        "count": ((3, 5), "int32"),
+    }
+    assert not any(x.any() for x in models.values())
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,14 @@ def test_run_stops_on_a_fault_and_keeps_what_was_saved(sets, tmp_path):
     assert max(row["global_epoch"] for row in rows) == latest - 1
 
 
+def test_a_batch_that_no_set_fills_is_refused(sets):
+    """Before the data are handed over; such a stage would train nothing and say NaN."""
+    data, pipe = dict(sets), toy.pipeline(ONE, batch=65)
+    with pytest.raises(InputError, match=r"teacher: a batch of 65 is larger than .* 'train'"):
+        loop.run(pipe, data, SEEDS, ("plain", "soft"))
+    assert data.keys() == sets.keys()
+
+
 def test_loop_is_the_engine(sets, noisy, noisy_run, tmp_path):
     """Chunks of the host's choosing, and one fused call, write and return the same."""
     runs = {}
