@@ -21,11 +21,11 @@ _DPI = 130
 _KINDS = {b"\x89PNG": "image/png", b"GIF8": "image/gif"}
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto;
-  max-width: 72rem; padding: 0 1rem; }
+  max-width: 80rem; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.2; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
-  display: block; overflow-x: auto; }
-th, td { border: 1px solid #ddd; padding: 0.25rem 0.6rem; text-align: left; white-space: nowrap; }
+  font-size: 0.85rem; display: block; overflow-x: auto; }
+th, td { border: 1px solid #ddd; padding: 0.2rem 0.5rem; text-align: left; white-space: nowrap; }
 th { background: #f4f4f4; }
 tbody tr:nth-child(even) { background: #fafafa; }
 img { max-width: 100%; height: auto; }
