@@ -20,6 +20,7 @@ PROGRAMS = ("msa", "debias", "dfkd", "quadruped")
 """What a `config.json` may name as its program."""
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r'^```\w+ title="([^"\n]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"python -m ((?:train|benchmarks)\.\w+\b[^`\n]*)")
 _STANDS_FOR = {"MODEL": "mult", "METHOD": "mcis", "HOST": "fast", "FIRST": "1", "LAST": "2"}
 
@@ -32,6 +33,17 @@ def named(page: Path) -> str:
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a page in one language; `""` for those that name none."""
     return [code for tongue, code in _FENCE.findall(text) if tongue == language]
+
+
+def files(text: str) -> dict[str, str]:
+    """The files that a page writes out, by path: its blocks that have one as their title."""
+    return dict(_FILE.findall(text))
+
+
+def modules(text: str) -> set[str]:
+    """Names of the modules that a page writes out, packages among them."""
+    paths = [Path(path).with_suffix("") for path in files(text)]
+    return {".".join(p.parent.parts if p.name == "__init__" else p.parts) for p in paths}
 
 
 def prose(text: str) -> str:
@@ -49,10 +61,11 @@ def slugs(text: str) -> set[str]:
 def commands(text: str) -> list[str]:
     """Every `python -m train...` or `python -m benchmarks...`, without its comment.
 
-    Optional words lose their brackets, and names that stand for a choice become one.
+    Optional words lose their brackets, and names that stand for a choice become one. What stands
+    in the files of a page is code.
     """
     found = []
-    for line in text.splitlines():
+    for line in _FILE.sub("", text).splitlines():
         for command in _COMMAND.findall(line):
             command = re.split(r"\s#|\s{3,}|\s&&", command)[0]
             words = re.sub(r"[][]|\.\.\.$", "", command).rstrip(" .,;:").split(" ")
