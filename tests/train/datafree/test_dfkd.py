@@ -40,6 +40,7 @@ from train.datafree import report as dfkd_report
 from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, TRAINED, arms
 from train.datafree.distilling import among_best
 from train.datafree.hosts.host import total
+from train.datafree.trained import load_run
 from train.engine import cli, loop, parallel
 from train.engine.parallel import Layout
 from train.engine.pipeline import Pipeline
@@ -581,6 +582,13 @@ def _evaluated(folder, figures, capsys):
 
 def _exported(folder):
     """The exported function and the student's weights say what `predictions.csv` says."""
+    finished = load_run(folder / "run")
+    assert finished.arms == (BALANCED, ALONE, KDCI, RANDOM)
+    assert list(finished.seeds) == [0, 1]
+    assert finished.one(ALONE, 1).strength == 0
+    assert finished.one(KDCI, 1).strength == 1
+    with pytest.raises(InputError, match="--seed 2: the run has seeds 0 to 1"):
+        finished.one(KDCI, 2)
     export.main([str(folder / "run"), str(folder / "out"), "--seed", "1"])
     lines = csv.DictReader((folder / "run" / "predictions.csv").open())
     lines = [r for r in lines if (r["arm"], r["seed"]) == (KDCI, "1")]
