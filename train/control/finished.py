@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from configs.quadruped import RENAMED, QuadrupedConfig
 from corrkd_jax.errors import InputError
@@ -17,7 +16,7 @@ from corrkd_jax.models.policies import MultiTaskPolicy
 from corrkd_jax.ranges import Fraction, Positive
 from train.control import detection, ppo, robots
 from train.control.robot import Robot
-from train.engine.finished import Finished, by_arm, seed_number
+from train.engine.finished import Finished, by_arm, seed_number, zeros
 from train.engine.workdir import CONFIG, load_model, restore_config
 
 
@@ -98,14 +97,10 @@ def _model_shapes(
     key, window = jax.random.key(0), detection.blank(robot, 1).window
     blank = jnp.zeros((4, 1, robot.env.observation_size))
     params = jax.eval_shape(policy.init, key, blank, jnp.zeros(4, jnp.int32))["params"]
-    shapes = {ppo.POLICIES: _zeros(params, (config.seeds, len(config.arms)))}
+    shapes = {ppo.POLICIES: zeros(params, config.seeds, len(config.arms))}
     if config.detector.updates:
         watching = jax.eval_shape(detector.init, key, window)["params"]
-        shapes["detector"] = _zeros(watching, (config.seeds,))
+        shapes["detector"] = zeros(watching, config.seeds)
     if config.detector.tune_iterations:
-        shapes[ppo.TUNED] = _zeros(params, (config.seeds,))
+        shapes[ppo.TUNED] = zeros(params, config.seeds)
     return shapes
-
-
-def _zeros(shapes: Any, lead: tuple[int, ...]) -> Any:
-    return jax.tree.map(lambda x: np.zeros((*lead, *x.shape), x.dtype), shapes)

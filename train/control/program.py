@@ -27,8 +27,7 @@ from train.control.report import Results
 from train.engine import cli, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.progress import say
-from train.engine.run import Run
-from train.engine.workdir import fresh_folder
+from train.engine.run import Run, begin
 
 __all__ = ["NAME", "check", "evaluate", "export", "main", "rows", "train"]
 
@@ -49,9 +48,7 @@ def main(argv: Sequence[str]) -> None:
         argv, "python -m train.quadruped", (__doc__ or "").split("\n\n")[0], PRESETS, RENAMED
     )
     check(config)
-    parallel.connect(options.coordinator, options.processes, options.process_id)
-    folder = Path(options.workdir) if options.workdir else fresh_folder(preset)
-    train(preset, config, options, folder)
+    train(preset, config, options, begin(options, preset))
 
 
 def check(config: QuadrupedConfig) -> None:

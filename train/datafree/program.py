@@ -48,9 +48,9 @@ from train.engine.parallel import compute_dtype
 from train.engine.pipeline import Pipeline, Track
 from train.engine.predict import predict
 from train.engine.progress import say
-from train.engine.run import Run
+from train.engine.run import Run, begin
 from train.engine.stage import Lanes, vectorized
-from train.engine.workdir import METRICS, fresh_folder, write_text
+from train.engine.workdir import METRICS, write_text
 from train.images.image_teacher import TeacherStage
 from train.images.normalization import doubt, first_gap
 
@@ -68,10 +68,7 @@ def main(argv: Sequence[str]) -> None:
         argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], defaults, RENAMED
     )
     check(preset, config)
-    parallel.connect(options.coordinator, options.processes, options.process_id)
-    name = f"{NAME}-{preset}-{config.host}"
-    folder = Path(options.workdir) if options.workdir else fresh_folder(name)
-    train(preset, config, options, folder)
+    train(preset, config, options, begin(options, f"{NAME}-{preset}-{config.host}"))
 
 
 def _host(argv: Sequence[str]) -> str:

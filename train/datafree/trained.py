@@ -20,7 +20,7 @@ from train.datafree.distilling import Distilling, DistillStage, Selected
 from train.datafree.hosts.networks import Dictionary, build_student, read_pixels
 from train.datafree.inputs import Loaded
 from train.engine.export import Argument, Exportable
-from train.engine.finished import METADATA, Finished, by_arm, metadata_as, seed_number
+from train.engine.finished import METADATA, Finished, by_arm, metadata_as, seed_number, zeros
 from train.engine.parallel import compute_dtype
 from train.engine.workdir import Workdir, load_model, restore_config
 from train.images.pretrained import Pretrained
@@ -137,8 +137,7 @@ def _like(run: Trained, arms: int) -> Selected:
         run.network.init, jax.random.key(0), image, dictionary.confounders, dictionary.prior
     )
     one = Selected(variables, dictionary, jnp.zeros(()))
-    lanes = (run.config.seeds, arms)
-    return jax.tree.map(lambda x: np.zeros((*lanes, *x.shape), x.dtype), one)
+    return zeros(one, run.config.seeds, arms)
 
 
 def rows_of(run: Trained) -> list[str]:

@@ -17,7 +17,21 @@ from train.engine.feed import Feed
 from train.engine.finished import Seeded
 from train.engine.pipeline import Pipeline, Track
 from train.engine.stage import Lanes, lanes_for
-from train.engine.workdir import METRICS, Workdir
+from train.engine.workdir import METRICS, Workdir, fresh_folder
+
+
+def begin(options: RunOptions, name: str) -> Path:
+    """Join the processes that a run has, if it has several; the folder that it writes to.
+
+    Args:
+        options: of the command line.
+        name: of the folder in `runs`, where none is given.
+
+    Raises:
+        InputError: the processes cannot be joined.
+    """
+    parallel.connect(options.coordinator, options.processes, options.process_id)
+    return Path(options.workdir) if options.workdir else fresh_folder(name)
 
 
 class Run:

@@ -18,8 +18,8 @@ from corrkd_jax.errors import InputError
 from train.engine import cli, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.progress import say
-from train.engine.run import Run
-from train.engine.workdir import fresh_folder, write_text
+from train.engine.run import Run, begin
+from train.engine.workdir import write_text
 from train.sentiment import corrkd, report, results, trained
 from train.sentiment.debiasing import program as debiasing
 from train.sentiment.evaluate import evaluate, evaluate_models, with_data
@@ -43,9 +43,7 @@ def main(argv: Sequence[str]) -> None:
         return
     preset, config, options = cli.parse(argv, "python -m train.msa", _HELP, PRESETS, RENAMED)
     check(config)
-    parallel.connect(options.coordinator, options.processes, options.process_id)
-    folder = Path(options.workdir) if options.workdir else fresh_folder(preset)
-    train(preset, config, options, folder)
+    train(preset, config, options, begin(options, preset))
 
 
 def check(config: MsaConfig) -> None:

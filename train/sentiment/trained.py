@@ -12,7 +12,7 @@ import numpy as np
 from configs.msa import RENAMED, MsaConfig
 from corrkd_jax.data import msa as files
 from corrkd_jax.errors import InputError
-from train.engine.finished import METADATA, Finished, by_arm, metadata_as
+from train.engine.finished import METADATA, Finished, by_arm, metadata_as, zeros
 from train.engine.workdir import Workdir, load_model, restore_config
 from train.sentiment import corrkd
 from train.sentiment.inputs import Inputs
@@ -155,7 +155,4 @@ def _model_shapes(
     valid = {m: jnp.ones((1, time), bool) for m, (time, _) in shapes.items()}
     params = jax.eval_shape(network.init, jax.random.key(0), inputs, valid)["params"]
 
-    def zeros(*lanes: int) -> Any:
-        return jax.tree.map(lambda x: np.zeros((*lanes, *x.shape), x.dtype), params)
-
-    return {"teacher": zeros(config.seeds), "student": zeros(config.seeds, arms)}
+    return {"teacher": zeros(params, config.seeds), "student": zeros(params, config.seeds, arms)}

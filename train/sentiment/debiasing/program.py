@@ -23,8 +23,8 @@ from corrkd_jax.errors import InputError
 from train.engine import cli, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.progress import say
-from train.engine.run import Run
-from train.engine.workdir import fresh_folder, write_text
+from train.engine.run import Run, begin
+from train.engine.workdir import write_text
 from train.sentiment import inputs
 from train.sentiment.debiasing import counterfactual, trained
 from train.sentiment.debiasing import report as debias_report
@@ -59,12 +59,7 @@ def main(argv: Sequence[str]) -> None:
         RENAMED,
     )
     check(config)
-    parallel.connect(options.coordinator, options.processes, options.process_id)
-    folder = (
-        Path(options.workdir)
-        if options.workdir
-        else fresh_folder(f"{preset}-{config.model}-{config.debias}")
-    )
+    folder = begin(options, f"{preset}-{config.model}-{config.debias}")
     train(preset, config, options, folder)
 
 

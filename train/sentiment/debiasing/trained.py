@@ -11,7 +11,7 @@ import numpy as np
 
 from configs.debias import RENAMED, DebiasConfig
 from corrkd_jax.data.msa import Scaler
-from train.engine.finished import Finished, by_arm
+from train.engine.finished import Finished, by_arm, zeros
 from train.engine.workdir import Workdir, restore_config
 from train.sentiment import trained
 from train.sentiment.debiasing.arms import Hyper, arms
@@ -115,4 +115,4 @@ def _shapes(
     }
     hyper = jax.tree.map(jnp.float32, next(iter(hypers.values())))
     one = jax.eval_shape(lambda: stage.select(stage.init(jax.random.key(0), batch, hyper, {})))
-    return jax.tree.map(lambda x: np.zeros((config.seeds, len(hypers), *x.shape), x.dtype), one)
+    return zeros(one, config.seeds, len(hypers))
