@@ -82,6 +82,7 @@ def take_survey(view: View, key: Array, examples: Examples) -> Survey:
         }
         return answers[settings.feature], jnp.argmax(logits, axis=-1)
 
+    # not `by_block`: its padding, other rows than these, would change what k-means draws
     blocks = position.reshape(count, block), jax.random.split(key, count)
     features, classes = lax.map(look, blocks)
     weights = (position < (pool.filled if whole else most)).astype(jnp.float32)
