@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import xla
 from tests.train.engine import toy
 from tests.train.sentiment import tiny
 from train.engine.parallel import Layout
@@ -42,29 +43,45 @@ np.savez(Path(folder) / f"{number}.npz", *jax.tree.leaves(tracks))
 """
 
 
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+@pytest.fixture
+def address():
+    """An address of this machine that no other process can take before the coordinator does.
+
+    Its port stays bound as long as the test runs. The coordinator binds it as well, for gRPC
+    shares ports among those who agree to that, and alone listens.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{holder.getsockname()[1]}"
+
+
+def outputs_of(processes):
+    """What each printed, once all have ended well; none outlives the test."""
+    try:
+        ended = [process.communicate() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return [printed for printed, _ in ended]
 
 
 @pytest.mark.parametrize("split", ["batch", "seeds"])
-def test_both_processes_hold_the_result_of_one(tmp_path, split):
-    address = free_address()
+def test_both_processes_hold_the_result_of_one(tmp_path, address, split):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TOY, address, str(number), split, str(tmp_path)],
             cwd=tiny.ROOT,
-            env=tiny.environment(XLA_FLAGS=""),
+            env=tiny.environment(XLA_FLAGS=xla.one_device_flags()),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for number in range(2)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, errors[-3000:]
+    outputs_of(processes)
     one = toy.train(toy.pipeline(Layout(split, 2)), toy.data(), (5, 9))
     for number in range(2):
         with np.load(tmp_path / f"{number}.npz") as found:
@@ -76,14 +93,13 @@ def test_both_processes_hold_the_result_of_one(tmp_path, split):
     assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 1
 
 
-def test_the_program_on_two_processes(tiny_files, tmp_path):
+def test_the_program_on_two_processes(tiny_files, tmp_path, address):
     """Dropout off, for each device draws its own."""
     changes = {
         f"network__{part}_dropout": 0.0
         for part in ("embed", "attention", "relu", "residual", "head")
     }
     changes |= {"optimizer__epochs": 2, "optimizer__teacher_epochs": 1, "split": "batch"}
-    address = free_address()
     processes = [
         tiny.start(
             "train.msa",
@@ -95,16 +111,13 @@ def test_the_program_on_two_processes(tiny_files, tmp_path):
                 processes=2,
                 process_id=number,
             ),
-            XLA_FLAGS="",
-            JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # compiles faster
+            XLA_FLAGS=xla.one_device_flags(),
         )
         for number in range(2)
     ]
-    outputs = [process.communicate(timeout=400) for process in processes]
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-    assert "| CorrKD |" in outputs[0][0]
-    assert "| CorrKD |" not in outputs[1][0], "the second process is silent"
+    first, second = outputs_of(processes)
+    assert "| CorrKD |" in first
+    assert "| CorrKD |" not in second, "the second process is silent"
 
     with contextlib.redirect_stdout(io.StringIO()):
         msa.main(tiny.arguments(tiny_files, tmp_path / "one", **{**changes, "devices": 2}))

@@ -2,7 +2,8 @@
 
 import json
 import signal
-import time
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from tests.train.sentiment import tiny
 from train.engine import loop
 from train.engine.parallel import Layout
 from train.engine.workdir import Workdir
+from train.sentiment import program as msa
 from train.sentiment.trained import load_run
 
 SEEDS, ARMS = (5, 9), ("plain", "soft")
@@ -84,30 +86,44 @@ def test_a_finished_run_continues_to_the_same_end(pipe, whole, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
 
 
-def whole_lines(path):
-    """Lines of a file; not the last one while it is being written."""
-    return path.read_text().split("\n")[:-1]
+KILLED = """
+import os, signal, sys
+
+from train.engine.workdir import Workdir
+from train.sentiment import program
+
+log = Workdir.log
+
+
+def log_and_die(self, rows):
+    log(self, rows)
+    if rows[-1]["stage"] == "student":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+Workdir.log = log_and_die
+program.main(sys.argv[1:])
+"""
 
 
 def test_killed_program_continues_bit_for_bit(tiny_run, tmp_path):
     """SIGKILL once the student's first epochs are written; then `--resume`."""
     folder, path = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     argv = tiny.arguments(tiny_run.files, folder)
-    # the second process finds what the first compiled
-    shared = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
-    killed = tiny.start("train.msa", *argv, **shared)
-    while not (path.exists() and '"student"' in "".join(whole_lines(path))):
-        assert killed.poll() is None, killed.communicate()[1]
-        time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *argv],
+        cwd=tiny.ROOT,
+        env=tiny.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (folder / "results.json").exists()
-    last = json.loads(whole_lines(path)[-1])
+    last = json.loads(path.read_text().splitlines()[-1])
     assert tiny.TEACHER_EPOCHS <= last["global_epoch"] < tiny.TEACHER_EPOCHS + tiny.EPOCHS - 1
 
-    continued = tiny.start("train.msa", *argv, "--resume", **shared)
-    _, errors = continued.communicate()
-    assert continued.returncode == 0, errors
+    msa.main([*argv, "--resume"])
     assert path.read_text() == (tiny_run.folder / "metrics.jsonl").read_text()
     results = [json.loads((f / "results.json").read_text()) for f in (folder, tiny_run.folder)]
     assert results[0] == results[1]

@@ -70,3 +70,10 @@ def start(*words: object, **variables: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def run(*words: object, **variables: str) -> None:
+    """`python -m WORDS...`, from its start to its end."""
+    process = start(*words, **variables)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]

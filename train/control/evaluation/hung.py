@@ -71,7 +71,7 @@ def fit(
     weights = shares**-BALANCE
     descent = optax.adamw(optax.cosine_decay_schedule(rate, updates))
 
-    def loss(params: Any, key: Array) -> Array:
+    def loss(params: Any, key: Array, features: Array, conditions: Array) -> Array:
         keys = jax.random.split(key)
         robot = jax.random.randint(keys[0], (batch,), 0, robots)
         last = jax.random.randint(keys[1], (batch,), 0, steps)
@@ -79,19 +79,21 @@ def fit(
         true = conditions[robot, last]
         return losses.cross_entropy(detector.apply(params, windows), true, weights[true])
 
-    def update(carry: tuple, key: Array) -> tuple[tuple, None]:
-        params, state = carry
-        direction, state = descent.update(jax.grad(loss)(params, key), state, params)
-        return (optax.apply_updates(params, direction), state), None
-
+    # the recording is an argument: a constant of the program would be lowered and folded with it
     @jax.jit
-    def run(key: Array) -> Any:
+    def run(key: Array, features: Array, conditions: Array) -> Any:
+        def update(carry: tuple, key: Array) -> tuple[tuple, None]:
+            params, state = carry
+            gradient = jax.grad(loss)(params, key, features, conditions)
+            direction, state = descent.update(gradient, state, params)
+            return (optax.apply_updates(params, direction), state), None
+
         first_key, key = jax.random.split(key)
         params = detector.init(first_key, features[:1, : switching.WINDOW])
         keys = jax.random.split(key, updates)
         return lax.scan(update, (params, descent.init(params)), keys)[0][0]
 
-    return run(key)["params"]
+    return run(key, features, conditions)["params"]
 
 
 def watch(detector: FaultDetector, params: Any, recording: trot.Recording, rule: Rule) -> Episodes:
