@@ -80,14 +80,12 @@ def _step_table(found: dict[str, rounds.Measured], options: Options) -> str:
 def worker(name: str, options: Options) -> None:
     """One variant."""
     if name == "MMSA":
-        run, facts = _theirs(options)
-        rounds.serve(run, facts, rounds.torch_peak_mb)
+        rounds.serve(_theirs(options), rounds.torch_peak_mb)
     else:
-        run, facts = _ours(name, options)
-        rounds.serve(run, facts, rounds.jax_peak_mb)
+        rounds.serve(_ours(name, options), rounds.jax_peak_mb)
 
 
-def _theirs(options: Options) -> tuple[Callable[[], float], dict[str, Any]]:
+def _theirs(options: Options) -> rounds.Variant:
     import torch
 
     from tests.models import mmsa
@@ -138,10 +136,10 @@ def _theirs(options: Options) -> tuple[Callable[[], float], dict[str, Any]]:
         return (time.perf_counter() - begin) / options.steps
 
     run()
-    return run, {"compile_s": time.perf_counter() - start, "device": title}
+    return rounds.Variant(run, {"compile_s": time.perf_counter() - start, "device": title})
 
 
-def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, Any]]:
+def _ours(name: str, options: Options) -> rounds.Variant:
     import jax
     import numpy as np
 
@@ -180,11 +178,36 @@ def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, A
         state["epoch"] = epoch + 1
         return (time.perf_counter() - begin) / options.steps
 
-    return run, facts
+    return rounds.Variant(run, facts)
 
 
 def grid_table(options: Options) -> str:
     """Seconds of the whole grid and of one evaluation pass, in turn, on three classes."""
+    clocks, points = grid_clocks(options)
+    times: dict[str, list[float]] = {name: [] for name in clocks}
+    for _ in range(options.rounds):
+        for name, clock in clocks.items():
+            times[name].append(clock())
+    pairs = [a / b for a, b in zip(times["pass"], times["grid"], strict=True)]
+    return "\n".join(
+        [
+            f"{options.samples} samples, {points} points, macro F1 of three classes; "
+            f"median of {options.rounds}",
+            "",
+            "| | s |",
+            "|---|---|",
+            f"| one evaluation pass of MulT | {statistics.median(times['pass']):.2f} |",
+            f"| the grid | {statistics.median(times['grid']):.2f} |",
+            f"| pass / grid | {statistics.median(pairs):.1f} ({min(pairs):.1f}-{max(pairs):.1f}) |",
+        ]
+    )
+
+
+def grid_clocks(options: Options) -> tuple[dict[str, Callable[[], float]], int]:
+    """What takes the time of one evaluation pass and of the grid, and the grid's points.
+
+    Both are compiled and have run once.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -203,8 +226,10 @@ def grid_table(options: Options) -> str:
     rows = jax.tree.map(jnp.asarray, _rows(options.samples))
     rows["content"] = jnp.asarray(np.random.default_rng(1).random((options.samples, FRAMES)) < 0.3)
     first = jax.tree.map(lambda x: x[:1], rows)
-    variables = model.init(jax.random.key(0), first["inputs"], first["valid"])
-    variables = jax.tree.map(lambda x: x[None], variables)
+    variables = rounds.random_variables(
+        model.init, jax.random.key(0), first["inputs"], first["valid"]
+    )
+    variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)
     absent = counterfactual.stand_ins(rows, "mean")
     lanes = lanes_for("auto")
     chosen = Selected(variables, None, None)
@@ -217,28 +242,17 @@ def grid_table(options: Options) -> str:
     outputs = tuple(x[0] for x in found)
     grid = jax.jit(lambda *own: causal.grid_scores(*own, score, config.reach, config.step))
     points = jax.block_until_ready(grid(*outputs)).size
-    times: dict[str, list[float]] = {"grid": [], "pass": []}
-    for _ in range(options.rounds):
-        for name, call in {
-            "pass": lambda: evaluate(chosen, rows, absent),
-            "grid": lambda: grid(*outputs),
-        }.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - begin)
-    pairs = [a / b for a, b in zip(times["pass"], times["grid"], strict=True)]
-    return "\n".join(
-        [
-            f"{options.samples} samples, {points} points, macro F1 of three classes; "
-            f"median of {options.rounds}",
-            "",
-            "| | s |",
-            "|---|---|",
-            f"| one evaluation pass of MulT | {statistics.median(times['pass']):.2f} |",
-            f"| the grid | {statistics.median(times['grid']):.2f} |",
-            f"| pass / grid | {statistics.median(pairs):.1f} ({min(pairs):.1f}-{max(pairs):.1f}) |",
-        ]
-    )
+
+    def clock(call: Callable[[], Any]) -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(call())
+        return time.perf_counter() - begin
+
+    clocks = {
+        "pass": lambda: clock(lambda: evaluate(chosen, rows, absent)),
+        "grid": lambda: clock(lambda: grid(*outputs)),
+    }
+    return clocks, points
 
 
 def _task(mode: str = "score", classes: int = 1):

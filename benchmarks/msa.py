@@ -60,7 +60,7 @@ def _table(found: dict[str, rounds.Measured], options: Options) -> str:
         "|---" * 7 + "|",
     ]
     for name, own in found.items():
-        models = 1 if name == "torch" else _lanes(name)[0] * _lanes(name)[1]
+        models = 1 if name == "torch" else lanes(name)[0] * lanes(name)[1]
         ratio = "1" if name == "torch" else "-"
         if name != "torch" and options.torch:
             ratio = rounds.ratio(found["torch"], own, models)
@@ -72,7 +72,7 @@ def _table(found: dict[str, rounds.Measured], options: Options) -> str:
     return "\n".join(lines)
 
 
-def _lanes(name: str) -> tuple[int, int]:
+def lanes(name: str) -> tuple[int, int]:
     seeds, arms = name.split("x")
     return int(seeds), int(arms)
 
@@ -80,25 +80,31 @@ def _lanes(name: str) -> tuple[int, int]:
 def worker(name: str, options: Options) -> None:
     """One variant."""
     if name == "torch":
-        run, facts = _torch(options)
-        rounds.serve(lambda: run(options.steps), facts, rounds.torch_peak_mb)
+        rounds.serve(theirs(options), rounds.torch_peak_mb)
     else:
-        run, facts = _ours(name, options)
-        rounds.serve(lambda: run(options.steps), facts, rounds.jax_peak_mb)
+        rounds.serve(ours(name, options), rounds.jax_peak_mb)
 
 
-def _torch(options: Options):
+def theirs(options: Options, mode: str = "eager") -> rounds.Variant:
+    """The torch twin.
+
+    Args:
+        options: what to measure.
+        mode: see `benchmarks.torch_twin.steps_timer`.
+    """
     from benchmarks.torch_twin import steps_timer
 
     device, title = rounds.torch_device()
     start = time.perf_counter()
-    rows = options.batch * options.steps
-    run = steps_timer(rows, FRAMES, tuple(SIZES.values()), options.batch, CLASSES, device)
+    rows, sizes = options.batch * options.steps, tuple(SIZES.values())
+    run = steps_timer(rows, FRAMES, sizes, options.batch, CLASSES, device, mode)
     run(3)
-    return run, {"compile_s": time.perf_counter() - start, "device": title}
+    facts = {"compile_s": time.perf_counter() - start, "device": title}
+    return rounds.Variant(lambda: run(options.steps), facts)
 
 
-def _ours(name: str, options: Options):
+def ours(name: str, options: Options) -> rounds.Variant:
+    """So many seeds x arms, as `1x1`, in the engine that trains."""
     import jax
     import numpy as np
 
@@ -110,7 +116,7 @@ def _ours(name: str, options: Options):
     from train.sentiment import corrkd
     from train.sentiment.task import Task
 
-    seeds, arms = _lanes(name)
+    seeds, arms = lanes(name)
     config = PRESETS["mosi"]
     # the margins differ, so no two arms are the same computation
     sweep = tuple(f"{1.0 + 0.1 * arm:.1f}" for arm in range(arms))
@@ -147,14 +153,16 @@ def _ours(name: str, options: Options):
     state = {"tracks": pipeline.advance(tracks, own, data, 0, 2), "epoch": 2}
     jax.block_until_ready(state["tracks"])
 
-    def run(count: int) -> float:
+    def run() -> float:
         start, epoch = time.perf_counter(), state["epoch"]
         state["tracks"] = pipeline.advance(state["tracks"], own, data, epoch, epoch + 1)
         jax.block_until_ready(state["tracks"])
         state["epoch"] = epoch + 1
-        return (time.perf_counter() - start) / count
+        return (time.perf_counter() - start) / options.steps
 
-    return run, facts
+    return rounds.Variant(
+        run, facts, lambda: pipeline.compiled(state["tracks"], own, data).as_text()
+    )
 
 
 def _rows(count: int, dtype, id_hashes) -> dict:
