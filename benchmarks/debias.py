@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
-
-import tyro
+from typing import Annotated, Any
 
 from benchmarks import rounds
+from corrkd_jax.ranges import NotNegative, Positive
+from train.engine import cli
 
 SIZES = {"text": 300, "audio": 5, "vision": 20}
 FRAMES = 50
@@ -30,17 +30,17 @@ OURS = {"none": "MulT", "suci": "MulT + SuCI"}
 class Options:
     """Settings of the measurement."""
 
-    steps: int = 8
+    steps: Annotated[int, Positive] = 8
     """Number of steps timed at once."""
-    rounds: int = 3
+    rounds: Annotated[int, Positive] = 3
     """Number of rounds, in each of which every variant is timed; the median is shown."""
-    batch: int = 16
+    batch: Annotated[int, Positive] = 16
     """Number of rows a step."""
     torch: bool = True
     """Measure MMSA's step as well."""
     variants: tuple[str, ...] = ("none",)
     """none: MulT alone; suci: MulT under the intervention's head, all arms of its table."""
-    samples: int = 5000
+    samples: Annotated[int, NotNegative] = 5000
     """Number of samples of the grid; 0 leaves the grid out."""
 
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
-    options = tyro.cli(Options, args=argv, description=__doc__)
+    options = cli.parse_options(Options, argv, "python -m benchmarks.debias", __doc__ or "")
     names = [*(["MMSA"] if options.torch else []), *options.variants]
     found = rounds.measure("benchmarks.debias", names, asdict(options), options.rounds)
     print(_step_table(found, options))
@@ -89,14 +89,12 @@ def worker(name: str, options: Options) -> None:
         options: settings of the measurement.
     """
     if name == "MMSA":
-        run, facts = _theirs(options)
-        rounds.serve(run, facts, rounds.torch_peak_mb)
+        rounds.serve(_theirs(options), rounds.torch_peak_mb)
     else:
-        run, facts = _ours(name, options)
-        rounds.serve(run, facts, rounds.jax_peak_mb)
+        rounds.serve(_ours(name, options), rounds.jax_peak_mb)
 
 
-def _theirs(options: Options) -> tuple[Callable[[], float], dict[str, Any]]:
+def _theirs(options: Options) -> rounds.Variant:
     import torch
 
     from tests.models import mmsa
@@ -147,10 +145,10 @@ def _theirs(options: Options) -> tuple[Callable[[], float], dict[str, Any]]:
         return (time.perf_counter() - begin) / options.steps
 
     run()
-    return run, {"compile_s": time.perf_counter() - start, "device": title}
+    return rounds.Variant(run, {"compile_s": time.perf_counter() - start, "device": title})
 
 
-def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, Any]]:
+def _ours(name: str, options: Options) -> rounds.Variant:
     import jax
     import numpy as np
 
@@ -189,7 +187,7 @@ def _ours(name: str, options: Options) -> tuple[Callable[[], float], dict[str, A
         state["epoch"] = epoch + 1
         return (time.perf_counter() - begin) / options.steps
 
-    return run, facts
+    return rounds.Variant(run, facts)
 
 
 def grid_table(options: Options) -> str:
@@ -200,6 +198,34 @@ def grid_table(options: Options) -> str:
 
     Returns:
         A Markdown table with a line above it.
+    """
+    clocks, points = grid_clocks(options)
+    times: dict[str, list[float]] = {name: [] for name in clocks}
+    for _ in range(options.rounds):
+        for name, clock in clocks.items():
+            times[name].append(clock())
+    pairs = [a / b for a, b in zip(times["pass"], times["grid"], strict=True)]
+    return "\n".join(
+        [
+            f"{options.samples} samples, {points} points, macro F1 of three classes; "
+            f"median of {options.rounds}",
+            "",
+            "| | s |",
+            "|---|---|",
+            f"| one evaluation pass of MulT | {statistics.median(times['pass']):.2f} |",
+            f"| the grid | {statistics.median(times['grid']):.2f} |",
+            f"| pass / grid | {statistics.median(pairs):.1f} ({min(pairs):.1f}-{max(pairs):.1f}) |",
+        ]
+    )
+
+
+def grid_clocks(options: Options) -> tuple[dict[str, Callable[[], float]], int]:
+    """Functions that time one evaluation pass and the grid, and the number of the grid's points.
+
+    Both are compiled and have run once.
+
+    Args:
+        options: settings of the measurement.
     """
     import jax
     import jax.numpy as jnp
@@ -219,8 +245,10 @@ def grid_table(options: Options) -> str:
     rows = jax.tree.map(jnp.asarray, _rows(options.samples))
     rows["content"] = jnp.asarray(np.random.default_rng(1).random((options.samples, FRAMES)) < 0.3)
     first = jax.tree.map(lambda x: x[:1], rows)
-    variables = model.init(jax.random.key(0), first["inputs"], first["valid"])
-    variables = jax.tree.map(lambda x: x[None], variables)
+    variables = rounds.random_variables(
+        model.init, jax.random.key(0), first["inputs"], first["valid"]
+    )
+    variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)
     absent = counterfactual.stand_ins(rows, "mean")
     lanes = lanes_for("auto")
     chosen = Selected(variables, None, None)
@@ -233,28 +261,17 @@ def grid_table(options: Options) -> str:
     outputs = tuple(x[0] for x in found)
     grid = jax.jit(lambda *own: causal.grid_scores(*own, score, config.reach, config.step))
     points = jax.block_until_ready(grid(*outputs)).size
-    times: dict[str, list[float]] = {"grid": [], "pass": []}
-    for _ in range(options.rounds):
-        for name, call in {
-            "pass": lambda: evaluate(chosen, rows, absent),
-            "grid": lambda: grid(*outputs),
-        }.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - begin)
-    pairs = [a / b for a, b in zip(times["pass"], times["grid"], strict=True)]
-    return "\n".join(
-        [
-            f"{options.samples} samples, {points} points, macro F1 of three classes; "
-            f"median of {options.rounds}",
-            "",
-            "| | s |",
-            "|---|---|",
-            f"| one evaluation pass of MulT | {statistics.median(times['pass']):.2f} |",
-            f"| the grid | {statistics.median(times['grid']):.2f} |",
-            f"| pass / grid | {statistics.median(pairs):.1f} ({min(pairs):.1f}-{max(pairs):.1f}) |",
-        ]
-    )
+
+    def clock(call: Callable[[], Any]) -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(call())
+        return time.perf_counter() - begin
+
+    clocks = {
+        "pass": lambda: clock(lambda: evaluate(chosen, rows, absent)),
+        "grid": lambda: clock(lambda: grid(*outputs)),
+    }
+    return clocks, points
 
 
 def _task(mode: str = "score", classes: int = 1):

@@ -98,14 +98,18 @@ def worker(name: str, options: Options) -> None:
         start = time.perf_counter()
         run = epoch_timer(options.batch, options.steps, options.synthesis, device)
         facts = {"compile_s": time.perf_counter() - start, "device": title}
-        rounds.serve(run, facts, rounds.torch_peak_mb)
+        rounds.serve(rounds.Variant(run, facts), rounds.torch_peak_mb)
     else:
-        with redirect_stdout(sys.stderr):  # hints on settings are for people
-            run, facts = _ours(name == "host + KDCI", options)
-        rounds.serve(run, facts, rounds.jax_peak_mb)
+        rounds.serve(ours(name == "host + KDCI", options), rounds.jax_peak_mb)
 
 
-def _ours(kdci: bool, options: Options):
+def ours(kdci: bool, options: Options) -> rounds.Variant:
+    """An epoch in the engine that trains, of the host alone or with KDCI."""
+    with redirect_stdout(sys.stderr):  # hints on settings are for people
+        return _ours(kdci, options)
+
+
+def _ours(kdci: bool, options: Options) -> rounds.Variant:
     import jax
     import numpy as np
 
@@ -146,7 +150,7 @@ def _ours(kdci: bool, options: Options):
         state["epoch"] = epoch + 1
         return time.perf_counter() - start
 
-    return run, facts
+    return rounds.Variant(run, facts)
 
 
 def _run(options: Options):
@@ -180,8 +184,7 @@ def _run(options: Options):
     )
     shape = (1, SIDE, SIDE, 3)
     network = named.build("wrn40_2", CLASSES).network
-    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros(shape))
-    variables = jax.tree.map(np.asarray, variables)
+    variables = rounds.random_variables(network.init, jax.random.key(0), jnp.zeros(shape))
     teacher = Pretrained("wrn40_2", CLASSES, SIDE, 3, variables)
     names = tuple(map(str, range(CLASSES)))
     test = ImageSet(np.zeros(shape, np.uint8), np.zeros(1, np.int32), names, "noise")

@@ -9,10 +9,11 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
-
-import tyro
+from typing import Annotated
 
 from benchmarks import rounds
+from corrkd_jax.ranges import Positive
+from train.engine import cli
 
 SIZES = {"text": 300, "audio": 74, "vision": 35}
 FRAMES, CLASSES = 50, 2
@@ -22,11 +23,11 @@ FRAMES, CLASSES = 50, 2
 class Options:
     """Settings of the measurement."""
 
-    steps: int = 16
+    steps: Annotated[int, Positive] = 16
     """Number of steps timed at once."""
-    rounds: int = 3
+    rounds: Annotated[int, Positive] = 3
     """Number of rounds, in each of which every variant is timed; the median is shown."""
-    batch: int = 64
+    batch: Annotated[int, Positive] = 64
     """Number of rows a step."""
     torch: bool = True
     """Measure the torch twin as well (`pip install torch==2.13.0`)."""
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["--worker"]:
         worker(argv[1], Options(**json.loads(argv[2])))
         return
-    options = tyro.cli(Options, args=argv, description=__doc__)
+    options = cli.parse_options(Options, argv, "python -m benchmarks.msa", __doc__ or "")
     names = [*(["torch"] if options.torch else []), *options.variants]
     found = rounds.measure("benchmarks.msa", names, asdict(options), options.rounds)
     print(_table(found, options))
@@ -64,7 +65,7 @@ def _table(found: dict[str, rounds.Measured], options: Options) -> str:
         "|---" * 7 + "|",
     ]
     for name, own in found.items():
-        models = 1 if name == "torch" else _lanes(name)[0] * _lanes(name)[1]
+        models = 1 if name == "torch" else lanes(name)[0] * lanes(name)[1]
         ratio = "1" if name == "torch" else "-"
         if name != "torch" and options.torch:
             ratio = rounds.ratio(found["torch"], own, models)
@@ -76,7 +77,8 @@ def _table(found: dict[str, rounds.Measured], options: Options) -> str:
     return "\n".join(lines)
 
 
-def _lanes(name: str) -> tuple[int, int]:
+def lanes(name: str) -> tuple[int, int]:
+    """Seeds and arms of a variant's name, such as `5 x 6`."""
     seeds, arms = name.split("x")
     return int(seeds), int(arms)
 
@@ -89,25 +91,31 @@ def worker(name: str, options: Options) -> None:
         options: settings of the measurement.
     """
     if name == "torch":
-        run, facts = _torch(options)
-        rounds.serve(lambda: run(options.steps), facts, rounds.torch_peak_mb)
+        rounds.serve(theirs(options), rounds.torch_peak_mb)
     else:
-        run, facts = _ours(name, options)
-        rounds.serve(lambda: run(options.steps), facts, rounds.jax_peak_mb)
+        rounds.serve(ours(name, options), rounds.jax_peak_mb)
 
 
-def _torch(options: Options):
+def theirs(options: Options, mode: str = "eager") -> rounds.Variant:
+    """The torch twin.
+
+    Args:
+        options: what to measure.
+        mode: see `benchmarks.torch_twin.steps_timer`.
+    """
     from benchmarks.torch_twin import steps_timer
 
     device, title = rounds.torch_device()
     start = time.perf_counter()
-    rows = options.batch * options.steps
-    run = steps_timer(rows, FRAMES, tuple(SIZES.values()), options.batch, CLASSES, device)
+    rows, sizes = options.batch * options.steps, tuple(SIZES.values())
+    run = steps_timer(rows, FRAMES, sizes, options.batch, CLASSES, device, mode)
     run(3)
-    return run, {"compile_s": time.perf_counter() - start, "device": title}
+    facts = {"compile_s": time.perf_counter() - start, "device": title}
+    return rounds.Variant(lambda: run(options.steps), facts)
 
 
-def _ours(name: str, options: Options):
+def ours(name: str, options: Options) -> rounds.Variant:
+    """So many seeds x arms, as `1x1`, in the engine that trains."""
     import jax
     import numpy as np
 
@@ -119,7 +127,7 @@ def _ours(name: str, options: Options):
     from train.sentiment import corrkd
     from train.sentiment.task import Task
 
-    seeds, arms = _lanes(name)
+    seeds, arms = lanes(name)
     config = PRESETS["mosi"]
     # the margins differ, so no two arms are the same computation
     sweep = tuple(f"{1.0 + 0.1 * arm:.1f}" for arm in range(arms))
@@ -156,14 +164,16 @@ def _ours(name: str, options: Options):
     state = {"tracks": pipeline.advance(tracks, own, data, 0, 2), "epoch": 2}
     jax.block_until_ready(state["tracks"])
 
-    def run(count: int) -> float:
+    def run() -> float:
         start, epoch = time.perf_counter(), state["epoch"]
         state["tracks"] = pipeline.advance(state["tracks"], own, data, epoch, epoch + 1)
         jax.block_until_ready(state["tracks"])
         state["epoch"] = epoch + 1
-        return (time.perf_counter() - start) / count
+        return (time.perf_counter() - start) / options.steps
 
-    return run, facts
+    return rounds.Variant(
+        run, facts, lambda: pipeline.compiled(state["tracks"], own, data).as_text()
+    )
 
 
 def _rows(count: int, dtype, id_hashes) -> dict:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from benchmarks.rounds import Measured, jax_peak_mb, measure, ratio, serve
+from benchmarks.rounds import Measured, Variant, jax_peak_mb, measure, ratio, serve
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import Positive
 from train.engine import cli, tables
@@ -121,12 +121,21 @@ def worker(name: str, options: Options) -> None:
         name: name of the variant.
         options: settings of the measurement.
     """
+    serve(build(name, options), jax_peak_mb)
+
+
+def build(name: str, options: Options) -> Variant:
+    """A variant by name, compiled; says on stderr what memory the compiler plans.
+
+    Args:
+        name: name of the variant.
+        options: settings of the measurement.
+    """
     # mjx greets on import, and what stands here is read by the parent
     with contextlib.redirect_stdout(sys.stderr):
         import jax
 
-        build = {"ant": _ant, "solo8": _solo8, "learning": _learning, "go1": _go1}[name]
-        step, state = build(options)
+        step, state = prepare(name, options)
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, jax.random.PRNGKey(0)).compile()
     compile_s = time.perf_counter() - start
@@ -145,10 +154,17 @@ def worker(name: str, options: Options) -> None:
         carry["state"] = jax.block_until_ready(state)
         return (time.perf_counter() - start) / options.steps
 
-    serve(run, {"compile_s": compile_s, "device": jax.devices()[0].device_kind}, jax_peak_mb)
+    facts = {"compile_s": compile_s, "device": jax.devices()[0].device_kind}
+    return Variant(run, facts, compiled.as_text)
 
 
 Step = Callable[[Any, Any], Any]
+
+
+def prepare(name: str, options: Options) -> tuple[Step, Any]:
+    """What a variant repeats, `(state, key) -> state`, and the state to start from."""
+    make = {"ant": _ant, "solo8": _solo8, "learning": _learning, "go1": _go1}[name]
+    return make(options)
 
 
 def _ant(options: Options) -> tuple[Step, Any]:

@@ -16,6 +16,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One of the things that a benchmark compares, compiled and warm.
+
+    Attributes:
+        run: one round; gives seconds a step.
+        facts: `compile_s` and `device`, and `planned_mb` where it is known.
+        text: the compiled program, where there is one.
+    """
+
+    run: Callable[[], float]
+    facts: dict[str, Any]
+    text: Callable[[], str] | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """Measurement of one variant.
 
@@ -92,17 +107,35 @@ def ratio(baseline: Measured, own: Measured, models: int = 1) -> str:
     return f"{statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})"
 
 
-def serve(run: Callable[[], float], facts: dict[str, Any], peak_mb: Callable[[], float]) -> None:
+def serve(variant: Variant, peak_mb: Callable[[], float]) -> None:
     """Worker's side of `measure`: report that it is warm, then run each time that it is asked to.
 
     Args:
-        run: one round; returns seconds a step.
-        facts: `compile_s` and `device`, and `planned_mb` where it is known.
+        variant: what is measured.
         peak_mb: returns the peak memory of this process.
     """
-    print(json.dumps(facts), flush=True)
+    print(json.dumps(variant.facts), flush=True)
     for line in sys.stdin:
-        print(peak_mb() if line == "memory\n" else run(), flush=True)
+        print(peak_mb() if line == "memory\n" else variant.run(), flush=True)
+
+
+def random_variables(init: Callable[..., Any], *arguments: Any) -> Any:
+    """Variables as a network's `init` would give them, without compiling it.
+
+    Kernels are normal with variance 2 / fan-in; scales, biases and statistics are 1: which
+    numbers they are costs nothing.
+    """
+    import jax
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+
+    def fill(x: Any) -> Any:
+        if len(x.shape) < 2:
+            return np.ones(x.shape, x.dtype)
+        return rng.normal(0, (2 / np.prod(x.shape[:-1])) ** 0.5, x.shape).astype(x.dtype)
+
+    return jax.tree.map(fill, jax.eval_shape(init, *arguments))
 
 
 def torch_peak_mb() -> float:

@@ -21,6 +21,8 @@ MODULES = (
     "train.sentiment.corrkd",
     "train.sentiment.debiasing.counterfactual",
     "train.sentiment.debiasing.models",
+    "benchmarks.accelerator",
+    "benchmarks.roofline",
     "benchmarks.msa",
     "benchmarks.quadruped",
     "benchmarks.dfkd",

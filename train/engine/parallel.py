@@ -168,10 +168,9 @@ class Program:
         """Run the function on every device; its result lies as `state` does."""
         return self._mapped(state, mapped, shared, scalars)
 
-    def planned_bytes(self, state: Any, mapped: Any, shared: Any, *scalars: Any) -> int:
-        """What the compiler plans to hold on a device at once; compiles, and runs nothing."""
-        plan = self._mapped.lower(state, mapped, shared, scalars).compile().memory_analysis()
-        return plan.argument_size_in_bytes + plan.temp_size_in_bytes
+    def compiled(self, state: Any, mapped: Any, shared: Any, *scalars: Any) -> Any:
+        """The program as a `jax.stages.Compiled`, whose plan and text can be read; runs nothing."""
+        return self._mapped.lower(state, mapped, shared, scalars).compile()
 
 
 def spread(tree: Any, layout: Layout) -> Any:

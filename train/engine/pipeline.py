@@ -113,7 +113,12 @@ class Pipeline:
 
     def planned_bytes(self, tracks: dict[str, Track], seeds: Array, data: dict[str, Tree]) -> int:
         """Memory that `advance` takes on a device, as its compiler plans it; nothing is run."""
-        return self._advance.planned_bytes(tracks, seeds, data, jnp.int32(0), jnp.int32(0))
+        plan = self.compiled(tracks, seeds, data).memory_analysis()
+        return plan.argument_size_in_bytes + plan.temp_size_in_bytes
+
+    def compiled(self, tracks: dict[str, Track], seeds: Array, data: dict[str, Tree]) -> Any:
+        """`advance` as a `jax.stages.Compiled`; nothing is run."""
+        return self._advance.compiled(tracks, seeds, data, jnp.int32(0), jnp.int32(0))
 
     def where(self, epoch: int) -> tuple[Stage, int]:
         """Stage that a global epoch belongs to, and the epoch within it."""
