@@ -176,7 +176,7 @@ def _grid(small: bool) -> Job:
 
     start = time.perf_counter()
     options = debias.Options(samples=16 if small else 5000)
-    clocks, points = debias.grid_clocks(options)
+    clocks, points = debias.grid_clocks(options, small)
     facts = {
         "compile_s": time.perf_counter() - start,
         "device": jax.devices()[0].device_kind,

@@ -219,13 +219,16 @@ def grid_table(options: Options) -> str:
     )
 
 
-def grid_clocks(options: Options) -> tuple[dict[str, Callable[[], float]], int]:
+def grid_clocks(
+    options: Options, small: bool = False
+) -> tuple[dict[str, Callable[[], float]], int]:
     """Functions that time one evaluation pass and the grid, and the number of the grid's points.
 
     Both are compiled and have run once.
 
     Args:
         options: settings of the measurement.
+        small: whether MulT has the sizes of the planted tasks.
     """
     import jax
     import jax.numpy as jnp
@@ -241,7 +244,7 @@ def grid_clocks(options: Options) -> tuple[dict[str, Callable[[], float]], int]:
 
     task = _task("ternary", 3)
     config = McisConfig()
-    model = build_model(DebiasConfig(model="mult", debias="mcis"), task)
+    model = build_model(DebiasConfig(model="mult", debias="mcis", small=small), task)
     rows = jax.tree.map(jnp.asarray, _rows(options.samples))
     rows["content"] = jnp.asarray(np.random.default_rng(1).random((options.samples, FRAMES)) < 0.3)
     first = jax.tree.map(lambda x: x[:1], rows)

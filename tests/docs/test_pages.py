@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from corrkd_jax.errors import InputError
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT
 
@@ -156,7 +157,7 @@ def test_commands_are_found_and_wrong_ones_refused(tmp_path):
         "train.quadruped export RUN OUT --no-such-option 1",
         "benchmarks.msa --no-such-option 1",
     ):
-        with pytest.raises(SystemExit):
+        with pytest.raises((SystemExit, InputError)):
             pages.understand(wrong, tmp_path)
 
 

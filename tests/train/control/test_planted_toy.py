@@ -14,7 +14,7 @@ from tests.train.sentiment import tiny
 from train.control.report import BLIND, LEARNED, ORACLE
 
 # a whole training of three seeds
-pytestmark = pytest.mark.seconds(600)
+pytestmark = pytest.mark.seconds(900)
 
 BARE = "no reflection, oracle switch"
 SEEDS = 3

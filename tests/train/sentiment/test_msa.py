@@ -517,8 +517,8 @@ def test_evaluation_refuses_other_sizes(tiny_run, tmp_path):
     [
         (None, ("no config.json",)),
         ("{", ("config.json", "JSON")),
-        ("[]", ("config.json", "train.msa")),
-        ('{"program": "caer"}', ("config.json", "not a run of train.msa")),
+        ("[]", ("config.json", "was written by no program", "msa")),
+        ('{"program": "caer"}', ("config.json", "was written by no program", "'caer'")),
         ('{"program": "msa"}', ("config.json", "preset")),
         ('{"program": "msa", "preset": "mosi", "colour": 1}', ("config.json", "colour is no")),
         (
