@@ -39,6 +39,14 @@ def test_a_limit_of_its_own():
     assert finished(heard(("a", 31), a=60.0)) == pytest.ExitCode.OK
 
 
+def test_a_slow_machine():
+    listener = budget.Budget(factor=2.0)
+    for name, seconds in (("a", 59), ("b", 61)):
+        report = SimpleNamespace(nodeid=name, user_properties=[("cpu", seconds)])
+        listener.pytest_runtest_logreport(report)
+    assert listener.exceeded() == ["b: 61 CPU s of 60"]
+
+
 def test_all_of_them(monkeypatch):
     listener = heard(("a", 1), ("b", 2))
     monkeypatch.setattr(budget, "SUITE", 2.5)

@@ -13,6 +13,9 @@ from benchmarks.roofline import Program
 from corrkd_jax.errors import InputError
 from train.engine.pipeline import Pipeline
 
+# the benchmark's parts in processes of their own
+pytestmark = pytest.mark.seconds(150)
+
 
 def table_of(folder):
     return (folder / "accelerator.md").read_text()

@@ -24,6 +24,9 @@ from train import evaluate, export, programs
 from train.engine import cli
 from train.engine.workdir import Workdir
 
+# the page's program from its files to its report
+pytestmark = pytest.mark.seconds(60)
+
 TEXT = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
 FILES = pages.files(TEXT)
 (REFUSED,) = re.findall(r"^\$ python -m train\.noisy (\S+) (\S+)\nerror: (.*)$", TEXT, re.MULTILINE)

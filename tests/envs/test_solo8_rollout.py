@@ -15,6 +15,9 @@ from envs import solo8_constants as c
 from envs.solo8 import Config, Hardware, Solo8, randomize
 from tests.envs.simulate import advance, load
 
+# an episode of the physics
+pytestmark = pytest.mark.seconds(60)
+
 KEY = jax.random.PRNGKey(0)
 
 

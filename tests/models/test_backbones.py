@@ -30,6 +30,9 @@ from corrkd_jax.models.backbones.layers import BatchNorm, moments
 from corrkd_jax.models.backbones.mobilenet import rounded
 from corrkd_jax.models.torch_weights import to_flax, to_torch
 
+# the networks of the largest size, beside torch's
+pytestmark = pytest.mark.seconds(60)
+
 NARROW = ((4,), (6,), (6, 8), (8, 8), (8, 10))
 
 

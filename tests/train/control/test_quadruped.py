@@ -24,6 +24,9 @@ from train.engine import loop, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.stage import Limit, looped
 
+# the run that all look at
+pytestmark = pytest.mark.seconds(200)
+
 TINY = (
     *("--num-envs", "16", "--seeds", "2", "--evaluation-robots", "8", "--devices", "1"),
     *("--network.front", "8", "--network.hidden", "8", "--ppo.rollout-length", "4"),

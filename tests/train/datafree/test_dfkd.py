@@ -47,6 +47,9 @@ from train.engine.pipeline import Pipeline
 from train.engine.stage import vectorized
 from train.images import pretrained
 
+# whole runs of the program
+pytestmark = pytest.mark.seconds(100)
+
 
 @pytest.fixture(scope="module")
 def loaded():

@@ -14,6 +14,9 @@ from train.datafree import program as dfkd
 from train.datafree.arms import ALONE, KDCI
 from train.engine import cli
 
+# whole runs of the program
+pytestmark = pytest.mark.seconds(100)
+
 
 @pytest.fixture(scope="module")
 def loaded():

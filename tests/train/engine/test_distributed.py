@@ -18,6 +18,9 @@ from train.engine.parallel import Layout
 from train.sentiment import program as msa
 from train.sentiment.trained import load_run
 
+# whole runs of the program in two processes
+pytestmark = pytest.mark.seconds(400)
+
 TOY = """
 import sys
 

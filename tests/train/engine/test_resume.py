@@ -17,6 +17,9 @@ from train.engine.workdir import Workdir
 from train.sentiment import program as msa
 from train.sentiment.trained import load_run
 
+# whole runs of the program, one of them killed
+pytestmark = pytest.mark.seconds(200)
+
 SEEDS, ARMS = (5, 9), ("plain", "soft")
 
 

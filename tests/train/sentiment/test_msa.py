@@ -22,6 +22,9 @@ from train.sentiment import corrkd, results
 from train.sentiment import program as msa
 from train.sentiment.inputs import load
 
+# the run that all look at, and two more
+pytestmark = pytest.mark.seconds(120)
+
 ARMS = ("Teacher, zero-filled", "MRM + CE", "CorrKD")
 
 

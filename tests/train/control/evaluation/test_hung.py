@@ -16,6 +16,9 @@ from train.control.evaluation import hung
 from train.control.watching import macro_f1
 from train.engine.report import drawn, write_picture
 
+# a whole training of the detector
+pytestmark = pytest.mark.seconds(150)
+
 
 @pytest.fixture(scope="module")
 def evaluated():

@@ -25,6 +25,9 @@ from train.sentiment.debiasing.arms import OWN
 from train.sentiment.debiasing.counterfactual import BOTH, CONTEXT, LABEL, VANILLA
 from train.sentiment.debiasing.models import MODELS
 
+# a whole run of every base model
+pytestmark = pytest.mark.seconds(100)
+
 
 def run(folder, *options):
     """Figures of a run of the program."""
