@@ -72,11 +72,14 @@ class Pipeline:
         self._advance = parallel.Program(self._advance_on_device, layout)
 
     def empty(self, data: dict[str, Tree], seeds: Sequence[int]) -> dict[str, Track]:
-        """Tracks of zeros in canonical layout, NumPy arrays; stages fill them at their start."""
+        """Tracks in canonical layout, NumPy arrays: all zeros, and no epoch the best.
+
+        Stages fill in a state at their start.
+        """
 
         def abstract(stage: Stage, context: Context, data: dict[str, Tree]) -> Track:
             def one(_: Array) -> Track:
-                return self._fresh(stage, jnp.int32(0), data, context)
+                return self._untrained(stage, data, context)
 
             mapped = jax.vmap(one, axis_name=parallel.AXIS)
             return jax.tree.map(lambda x: x[0], mapped(jnp.zeros(1)))
@@ -91,7 +94,8 @@ class Pipeline:
         for stage in self.stages:
             shapes = jax.eval_shape(partial(abstract, stage), context, data)
             context[stage.name] = shapes.best
-            tracks[stage.name] = jax.tree.map(zeros, shapes, is_leaf=parallel.is_own)
+            track = jax.tree.map(zeros, shapes, is_leaf=parallel.is_own)
+            tracks[stage.name] = track._replace(best_epoch=track.best_epoch - 1)
         return tracks
 
     def advance(
@@ -195,8 +199,8 @@ class Pipeline:
         now: Array,
     ) -> Track:
         """Initialise a stage for all seeds if its first epoch is `now` due."""
-        fresh = self.lanes(partial(self._fresh, stage), (0, None, 0))
-        return lax.cond(now, lambda: fresh(seeds, data, context), lambda: track)
+        fresh = self.lanes(partial(self._fresh, stage), (0, 0, None, 0))
+        return lax.cond(now, lambda: fresh(seeds, track, data, context), lambda: track)
 
     def begin(self, track: Track) -> Track:
         """Start an epoch: empty the totals."""
@@ -264,9 +268,12 @@ class Pipeline:
             history={**track.history, "valid": history},
         )
 
-    def _fresh(self, stage: Stage, seed: Array, data: dict[str, Tree], context: Context) -> Track:
+    def _fresh(
+        self, stage: Stage, seed: Array, track: Track, data: dict[str, Tree], context: Context
+    ) -> Track:
+        """An empty track with a state to begin from."""
         key, context = _stage_key(stage, seed), seen(data, context)
-        batch = jax.tree.map(lambda x: x[: stage.batch // self.layout.shards], data[stage.data])
+        batch = self._first_batch(stage, data)
         if stage.hyper is None:
             state = stage.init(key, batch, None, context)
         else:
@@ -278,25 +285,31 @@ class Pipeline:
             state = self._arms(stage, stage.refresh, 4)(
                 state, data, refresh_key, context, jnp.int32(0)
             )
-        prepared = stage.prepare(batch, key, context)
-        _, metrics = jax.eval_shape(self._arms(stage, stage.step, 2), state, prepared, key)
-        valid = jax.eval_shape(
-            lambda state: self._validate(stage, state, data["valid"], stage.batch), state
-        )
-        zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
+        return track._replace(state=state, best=self._arms(stage, stage.select, 0)(state))
+
+    def _untrained(self, stage: Stage, data: dict[str, Tree], context: Context) -> Track:
+        """A track of one seed whose shapes alone are of use."""
+        key = _stage_key(stage, jnp.int32(0))
+        nothing = Track(None, None, *[jnp.int32(0)] * 2, {}, {}, jnp.int32(0))
+        begun = self._fresh(stage, jnp.int32(0), nothing, data, context)
+        batch = stage.prepare(self._first_batch(stage, data), key, seen(data, context))
+        _, metrics = self._arms(stage, stage.step, 2)(begun.state, batch, key)
+        valid = self._validate(stage, begun.state, data["valid"], stage.batch)
         lanes = valid["score"].shape
-        return Track(
-            state=state,
-            best=self._arms(stage, stage.select, 0)(state),
+        return begun._replace(
             best_score=jnp.zeros(lanes),
-            best_epoch=jnp.full(lanes, -1, jnp.int32),
-            totals=zeros(metrics),
+            best_epoch=jnp.zeros(lanes, jnp.int32),
+            totals=metrics,
             history=jax.tree.map(
                 lambda x: jnp.zeros((*x.shape, stage.epochs), x.dtype),
                 {"train": metrics, "valid": valid},
             ),
             fault=jnp.zeros((*lanes, 3), jnp.int32),
         )
+
+    def _first_batch(self, stage: Stage, data: dict[str, Tree]) -> Tree:
+        """This shard's share of the first batch, which tells a network its shapes."""
+        return jax.tree.map(lambda x: x[: stage.batch // self.layout.shards], data[stage.data])
 
     def _validate(self, stage: Stage, state: Tree, rows: Tree, block: int) -> dict[str, Array]:
         """Metrics over all rows, the blocks spread over the shards of the batch."""
