@@ -126,14 +126,6 @@ def test_sweep_is_every_combination():
     }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Optimized programs would take longer to compile than these tests save by them."""
-    jax.config.update("jax_optimization_level", "O0")
-    yield
-    jax.config.update("jax_optimization_level", "UNKNOWN")
-
-
 @partial(jax.jit, static_argnums=0)
 def forward(task, params, inputs, valid):
     network = corrkd.build_network(CONFIG.network, task)
