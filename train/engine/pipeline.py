@@ -78,11 +78,14 @@ class Pipeline:
         """
 
         def abstract(stage: Stage, context: Context, data: dict[str, Tree]) -> Track:
-            def one(_: Array) -> Track:
+            def one() -> Track:
                 return self._untrained(stage, data, context)
 
-            mapped = jax.vmap(one, axis_name=parallel.AXIS)
-            return jax.tree.map(lambda x: x[0], mapped(jnp.zeros(1)))
+            if not self.layout.axis_name:
+                return one()
+            # stands for the devices; where there is nothing to stand for it would trace twice
+            mapped = jax.vmap(one, axis_name=parallel.AXIS, axis_size=1)
+            return jax.tree.map(lambda x: x[0], mapped())
 
         def zeros(x: Any) -> Any:
             if parallel.is_own(x) and self.layout.axis_name:
