@@ -90,11 +90,11 @@ def check_features(array: np.ndarray, where: str, key: str) -> None:
 
 
 def check_rows(count: int, n: int, where: str, key: str) -> None:
-    """Refuse a field whose number of rows is not that of text.
+    """Refuse a field whose number of rows is not that of the features.
 
     Args:
         count: number of rows of the field.
-        n: number of rows of text.
+        n: number of rows of text, or of the first modality that the file has.
         where: file and split, for messages.
         key: field, for messages.
 
@@ -103,7 +103,8 @@ def check_rows(count: int, n: int, where: str, key: str) -> None:
     """
     if count != n:
         raise InputError(
-            f"{where}: {key}: {count} rows, but text has {n}; every field needs one per sample"
+            f"{where}: {key}: {count} rows, but the features have {n}; every field needs one per "
+            "sample"
         )
 
 
@@ -131,7 +132,7 @@ def label_field(fields: dict[str, Any], key: str, n: int, where: str) -> np.ndar
     Args:
         fields: key -> value.
         key: name of the field.
-        n: number of rows of text.
+        n: number of rows of the features.
         where: file and split, for messages.
 
     Returns:
@@ -179,7 +180,7 @@ def strings(values: Any, n: int, where: str, key: str) -> tuple[str, ...]:
 
     Args:
         values: list, tuple or array of strings, or of parts of an id.
-        n: number of rows of text.
+        n: number of rows of the features.
         where: file and split, for messages.
         key: field, for messages.
 
@@ -214,7 +215,9 @@ def row_chunks(array: np.ndarray) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
-def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> np.ndarray:
+def pad(
+    sequences: Sequence[np.ndarray], frames: int, where: str, key: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of any length as one array; a longer one keeps its first frames.
 
     Args:
@@ -224,7 +227,8 @@ def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> n
         key: field, for messages.
 
     Returns:
-        `[n, frames, features]` float32, zeros on padding.
+        `[n, frames, features]` float32, zeros on padding, and `[n, frames]` bool, True where a
+        frame is of the sequence.
 
     Raises:
         InputError: the sequences differ in their number of features.
@@ -237,7 +241,8 @@ def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> n
         for target, sequence in zip(padded, sequences, strict=True):
             if len(sequence):
                 target[: len(sequence)] = sequence[:frames]
-    return padded
+    lengths = np.array([len(sequence) for sequence in sequences])
+    return padded, np.arange(frames) < lengths[:, None]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """UR-FUNNY (version 2): a folder of six pickles, with humor as the class of a punchline."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def is_folder(path: Path) -> bool:
     return (path / _FOLDS).is_file()
 
 
-def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[str, Any]]:
+def read_folder(
+    path: Path, context: bool, max_frames: int, counts: Counter, notes: list[str]
+) -> dict[str, dict[str, Any]]:
     """Splits train, valid and test of UR-FUNNY as MMSA fields.
 
     Text is the vectors of `word_embedding_list.pkl`, one word a frame. A sequence longer than
@@ -42,6 +45,8 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
         path: the folder.
         context: whether the sentences before the punchline begin each sequence.
         max_frames: number of frames to pad or cut to.
+        counts: receives the number of rows that are cut.
+        notes: receives a remark on a second file of sentences.
 
     Returns:
         Split -> field -> value.
@@ -50,6 +55,8 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
         InputError: a file is missing, refused or not what its name says.
     """
     language_file = path / (_MISSPELT if (path / _MISSPELT).is_file() else _LANGUAGE)
+    if language_file.name == _MISSPELT and (path / _LANGUAGE).is_file():
+        notes.append(f"text: read from {_MISSPELT}, the authors' own; {_LANGUAGE} is not read")
     label_file = path / _LABELS
     folds, language, labels = map(_table, (path / _FOLDS, language_file, label_file))
     senses = {modality: (path / name, _table(path / name)) for modality, name in _SENSES.items()}
@@ -75,11 +82,14 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
                 words.append(tuple(sentence.split()[-max_frames:]))
             sentences.append(sentence)
             sequences["text"].append(vectors[index.astype(np.int64)[-max_frames:]])
+            longest = len(index)
             for modality, (file, table) in senses.items():
                 entry = _entry(table, segment, file)
                 at = f"{file}: segment {segment}"
                 frames = _sequence(entry, "features", context, 2, at)
                 sequences[modality].append(frames[-max_frames:])
+                longest = max(longest, len(frames))
+            counts["rows", "long"] += longest > max_frames
             label = numbers(_entry(labels, segment, label_file), str(label_file), str(segment))
             if label.size != 1:
                 raise InputError(f"{label_file}: segment {segment}: one label is needed, 0 or 1")
@@ -92,8 +102,7 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
         if len(words) == len(sentences):
             result["words"] = tuple(words)
         for modality, rows in sequences.items():
-            result[modality] = pad(rows, max_frames, where, modality)
-            result[f"{modality}_lengths"] = [len(row) for row in rows]
+            result[modality], result[f"{modality}_valid"] = pad(rows, max_frames, where, modality)
         return result
 
     return {"train": fields("train"), "valid": fields("dev"), "test": fields("test")}

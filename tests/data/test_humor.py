@@ -51,6 +51,8 @@ def test_context_comes_first_and_the_end_is_kept(tmp_path: Path):
     assert data.valid.raw_text[0] == "once upon once upon punch0"
     assert data.valid.valid["vision"][0].sum() == 5
     cut = msa.read(folder, context=True, max_frames=2)
+    # segments 1, 2, 3, 5, 7 and 8; context counts
+    assert cut.notes[-1] == "6 rows have more frames than max_frames and are cut to it"
     assert cut.valid.features["text"][0, :, 0].tolist() == [7, 1]
     assert cut.valid.words[0] == ("upon", "punch0")
     np.testing.assert_array_equal(
@@ -65,6 +67,11 @@ def test_the_other_spelling_and_unknown_words(tmp_path: Path):
     data = msa.read(files.folder_of(tmp_path / "fun", content))
     assert data.train.words is not None
     assert data.valid.words is None
+    content["language_sdk"] = {}
+    data = msa.read(files.folder_of(tmp_path / "fun", content))
+    assert data.notes[0] == (
+        "text: read from langauge_sdk.pkl, the authors' own; language_sdk.pkl is not read"
+    )
 
 
 def test_subjects_need_a_table(tmp_path: Path):

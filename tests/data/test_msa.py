@@ -62,6 +62,7 @@ def test_mmsa_aligned(tmp_path: Path):
     assert data.source == str(tmp_path / "data.pkl")
     # 16 rows of 6 frames of 3 and 4 features; one bad value in each of three splits.
     assert data.notes == (
+        "text: 1 frames of zeros at the ends of rows are real by lengths or text_bert and are kept",
         "audio: 3 values not finite (1 %) set to 0",
         "vision: 3 values not finite (0.78 %) set to 0",
     )
@@ -250,10 +251,11 @@ def test_padding_from_content(tmp_path: Path):
 
 def test_lengths_win_over_the_attention_mask(tmp_path: Path):
     content = files.mmsa_aligned()
-    content["train"]["audio_lengths"] = [6] * 7
+    content["train"]["audio"][:, 1:] = 0.0
+    content["train"]["audio_lengths"] = [1] * 7
     data = _read(tmp_path, content)
-    assert data.train.valid["audio"].all()
-    assert not data.train.valid["vision"].all()
+    np.testing.assert_array_equal(data.train.valid["audio"], _prefix([1] * 7, 6))
+    np.testing.assert_array_equal(data.train.valid["vision"], _prefix(2 + np.arange(7) % 5, 6))
 
 
 def test_one_dict_for_all_splits(tmp_path: Path):
@@ -336,10 +338,6 @@ BAD_MMSA = {
         _change("train", "regression_labels", lambda x: np.stack([x, x], 1)),
         ["train: regression_labels: 2 values"],
     ),
-    "long": (
-        _change("train", "text_lengths", [7] * 7),
-        ["train: text_lengths: a length of 7 exceeds the 6 frames"],
-    ),
     "negative length": (
         _change("train", "audio_lengths", [-1] * 7),
         ["train: audio_lengths: lengths must be whole"],
@@ -348,10 +346,22 @@ BAD_MMSA = {
         _change("train", "audio_lengths", [1.5] * 7),
         ["train: audio_lengths: lengths must be whole"],
     ),
+    "endless length": (
+        _change("train", "audio_lengths", [np.inf] * 7),
+        ["train: audio_lengths: lengths must be whole"],
+    ),
     "few lengths": (_change("train", "audio_lengths", [1]), ["train: audio_lengths: 1 rows"]),
     "text_bert": (
         _change("train", "text_bert", lambda x: x[:, :2]),
         ["train: text_bert: shape (7, 2, 6)", "(7, 3, 6)"],
+    ),
+    "attention mask last": (
+        _change("train", "text_bert", lambda x: x[:, [0, 2, 1]]),
+        ["train: text_bert: the attention mask, [:, 1], is empty in 7 of 7 rows", "in this order"],
+    ),
+    "ids second": (
+        _change("train", "text_bert", lambda x: x[:, [1, 0, 2]]),
+        ["train: text_bert: the attention mask, [:, 1], is not of 0 and 1"],
     ),
 }
 
@@ -400,6 +410,11 @@ BAD_OTHER = {
         files.mult_emotion,
         _change("train", "labels", lambda x: x * np.nan),
         "train: labels: 56 labels are not finite",
+    ),
+    "emotion of neither": (
+        files.mult_emotion,
+        _change("train", "labels", lambda x: x * (np.arange(7) > 1)[:, None, None]),
+        "train: labels: 2 rows are not one-hot",
     ),
     "no rows": (files.mag_bert, lambda content: content["test"].clear(), "test: has no rows"),
     "form": (files.mag_bert, _row(lambda t, v, a, label, s: (t, v, a)), "dev: row 1: expected"),
@@ -483,7 +498,9 @@ def test_any_shape_length_and_bad_value(tmp_path_factory, data):
             with np.errstate(over="ignore"):
                 fields[modality] = array.astype(kind)
             if use_lengths:
-                fields[f"{modality}_lengths"] = random.integers(0, time + 1, n)
+                lengths = random.integers(0, time + 1, n)
+                fields[modality][~_prefix(lengths, time)] = 0.0
+                fields[f"{modality}_lengths"] = lengths
     path = files.save(tmp_path_factory.getbasetemp() / "property.pkl", content, 4)
     dataset = msa.read(path)
     _well_formed(dataset, {split: len(content[split]["regression_labels"]) for split in SPLITS})
@@ -497,12 +514,12 @@ def test_any_shape_length_and_bad_value(tmp_path_factory, data):
             bad.add(modality, finite)
             np.testing.assert_array_equal(read.features[modality], np.where(finite, raw, 0))
             time = raw.shape[1]
-            if use_lengths:
+            nonzero = read.features[modality].any(-1)
+            assert read.valid[modality][nonzero].all()
+            doubted = any("_lengths is not used" in note for note in dataset.notes)
+            if use_lengths and not doubted:
                 lengths = np.maximum(fields[f"{modality}_lengths"], 1)
                 np.testing.assert_array_equal(read.valid[modality], _prefix(lengths, time))
-            else:
-                nonzero = read.features[modality].any(-1)
-                assert read.valid[modality][nonzero].all()
     for modality in msa.MODALITIES:
         told = [
             note for note in dataset.notes if note.startswith(f"{modality}: ") and "fin" in note
@@ -756,6 +773,10 @@ BAD_NPZ = {
     "valid/vision": (np.zeros((4, 6, 9), np.float32), "valid: vision: 9 features"),
     "train/scores": (np.full(7, np.nan), "train: regression_labels: 7 labels are not finite"),
     "train/raw_text": (np.zeros(3, np.uint8), "train: raw_text: is no JSON list"),
+    "test/text_valid": (
+        ~_prefix(2 + np.arange(5) % 5, 6) | (np.arange(6) == 5),
+        "test: text_valid: in 4 of 5 rows it is True on zeros and False on all else",
+    ),
     "valid/text": (np.array([None]), "not a whole .npz file of plain arrays"),
 }
 
