@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from configs.debias import DebiasDataConfig
@@ -50,6 +51,10 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     if isinstance(config, DebiasDataConfig):
         dataset = by_subject(config, dataset)
     task = make_task(dataset, config.labels)
+    notes = [
+        *dataset.notes,
+        *msa.label_notes(dataset.train, config.labels, dataset.source, "train"),
+    ]
     # statistics of the student's training split alone: what will be known at test time
     scaler = msa.fit_scaler(dataset.train, config.clip) if config.scale else None
     splits = dict(dataset.splits)
@@ -59,9 +64,11 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
         check_fits(dataset, other)
         make_task(other, config.labels)
         check_known(other, task)
+        own = [*other.notes, *msa.label_notes(other.train, config.labels, other.source, "train")]
+        notes += [f"the teacher's {Path(other.source).name}: {note}" for note in own]
         splits["teacher"], sources["teacher"] = other.train, other.source
     sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
-    return Inputs(dataset, task, sets)
+    return Inputs(dataclasses.replace(dataset, notes=tuple(notes)), task, sets)
 
 
 def release(inputs: Inputs, keep: Collection[str] = ("test",)) -> Inputs:
