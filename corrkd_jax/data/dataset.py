@@ -180,15 +180,23 @@ def make_dataset(
         path: file or folder that they come from.
         layout: see `Dataset`.
         notes: see `Dataset`; notes on ids in two splits are added.
-        tasks: tasks of a file with one label a sample.
+        tasks: tasks of the class labels, one a column; four columns without four names are
+            IEMOCAP's emotions.
 
     Returns:
         The dataset.
 
     Raises:
-        InputError: the splits differ in feature sizes or in kinds of labels.
+        InputError: the splits differ in feature sizes or in kinds of labels, or `tasks` has
+            another number of names than there are columns.
     """
     train = splits["train"]
+    columns = 1 if train.classes is None else train.classes.shape[1]
+    if columns > 1 and len(tasks) == 1:
+        tasks = checked.EMOTIONS
+        notes = [*notes, f"classification_labels: four columns, taken for {', '.join(tasks)}"]
+    if len(tasks) != columns:
+        raise InputError(f"{path}: tasks: {len(tasks)} names, but classes have {columns} columns")
     for name, split in splits.items():
         for modality in MODALITIES:
             size, expected = split.features[modality].shape[2], train.features[modality].shape[2]
@@ -223,9 +231,7 @@ def make_dataset(
             len({split.features[modality].shape[1] for modality in MODALITIES}) == 1
             for split in splits.values()
         ),
-        tasks=(
-            checked.EMOTIONS if train.classes is not None and train.classes.shape[1] > 1 else tasks
-        ),
+        tasks=tasks,
         # A file from write_npz brings the notes of its first reading.
         notes=tuple(dict.fromkeys((*notes, *shared_ids))),
         more={name: split for name, split in splits.items() if name not in SPLITS},

@@ -109,39 +109,65 @@ def label_notes(split: Split, mode: str, source: str, name: str) -> list[str]:
         InputError: no score is negative, or scores within -1 to 1 are to be seven classes; or as
             `labels`.
     """
-    classes, weights, count = labels(split, mode, source)
+    values, weights, count = labels(split, mode, source)
     n, unlabelled = len(weights), int(np.sum(weights == 0))
+    notes = []
     if mode == "single" and unlabelled:
-        return [f"labels: {unlabelled} of {n} rows of {name} are none or several tasks, no label"]
+        notes.append(f"{unlabelled} of {n} rows of {name} are none or several tasks, no label")
     if mode in ("classes", "single"):
-        empty = sorted(set(range(count)) - set(classes.ravel().tolist()))
-        if not empty:
-            return []
-        some = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
-        return [f"labels: {count} classes, by the largest number; no row of {name} is of {some}"]
-    scores = np.ravel(split.scores if split.scores is not None else ())
+        if empty := sorted(set(range(count)) - set(values.ravel().tolist())):
+            some = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
+            notes.append(f"{count} classes, by the largest number; no row of {name} is of {some}")
+    elif split.scores is not None:
+        notes += _scale_notes(split.scores, mode, f"{source}: {name}")
+    if mode == "binary" and unlabelled:
+        notes.append(f"{unlabelled} of {n} scores of {name} are 0 and no label")
+    both = split.scores is not None and split.classes is not None and split.classes.shape[1] == 1
+    wrong = np.count_nonzero(_out_of_order(split.classes[:, 0], split.scores)) if both else 0
+    if wrong:
+        notes.append(
+            f"classification_labels are not in the order of regression_labels in {wrong} of {n} "
+            f"rows of {name}"
+        )
+    return [f"labels: {note}" for note in notes]
+
+
+def _scale_notes(scores: np.ndarray, mode: str, where: str) -> list[str]:
+    """Notes on the scale of scores, and the refusals of `label_notes`."""
     low, high = float(scores.min()), float(scores.max())
     if low >= 0 and high > 0:
         raise InputError(
-            f"{source}: {name}: scores lie in {low:g} to {high:g}, but label mode {mode!r} takes 0 "
-            "for neutral; subtract the neutral score, or name class numbers classification_labels "
-            "and use classes"
+            f"{where}: scores lie in {low:g} to {high:g}, but label mode {mode!r} takes 0 for "
+            "neutral; subtract the neutral score, or name class numbers classification_labels and "
+            "use classes"
         )
-    if mode == "binary" and unlabelled:
-        return [f"labels: {unlabelled} of {n} scores of {name} are 0 and no label"]
     if mode not in ("seven", "score"):
         return []
     if max(-low, high) <= 1:
         if mode == "seven":
             raise InputError(
-                f"{source}: {name}: scores lie in {low:g} to {high:g}, but label mode 'seven' "
-                "takes -3 to 3; multiply them by 3, or use ternary"
+                f"{where}: scores lie in {low:g} to {high:g}, but label mode 'seven' takes -3 to "
+                "3; multiply them by 3, or use ternary"
             )
-        return [f"labels: scores lie in {low:g} to {high:g}; Acc-5 and Acc-7 are of -3 to 3"]
-    beyond = int(np.sum(np.abs(scores) > 3))
-    if beyond:
-        return [f"labels: {beyond} of {n} scores of {name} lie beyond -3 to 3, which is the limit"]
+        return [f"scores lie in {low:g} to {high:g}; Acc-5 and Acc-7 are of -3 to 3"]
+    if beyond := int(np.sum(np.abs(scores) > 3)):
+        return [f"{beyond} of {len(scores)} scores lie beyond -3 to 3, the ends of this mode"]
     return []
+
+
+def _out_of_order(classes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """[n] bool: rows whose class is not in the order of the scores, of two or three classes.
+
+    More classes may be of anything, such as emotions.
+    """
+    wrong = np.zeros(len(scores), bool)
+    numbers = np.unique(classes)
+    for number in numbers[1:] if len(numbers) <= 3 else ():
+        upper = classes >= number
+        too_high = ~upper & (scores > scores[upper].min())
+        too_low = upper & (scores < scores[~upper].max())
+        wrong |= min(too_high, too_low, key=np.count_nonzero)
+    return wrong
 
 
 def second_labels(fields: dict[str, Any], where: str) -> str:
@@ -178,18 +204,13 @@ def second_labels(fields: dict[str, Any], where: str) -> str:
             return f"{note} the same as {key}"
     numbers = np.unique(second)
     whole = bool(np.all((numbers == np.rint(numbers)) & (numbers >= 0)))
-    wrong = np.zeros(second.size, bool)
+    other, wrong = "", np.zeros(second.size, bool)
     if not whole and scores is not None:
         other, wrong = "regression_labels", second != scores
     elif whole and classes is not None:
         other, wrong = "classification_labels", second != classes
-    elif whole and scores is not None and len(numbers) <= 3:
-        other = "regression_labels"
-        for number in numbers[1:]:
-            upper = second >= number
-            too_high = ~upper & (scores > scores[upper].min())
-            too_low = upper & (scores < scores[~upper].max())
-            wrong |= min(too_high, too_low, key=np.count_nonzero)
+    elif whole and scores is not None:
+        other, wrong = "regression_labels", _out_of_order(second, scores)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InputError(

@@ -166,7 +166,10 @@ def read(
             del rows
             splits[name] = make_split(fields, name, where, counts, notes, absent)
         notes += count_notes(counts)
-        dataset = make_dataset(splits, path, layout, notes, _TASKS.get(layout, SENTIMENT))
+        tasks = _TASKS.get(layout, SENTIMENT)
+        if layout == "mult" and splits["train"].classes is not None:
+            tasks = checked.EMOTIONS
+        dataset = make_dataset(splits, path, layout, notes, tasks)
     if word_vectors is not None and embedding is None:
         return rebuild_text(dataset, word_vectors, max_frames)
     return dataset
