@@ -246,7 +246,7 @@ def _layout(content: object, path: Path) -> str:
         )
     if "valid" not in content:
         raise InputError(f"{path}: no split 'valid'; rename the key 'dev' (found: {found})")
-    own = any(key in value for value in values for key in LABEL_KEYS)
+    own = any(value.get(key) is not None for value in values for key in LABEL_KEYS)
     return "mult" if "labels" in content["train"] and not own else "mmsa"
 
 
@@ -309,7 +309,8 @@ def _fields(
     rows: dict, where: str, layout: str, pieces: Sequence[str] | None, notes: list[str]
 ) -> dict[str, Any]:
     """The fields of an MMSA or MulT split, with `words` if a vocabulary tells them."""
-    fields = _mult_fields(rows, where) if layout == "mult" else dict(rows)
+    rows = {key: value for key, value in rows.items() if value is not None}
+    fields = _mult_fields(rows, where) if layout == "mult" else rows
     for key in ("words", *(f"{modality}_valid" for modality in MODALITIES)):
         fields.pop(key, None)  # no field of these layouts, whatever it may hold
     if layout == "mmsa" and "labels" in fields:

@@ -22,7 +22,8 @@ def real_frames(
     """Masks of the real frames of a split; `corrkd_jax.data.msa.read` states the law.
 
     Args:
-        fields: MMSA's keys, or a mask `audio_valid` of a reader that padded the sequences itself.
+        fields: MMSA's keys; `words`, if they were read from `text_bert`; or a mask `audio_valid` of
+            a reader that padded the sequences itself.
         features: modality -> `[n, time, features]`, cleaned.
         where: file and split, for messages.
         counts: receives the numbers that `padding_notes` reports.
@@ -31,12 +32,19 @@ def real_frames(
         Modality -> `[n, time]` bool with a True in every row.
 
     Raises:
-        InputError: lengths or an attention mask that are none.
+        InputError: lengths or an attention mask that are none; words of other frames.
     """
     content = {modality: array.any(axis=-1) for modality, array in features.items()}
     aligned = len({mask.shape for mask in content.values()}) == 1
     union = np.logical_or.reduce(list(content.values())) if aligned else None
     attention = _attention(fields, content, where)
+    if attention is not None and fields.get("words") is not None:
+        wrong, padded = _misfits(attention, content["text"] if union is None else union)
+        if _contradicts(wrong, padded, len(attention)):
+            raise InputError(
+                f"{where}: text_bert: ends elsewhere than the frames of text in {wrong} of "
+                f"{padded} padded rows, so their words are not those of vocabulary; drop vocabulary"
+            )
     valid = {}
     for modality, own in content.items():
         mask = fields.get(f"{modality}_valid")

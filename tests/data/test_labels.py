@@ -51,6 +51,18 @@ def test_the_layouts_own_labels_win_over_those_of_mult(tmp_path: Path, case: str
     np.testing.assert_array_equal(weights[:, 0], data.train.scores != 0)
 
 
+def test_none_is_no_field(tmp_path: Path):
+    def nones() -> dict:
+        content = files.mult_sentiment()
+        for fields in content.values():
+            fields |= {"regression_labels": None, "classification_labels": None}
+        return content
+
+    data = _read(tmp_path, layout=nones)
+    assert data.layout == "mult"
+    np.testing.assert_array_equal(data.train.scores, nones()["train"]["labels"].ravel())
+
+
 def test_class_numbers_beside_scores_alone(tmp_path: Path):
     def scores_alone() -> dict:
         content = files.mmsa_aligned()

@@ -8,6 +8,7 @@ import pytest
 
 from corrkd_jax.data import msa
 from corrkd_jax.data.padding import blind_rows
+from corrkd_jax.errors import InputError
 from tests.data import files
 
 SIZES = {"train": 120, "valid": 20, "test": 20}
@@ -128,25 +129,30 @@ def test_lengths_of_the_frames_before_pooling_are_not_used(tmp_path: Path):
     assert "audio_lengths is not used, since in 157 of 157 padded rows" in _notes(data)[1]
 
 
-def test_an_attention_mask_of_other_tokens_is_not_used(tmp_path: Path):
+def _pieces(fields: dict) -> None:
     """Text of GloVe vectors, one a word, beside word pieces with [CLS] and [SEP]."""
+    words, n = fields.pop("text_lengths"), len(fields["text"])
+    text = np.zeros((n, 16, 5))
+    text[:, : fields["text"].shape[1]] = fields["text"]
+    mask = np.arange(16) < np.array(words)[:, None] + 5
+    fields |= {"text": text, "text_bert": np.stack([2 * mask, mask, 0 * mask], 1)}
 
-    def pieces(fields: dict) -> None:
-        words, n = fields.pop("text_lengths"), len(fields["text"])
-        text = np.zeros((n, 16, 5))
-        text[:, : fields["text"].shape[1]] = fields["text"]
-        mask = np.arange(16) < np.array(words)[:, None] + 5
-        fields |= {"text": text, "text_bert": np.stack([100 * mask, mask, 0 * mask], 1)}
 
-    data, _ = _read(tmp_path, pieces)
-    np.testing.assert_array_equal(
-        data.train.valid["text"][:, :8], data.train.features["text"][:, :8].any(-1)
-    )
-    assert not data.train.valid["text"][:, 8:].any()
+def test_an_attention_mask_of_other_tokens_is_not_used(tmp_path: Path):
+    data, content = _read(tmp_path, _pieces)
+    np.testing.assert_array_equal(data.train.valid["text"], content["train"]["text"].any(-1))
     assert _notes(data, "text") == [
         "text: text_bert is not used, since in 160 of 160 padded rows it ends elsewhere than the "
         "non-zero frames; padding is taken from frames of zeros"
     ]
+
+
+def test_words_of_other_tokens_are_refused(tmp_path: Path):
+    _read(tmp_path, _pieces)
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\ngood\n")
+    with pytest.raises(InputError, match=r"train: text_bert: .* in 120 of 120 .* drop vocabulary"):
+        msa.read(tmp_path / "data.pkl", vocabulary=vocabulary)
 
 
 def test_zeros_at_the_ends_of_some_rows_are_frames(tmp_path: Path):
