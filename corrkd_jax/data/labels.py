@@ -115,8 +115,11 @@ def label_notes(split: Split, mode: str, source: str, name: str) -> list[str]:
     if mode == "single" and unlabelled:
         notes.append(f"{unlabelled} of {n} rows of {name} are none or several tasks, no label")
     if mode in ("classes", "single"):
-        if empty := sorted(set(range(count)) - set(values.ravel().tolist())):
-            some = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
+        there = np.unique(values)
+        if absent := count - len(there):
+            # a number may be very large
+            first = np.setdiff1d(np.arange(min(count, len(there) + 8)), there)[:8]
+            some = ", ".join(map(str, first)) + (", ..." if absent > 8 else "")
             notes.append(f"{count} classes, by the largest number; no row of {name} is of {some}")
     elif split.scores is not None:
         notes += _scale_notes(split.scores, mode, f"{source}: {name}")
@@ -181,8 +184,8 @@ def second_labels(fields: dict[str, Any], where: str) -> str:
         A note on what `labels` holds.
 
     Raises:
-        InputError: `labels` contradicts a field of its kind: other scores, other class numbers, or
-            two or three classes that are not in the order of the scores.
+        InputError: `labels` contradicts a field of its kind: other scores, the same class numbers
+            elsewhere, or two or three classes that are not in the order of the scores.
     """
     own = " and ".join(key for key in LABEL_KEYS if key in fields)
     note = f"labels: not read, since {own} is there; it holds"
@@ -200,14 +203,14 @@ def second_labels(fields: dict[str, Any], where: str) -> str:
     second = second.ravel()
     scores, classes = (np.ravel(values[key]) if key in values else None for key in LABEL_KEYS)
     for key, value in values.items():
-        if np.array_equal(second, value.ravel()):
+        if np.allclose(second, value.ravel()):
             return f"{note} the same as {key}"
     numbers = np.unique(second)
     whole = bool(np.all((numbers == np.rint(numbers)) & (numbers >= 0)))
     other, wrong = "", np.zeros(second.size, bool)
     if not whole and scores is not None:
-        other, wrong = "regression_labels", second != scores
-    elif whole and classes is not None:
+        other, wrong = "regression_labels", ~np.isclose(second, scores)
+    elif whole and classes is not None and set(numbers) <= set(classes):
         other, wrong = "classification_labels", second != classes
     elif whole and scores is not None:
         other, wrong = "regression_labels", _out_of_order(second, scores)

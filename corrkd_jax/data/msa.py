@@ -316,8 +316,9 @@ def _fields(
     if layout == "mmsa" and "labels" in fields:
         notes.append(second_labels(fields, where))
     if pieces is not None:
-        if fields.get("text_bert") is None:
-            raise InputError(f"{where}: no key 'text_bert'; vocabulary needs it, drop vocabulary")
+        for key in ("text", "text_bert"):
+            if key not in fields:
+                raise InputError(f"{where}: no key {key!r}; vocabulary needs it, drop vocabulary")
         fields["words"] = words_of_pieces(fields["text_bert"], pieces, where)
     return fields
 

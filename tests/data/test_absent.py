@@ -61,6 +61,13 @@ def test_text_is_built_from_words_where_it_is_absent(tmp_path: Path):
     assert not any("stands for" in note for note in data.notes)
 
 
+def test_a_vocabulary_needs_text(tmp_path: Path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\nfilm\n")
+    with pytest.raises(InputError, match=r"train: no key 'text'; vocabulary needs it"):
+        msa.read(_without(tmp_path, "text"), vocabulary=vocabulary)
+
+
 def test_another_name_for_an_absent_modality_is_refused(tmp_path: Path):
     content = files.mmsa_unaligned()
     for fields in content.values():
