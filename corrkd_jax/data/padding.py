@@ -64,7 +64,9 @@ def real_frames(
             counts[modality, "idle"] += np.count_nonzero(idle)
             counts[modality, "outside"] += np.count_nonzero(own & ~mask)
         counts[modality, "real"] += np.count_nonzero(own)
-        valid[modality] = mask | (~mask.any(axis=1, keepdims=True) & (np.arange(mask.shape[1]) < 1))
+        empty = ~mask.any(axis=1, keepdims=True)
+        counts[modality, "empty"] += np.count_nonzero(empty)
+        valid[modality] = mask | (empty & (np.arange(mask.shape[1]) < 1))
     return valid
 
 
@@ -111,6 +113,8 @@ def padding_notes(counts: Counter, modality: str) -> list[str]:
         )
     if (modality, "real") in counts and not counts[modality, "real"]:
         notes.append(f"{modality}: every value is zero, as if it were missing")
+    elif empty := counts[modality, "empty"]:
+        notes.append(f"{modality}: {empty} rows have no real frame; their first counts as one")
     return notes
 
 

@@ -39,7 +39,10 @@ def test_punchlines(tmp_path: Path):
         (),
     )
     assert data.train.raw_text[2] == "punch0 punch1 punch2"
-    assert data.notes[0].startswith("audio: 1 values not finite")
+    empty = "2 rows have no real frame; their first counts as one"
+    assert data.notes[0] == f"text: {empty}"
+    assert data.notes[1].startswith("audio: 1 values not finite")
+    assert data.notes[2:] == (f"audio: {empty}", f"vision: {empty}")
 
 
 def test_context_comes_first_and_the_end_is_kept(tmp_path: Path):

@@ -88,8 +88,10 @@ def test_mmsa_unaligned(tmp_path: Path):
         np.testing.assert_array_equal(valid["audio"], _prefix(1 + rows % 9, 9))
         np.testing.assert_array_equal(valid["vision"], _prefix(np.maximum(rows % 11, 1), 11))
     # The fake features go on after the stated lengths, which must not pass in silence.
-    assert [note.split(":")[0] for note in data.notes] == ["text", "audio", "vision"]
-    assert "call padding" in data.notes[0]
+    told, length_0 = data.notes[:3], data.notes[3:]
+    assert [note.split(":")[0] for note in told] == ["text", "audio", "vision"]
+    assert all("call padding" in note for note in told)
+    assert length_0 == ("vision: 3 rows have no real frame; their first counts as one",)
 
 
 def test_mmsa_unaligned_real_shapes(tmp_path: Path):
