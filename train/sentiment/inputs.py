@@ -50,11 +50,10 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     )
     if isinstance(config, DebiasDataConfig):
         dataset = by_subject(config, dataset)
+    # the scale first: scores of another one are of a single class, which says less
+    told = msa.label_notes(dataset.train, config.labels, dataset.source, "train")
+    notes = [*dataset.notes, *told]
     task = make_task(dataset, config.labels)
-    notes = [
-        *dataset.notes,
-        *msa.label_notes(dataset.train, config.labels, dataset.source, "train"),
-    ]
     # statistics of the student's training split alone: what will be known at test time
     scaler = msa.fit_scaler(dataset.train, config.clip) if config.scale else None
     splits = dict(dataset.splits)
@@ -62,10 +61,12 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     if isinstance(config, DataConfig) and config.teacher_path:
         other = msa.read(config.teacher_path, vectors, config.max_frames, context=config.context)
         check_fits(dataset, other)
+        told = msa.label_notes(other.train, config.labels, other.source, "train")
         make_task(other, config.labels)
         check_known(other, task)
-        own = [*other.notes, *msa.label_notes(other.train, config.labels, other.source, "train")]
-        notes += [f"the teacher's {Path(other.source).name}: {note}" for note in own]
+        notes += [
+            f"the teacher's {Path(other.source).name}: {note}" for note in (*other.notes, *told)
+        ]
         splits["teacher"], sources["teacher"] = other.train, other.source
     sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
     return Inputs(dataclasses.replace(dataset, notes=tuple(notes)), task, sets)
