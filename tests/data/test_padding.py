@@ -172,6 +172,28 @@ def test_zeros_at_the_ends_of_some_rows_are_frames(tmp_path: Path):
     ]
 
 
+def test_special_tokens_without_a_picture_are_frames(tmp_path: Path):
+    """[CLS] and [SEP] are zeros in every row, so lengths go one beyond the content at each end."""
+
+    def blank(fields: dict) -> None:
+        rows, time = np.arange(len(fields["vision"])), fields["vision"].shape[1]
+        last = np.minimum(fields["vision_lengths"], time) - 1
+        fields["vision"][:, 0] = fields["vision"][rows, last] = 0
+
+    data, _ = _read(tmp_path, blank)
+    time = data.train.features["vision"].shape[1]
+    np.testing.assert_array_equal(data.train.valid["vision"], _mask(_lengths(120)["vision"], time))
+    assert [note.split(" ")[1] for note in _notes(data, "vision")] == ["320"]
+
+
+def test_a_few_zeros_in_padding_of_noise_tell_nothing(tmp_path: Path):
+    def chance(fields: dict) -> None:
+        fields["audio"][0, -1] = 0
+
+    data, _ = _read(tmp_path, chance, noise=True)
+    np.testing.assert_array_equal(data.train.valid["audio"], _mask(_lengths(120)["audio"], 21))
+
+
 def test_frames_of_sequences_are_known_and_not_doubted(tmp_path: Path):
     content = files.mag_bert()
     for rows in content.values():
