@@ -141,15 +141,9 @@ def make_split(
     if not any(key in fields for key in LABEL_KEYS):
         checked.take(fields, "regression_labels", where)
     if "regression_labels" in fields:
-        scores = checked.label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+        scores = checked.score_field(fields, n, where)
     if "classification_labels" in fields:
-        numbers = checked.label_field(fields, "classification_labels", n, where)
-        classes = numbers.astype(np.int32)
-        if np.any(classes != numbers) or classes.min() < 0:
-            raise InputError(
-                f"{where}: classification_labels: class labels must be whole numbers from 0; "
-                "correct them or remove the field"
-            )
+        classes = checked.class_field(fields, n, where)
     raw_text = None
     if fields.get("raw_text") is not None:
         raw_text = checked.strings(fields["raw_text"], n, where, "raw_text")

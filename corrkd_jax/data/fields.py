@@ -119,7 +119,8 @@ def check_finite(array: np.ndarray, where: str, key: str) -> None:
     Raises:
         InputError: a label is NaN or infinite.
     """
-    bad = array.size - np.count_nonzero(np.isfinite(array))
+    with np.errstate(over="ignore"):  # scores become float32, where a large one is infinite
+        bad = array.size - np.count_nonzero(np.isfinite(array.astype(np.float32)))
     if bad:
         raise InputError(
             f"{where}: {key}: {bad} labels are not finite; correct or remove those samples"
@@ -155,6 +156,48 @@ def label_field(fields: dict[str, Any], key: str, n: int, where: str) -> np.ndar
         )
     check_finite(labels, where, key)
     return labels
+
+
+def score_field(fields: dict[str, Any], n: int, where: str) -> np.ndarray:
+    """`regression_labels` as sentiment scores.
+
+    Args:
+        fields: key -> value.
+        n: number of rows of the features.
+        where: file and split, for messages.
+
+    Returns:
+        `[n]` float32.
+
+    Raises:
+        InputError: as `label_field`.
+    """
+    return label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+
+
+def class_field(fields: dict[str, Any], n: int, where: str) -> np.ndarray:
+    """`classification_labels` as class numbers.
+
+    Args:
+        fields: key -> value.
+        n: number of rows of the features.
+        where: file and split, for messages.
+
+    Returns:
+        `[n, tasks]` int32.
+
+    Raises:
+        InputError: as `label_field`, or a number that is not whole or negative.
+    """
+    numbers = label_field(fields, "classification_labels", n, where)
+    with np.errstate(invalid="ignore"):  # a number too large for int32 is another one then
+        classes = numbers.astype(np.int32)
+    if np.any(classes != numbers) or classes.min() < 0:
+        raise InputError(
+            f"{where}: classification_labels: class labels must be whole numbers from 0; "
+            "correct them or remove the field"
+        )
+    return classes
 
 
 def string(value: Any) -> str:

@@ -180,9 +180,9 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str, notes: lis
         if key in fields:
             fields[name] = fields[key]
     if "scores" in fields:
-        scores = checked.label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+        scores = checked.score_field(fields, n, where)
     if "classes" in fields:
-        classes = checked.label_field(fields, "classification_labels", n, where).astype(np.int32)
+        classes = checked.class_field(fields, n, where)
     if scores is None and classes is None:
         checked.take(fields, "scores", where)
     if "raw_text" in fields:

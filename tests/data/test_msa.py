@@ -1,5 +1,6 @@
 """Readers, cleaning, scaling, labels and the .npz of multimodal sentiment files."""
 
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -328,6 +329,14 @@ BAD_MMSA = {
         _change("valid", "regression_labels", _with_nan),
         ["valid: regression_labels: 1 labels are not finite"],
     ),
+    "endless score": (
+        _change("train", "regression_labels", lambda x: x * 1e300),
+        ["train: regression_labels: 6 labels are not finite"],
+    ),
+    "large class": (
+        _change("train", "classification_labels", lambda x: x + 2.0**40),
+        ["train: classification_labels: class labels must be whole"],
+    ),
     "infinite class": (
         _change("train", "classification_labels", lambda x: x + np.inf),
         ["train: classification_labels: 7 labels are not finite"],
@@ -528,6 +537,56 @@ def test_any_shape_length_and_bad_value(tmp_path_factory, data):
         ]
         assert len(told) == (bad.count[modality] > 0)
         assert not told or told[0].startswith(f"{modality}: {bad.count[modality]} values")
+
+
+JUNK = (
+    *(None, 3, "x", (), {}, object, np.array(5), np.zeros(0), [[1], [1, 2]], np.array(["a", "b"])),
+    *(lambda n: [None] * n, lambda n: ["a"] * n, lambda n: [1e300] * n, lambda n: [True] * n),
+    *(
+        lambda n: np.full(n, np.nan),
+        lambda n: np.full(n, 2**62),
+        lambda n: np.arange(n, dtype="u1"),
+    ),
+    *(
+        lambda n: np.ones((n, 3, 6)),
+        lambda n: np.ones((n, 6, 5), complex),
+        lambda n: np.ones((n, 4)),
+    ),
+    *(
+        lambda n: np.full((n, 1, 1), 2.0),
+        lambda n: np.full((n, 4, 2), 0.5),
+        lambda n: np.ones((n, 0)),
+    ),
+)
+
+
+def test_fields_of_another_kind_are_read_or_refused_in_one_line(monkeypatch):
+    """Four layouts, one to three fields replaced in one split or in all."""
+    random = np.random.default_rng(0)
+    keys = ("text_bert", "id", "raw_text", "words", "text_valid", "labels", *msa.MODALITIES)
+    keys += ("regression_labels", "classification_labels", "audio_lengths", "vision_lengths")
+    makes = (files.mmsa_aligned, files.mmsa_unaligned, files.mult_sentiment, files.mult_emotion)
+    refused = []
+    for number in range(400):
+        content = makes[number % 4]()
+        for _ in range(random.integers(1, 4)):
+            key, junk = keys[random.integers(len(keys))], JUNK[random.integers(len(JUNK))]
+            for split in SPLITS if random.random() < 0.5 else (SPLITS[random.integers(3)],):
+                n = files.SIZES[split]
+                content[split][key] = junk(n) if callable(junk) and junk is not object else junk
+        monkeypatch.setattr("corrkd_jax.data.unpickle.load", lambda _, content=content: content)
+        try:
+            data = msa.read("data.pkl")
+            _well_formed(data)
+            for mode in msa.LABEL_MODES:
+                with contextlib.suppress(InputError):
+                    msa.label_notes(data.train, mode, "data.pkl", "train")
+            assert not any("\n" in note for note in data.notes)
+        except InputError as error:
+            refused.append(str(error))
+    assert 100 < len(refused) < 390
+    assert all(message.startswith("data.pkl: ") for message in refused)
+    assert not any("\n" in message for message in refused)
 
 
 class Counters:
@@ -774,6 +833,7 @@ BAD_NPZ = {
     "test/vision": (np.zeros((5, 6)), "test: vision: has 2 axes"),
     "valid/vision": (np.zeros((4, 6, 9), np.float32), "valid: vision: 9 features"),
     "train/scores": (np.full(7, np.nan), "train: regression_labels: 7 labels are not finite"),
+    "test/classes": (np.arange(5) - 1, "test: classification_labels: class labels must be whole"),
     "train/raw_text": (np.zeros(3, np.uint8), "train: raw_text: is no JSON list"),
     "test/text_valid": (
         ~_prefix(2 + np.arange(5) % 5, 6) | (np.arange(6) == 5),
