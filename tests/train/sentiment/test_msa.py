@@ -204,7 +204,9 @@ def test_predictions_are_labelled(predictions, tiny_files):
 
 def test_evaluation_gives_the_run_s_own_numbers(tiny_run, evaluated):
     assert read_json(evaluated / "evaluation.json") == read_json(tiny_run.folder / "results.json")
-    assert "| sentiment | l | a |" in (evaluated / "evaluation.md").read_text(encoding="utf-8")
+    page = (evaluated / "evaluation.md").read_text(encoding="utf-8")
+    assert "| sentiment | l | a |" in page
+    assert "* audio: 4 values not finite" in page
 
 
 def test_conversion_and_the_valid_split(tiny_run, tmp_path):

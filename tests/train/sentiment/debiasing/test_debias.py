@@ -127,6 +127,9 @@ def test_finished_run_comes_back_without_its_training_data(small_file, tmp_path,
     other.write_bytes(pickle.dumps(content))
     evaluate.main([str(folder), "--data.path", str(other), "--out", str(tmp_path / "found")])
     found = json.loads((tmp_path / "found" / "evaluation.json").read_text())
+    for page in (folder / "report.md", tmp_path / "found" / "evaluation.md"):
+        # what is said of the file
+        assert "* labels: classification_labels are not in the order of" in page.read_text()
     assert found.keys() == figures.keys()
     for row, own in figures.items():
         for name, value in own["test"]["sentiment"].items():
