@@ -276,8 +276,8 @@ def pad(
     Raises:
         InputError: the sequences differ in their number of features.
     """
-    sizes = sorted({sequence.shape[1] for sequence in sequences if sequence.shape[1]})
-    if len(sizes) != 1:
+    sizes = sorted({sequence.shape[1] for sequence in sequences if any(sequence.shape)})
+    if len(sizes) != 1 or not sizes[0]:
         raise InputError(f"{where}: {key}: rows have {sizes} features; one size is needed")
     padded = np.zeros((len(sequences), frames, sizes[0]), np.float32)
     with np.errstate(over="ignore"):

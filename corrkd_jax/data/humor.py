@@ -66,8 +66,8 @@ def read_folder(
 
     def fields(split: str) -> dict[str, Any]:
         where = f"{path}: {split}"
-        segments = _entry(folds, split, path / _FOLDS)
-        if not isinstance(segments, list | tuple | np.ndarray) or len(segments) == 0:
+        segments = _entries(folds, split, path / _FOLDS)
+        if not segments:
             raise InputError(f"{path / _FOLDS}: {split}: must be a list of segments with data")
         sequences: dict[str, list[np.ndarray]] = {"text": [], "audio": [], "vision": []}
         classes, sentences, words = [], [], []
@@ -117,9 +117,21 @@ def _table(path: Path) -> dict:
 
 def _entry(table: Any, key: Any, where: str | Path) -> Any:
     """Value of a dict; a missing one is refused with its place."""
-    if not isinstance(table, dict) or key not in table:
-        raise InputError(f"{where}: no entry {key!r}; use the complete files of UR-FUNNY")
-    return table[key]
+    try:
+        if isinstance(table, dict):
+            return table[key]
+    except (KeyError, TypeError):
+        pass  # segments come from a file, and some things are no keys
+    name = " ".join(repr(key).split())[:60]
+    raise InputError(f"{where}: no entry {name}; use the complete files of UR-FUNNY")
+
+
+def _entries(table: Any, key: str, where: str | Path) -> list:
+    """Values of a list in a dict; anything else is refused with its place."""
+    values = _entry(table, key, where)
+    if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
+        return list(values)
+    raise InputError(f"{where}: {key}: is no list; use the complete files of UR-FUNNY")
 
 
 def _sequence(entry: Any, what: str, context: bool, axes: int, at: str) -> np.ndarray:
@@ -130,7 +142,7 @@ def _sequence(entry: Any, what: str, context: bool, axes: int, at: str) -> np.nd
     """
     parts = [_entry(entry, f"punchline_{what}", at)]
     if context:
-        parts = [*_entry(entry, f"context_{what}", at), *parts]
+        parts = [*_entries(entry, f"context_{what}", at), *parts]
     arrays = [array for part in parts if (array := numbers(part, at, what)).size]
     if len({array.shape[1:] for array in arrays}) > 1 or any(a.ndim != axes for a in arrays):
         shapes = ", ".join(sorted({str(array.shape) for array in arrays}))
@@ -139,5 +151,5 @@ def _sequence(entry: Any, what: str, context: bool, axes: int, at: str) -> np.nd
 
 
 def _sentence(entry: Any, context: bool, at: str) -> str:
-    before = _entry(entry, "context_sentences", at) if context else ()
+    before = _entries(entry, "context_sentences", at) if context else ()
     return " ".join(map(string, (*before, _entry(entry, "punchline_sentence", at))))

@@ -135,8 +135,8 @@ def _fold(path: Path, fold: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     pair = folds[fold - 1]
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise InputError(f"{path}: fold {fold}: expected the rows for training and for testing")
-    parts = tuple(numbers(rows, str(path), f"fold {fold}") for rows in pair)
-    together = np.concatenate([np.ravel(rows) for rows in parts])
+    parts = tuple(np.ravel(numbers(rows, str(path), f"fold {fold}")) for rows in pair)
+    together = np.concatenate(parts)
     if together.dtype.kind not in "iu" or len(np.unique(together)) < len(together):
         raise InputError(f"{path}: fold {fold}: rows must be whole numbers, none of them twice")
     if together.size and not 0 <= together.min() <= together.max() < n:

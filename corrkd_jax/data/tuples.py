@@ -72,9 +72,10 @@ def vocabulary(splits: Iterable[Sequence]) -> set[str]:
             # Rows of another form are refused, with their number, by `to_fields`.
             try:
                 text, *_, last = row[0]
+                axes = np.ndim(text)
             except (TypeError, ValueError, IndexError, KeyError):
                 continue
-            if np.ndim(text) < 2:
+            if axes < 2:
                 found.update(_words(last if len(row[0]) == 4 else text) or ())
     return found
 

@@ -77,6 +77,15 @@ def test_the_other_spelling_and_unknown_words(tmp_path: Path):
     )
 
 
+def test_context_that_is_no_list(tmp_path: Path):
+    content = files.ur_funny()
+    content["language_sdk"][2]["context_sentences"] = None
+    folder = files.folder_of(tmp_path / "fun", content)
+    msa.read(folder)
+    with pytest.raises(InputError, match=r"segment 2: context_sentences: is no list"):
+        msa.read(folder, context=True)
+
+
 def test_subjects_need_a_table(tmp_path: Path):
     data = msa.read(files.folder_of(tmp_path / "fun", files.ur_funny()))
     with pytest.raises(InputError, match=r"train: row 0: id '1' names no subject.*subjects\.csv"):
@@ -118,6 +127,11 @@ BAD = {
     "a list": (_set("humor_label_sdk", [1]), ["humor_label_sdk.pkl: holds a list"]),
     "no fold": (_delete("data_folds", "dev"), ["data_folds.pkl: no entry 'dev'"]),
     "empty fold": (_set("data_folds", [], "dev"), ["data_folds.pkl: dev: must be a list"]),
+    "a segment that is a list": (
+        _set("data_folds", [[1, 2], 3], "train"),
+        ["language_sdk.pkl: no entry [1, 2]"],
+    ),
+    "a fold without axes": (_set("data_folds", np.array(5), "dev"), ["data_folds.pkl: dev: is no"]),
     "no label": (_delete("humor_label_sdk", 7), ["humor_label_sdk.pkl: no entry 7"]),
     "two labels": (_set("humor_label_sdk", [0, 1], 7), ["segment 7: one label"]),
     "half a label": (_set("humor_label_sdk", 0.5, 7), ["test: classification_labels"]),

@@ -100,6 +100,11 @@ def test_vectors_beside_words_need_no_word_vectors(tmp_path: Path):
             "dev: row 1: vision: shape",
         ),
         (lambda row: (row[0], np.zeros((1, 0)), row[2]), "dev: row 1: label"),
+        (
+            lambda row: ((*row[0][:2], np.zeros((2, 0)), row[0][3]), *row[1:]),
+            "dev: audio: rows have [0, 3] features",
+        ),
+        (lambda row: (([[1], [1, 2]], *row[0][1:3]), *row[1:]), "dev: row 1: text"),
     ],
 )
 def test_bad_rows(tmp_path: Path, glove: Path, change, words: str):
