@@ -6,7 +6,7 @@ checks and the same cleaning.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from corrkd_jax.data import fields as checked
+from corrkd_jax.data.padding import padding_notes, real_frames
 from corrkd_jax.errors import InputError
 
 MODALITIES = ("text", "audio", "vision")
@@ -24,7 +25,8 @@ SPLITS = ("train", "valid", "test")
 SENTIMENT = ("sentiment",)
 """Tasks of a dataset with one label of sentiment."""
 
-_LABEL_KEYS = ("regression_labels", "classification_labels")
+LABEL_KEYS = ("regression_labels", "classification_labels")
+"""MMSA's fields of sentiment scores and of class numbers."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,23 @@ class Dataset:
 
 
 def make_split(
-    fields: dict[str, Any], split: str, where: str, counts: Counter, notes: list[str]
+    fields: dict[str, Any],
+    split: str,
+    where: str,
+    counts: Counter,
+    notes: list[str],
+    absent: Collection[str] = (),
 ) -> Split:
     """Split from MMSA's fields, checked and cleaned; empties `fields` of its features.
 
     Args:
-        fields: MMSA's keys; and `words`, if the reader knows the words of the text frames.
+        fields: MMSA's keys; `words`, if the reader knows the words of the text frames; and
+            `text_valid` and so on, `[n, time]` bool, if it padded the sequences itself.
         split: name of the split.
         where: file and split, for messages.
         counts: receives the numbers that `count_notes` reports.
         notes: receives remarks on ids.
+        absent: modalities that the file does not have; one frame of one zero stands for them.
 
     Returns:
         The split.
@@ -107,6 +116,8 @@ def make_split(
     """
     features: dict[str, np.ndarray] = {}
     for modality in MODALITIES:
+        if modality in absent:
+            continue
         raw = checked.numbers(checked.take(fields, modality, where), where, modality)
         checked.check_features(raw, where, modality)
         with np.errstate(over="ignore"):
@@ -115,33 +126,29 @@ def make_split(
         counts[modality, "values"] += array.size
         counts[modality, "not finite"] += _zero_not_finite(array)
         features[modality] = array
-    n = len(features["text"])
-    for modality in MODALITIES:
-        checked.check_rows(len(features[modality]), n, where, modality)
+    n = len(next(iter(features.values())))
+    for modality, array in features.items():
+        checked.check_rows(len(array), n, where, modality)
 
-    valid, outside, real = _valid_frames(fields, features, where)
-    for modality in MODALITIES:
-        counts[modality, "outside"] += outside[modality]
-        counts[modality, "real"] += real[modality]
+    valid = real_frames(fields, features, where, counts)
+    for modality in absent:
+        features[modality], valid[modality] = np.zeros((n, 1, 1), np.float32), np.ones((n, 1), bool)
+    # by name, whatever the order in which they came
+    features = {modality: features[modality] for modality in MODALITIES}
+    valid = {modality: valid[modality] for modality in MODALITIES}
 
     scores = classes = None
-    if not any(key in fields for key in _LABEL_KEYS):
+    if not any(key in fields for key in LABEL_KEYS):
         checked.take(fields, "regression_labels", where)
     if "regression_labels" in fields:
-        scores = checked.label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+        scores = checked.score_field(fields, n, where)
     if "classification_labels" in fields:
-        numbers = checked.label_field(fields, "classification_labels", n, where)
-        classes = numbers.astype(np.int32)
-        if np.any(classes != numbers) or classes.min() < 0:
-            raise InputError(
-                f"{where}: classification_labels: class labels must be whole numbers from 0; "
-                "correct them or remove the field"
-            )
+        classes = checked.class_field(fields, n, where)
     raw_text = None
     if fields.get("raw_text") is not None:
         raw_text = checked.strings(fields["raw_text"], n, where, "raw_text")
     words = fields.get("words")
-    if words is None and raw_text is not None:
+    if words is None and raw_text is not None and "text" not in absent:
         words = _words_by_count(raw_text, valid["text"])
     if fields.get("id") is None:
         ids = tuple(f"{split}-{number:06d}" for number in range(n))
@@ -167,15 +174,23 @@ def make_dataset(
         path: file or folder that they come from.
         layout: see `Dataset`.
         notes: see `Dataset`; notes on ids in two splits are added.
-        tasks: tasks of a file with one label a sample.
+        tasks: tasks of the class labels, one a column; four columns without four names are
+            IEMOCAP's emotions.
 
     Returns:
         The dataset.
 
     Raises:
-        InputError: the splits differ in feature sizes or in kinds of labels.
+        InputError: the splits differ in feature sizes or in kinds of labels, or `tasks` has
+            another number of names than there are columns.
     """
     train = splits["train"]
+    columns = 1 if train.classes is None else train.classes.shape[1]
+    if columns > 1 and len(tasks) == 1:
+        tasks = checked.EMOTIONS
+        notes = [*notes, f"classification_labels: four columns, taken for {', '.join(tasks)}"]
+    if len(tasks) != columns:
+        raise InputError(f"{path}: tasks: {len(tasks)} names, but classes have {columns} columns")
     for name, split in splits.items():
         for modality in MODALITIES:
             size, expected = split.features[modality].shape[2], train.features[modality].shape[2]
@@ -210,9 +225,7 @@ def make_dataset(
             len({split.features[modality].shape[1] for modality in MODALITIES}) == 1
             for split in splits.values()
         ),
-        tasks=(
-            checked.EMOTIONS if train.classes is not None and train.classes.shape[1] > 1 else tasks
-        ),
+        tasks=tasks,
         # A file from write_npz brings the notes of its first reading.
         notes=tuple(dict.fromkeys((*notes, *shared_ids))),
         more={name: split for name, split in splits.items() if name not in SPLITS},
@@ -306,23 +319,21 @@ def count_notes(counts: Counter) -> list[str]:
     """Notes on the cleaning of all splits together, one line for each modality and kind.
 
     Args:
-        counts: numbers that `make_split` collected.
+        counts: numbers that readers and `make_split` collected.
 
     Returns:
         Notes; none where nothing was cleaned.
     """
     notes = []
     for modality in MODALITIES:
-        bad, outside = counts[modality, "not finite"], counts[modality, "outside"]
-        if bad:
+        if bad := counts[modality, "not finite"]:
             share = 100 * bad / counts[modality, "values"]
             notes.append(f"{modality}: {bad} values not finite ({share:.2g} %) set to 0")
-        if outside:
-            share = 100 * outside / counts[modality, "real"]
-            notes.append(
-                f"{modality}: {outside} non-zero frames ({share:.2g} %) lie in what lengths or "
-                "text_bert call padding and are ignored"
-            )
+        notes += padding_notes(counts, modality)
+    if long := counts["rows", "long"]:
+        notes.append(f"{long} rows have more frames than max_frames and are cut to it")
+    if values := counts["label", "values"]:
+        notes.append(f"labels: rows hold up to {values} numbers; the first is taken as sentiment")
     return notes
 
 
@@ -335,68 +346,6 @@ def _zero_not_finite(array: np.ndarray) -> int:
             bad += finite.size - np.count_nonzero(finite)
             array[rows][~finite] = 0.0
     return bad
-
-
-def _valid_frames(
-    fields: dict[str, Any], features: dict[str, np.ndarray], where: str
-) -> tuple[dict[str, np.ndarray], dict[str, int], dict[str, int]]:
-    """Masks [n, time] of the real frames; `read` states the law.
-
-    Returns:
-        The mask of each modality, its number of non-zero frames outside of the mask, and its
-        number of non-zero frames.
-    """
-    content = {modality: array.any(axis=-1) for modality, array in features.items()}
-    aligned = len({mask.shape for mask in content.values()}) == 1
-    attention = None
-    if fields.get("text_bert") is not None:
-        tokens = checked.numbers(fields["text_bert"], where, "text_bert")
-        n, time = content["text"].shape
-        if tokens.shape != (n, 3, time):
-            raise InputError(
-                f"{where}: text_bert: shape {tokens.shape}, but {(n, 3, time)} as text is needed; "
-                "correct or remove the field"
-            )
-        attention = tokens[:, 1] != 0
-    union = content["text"] | content["audio"] | content["vision"] if aligned else None
-    valid = {}
-    for modality in MODALITIES:
-        lengths = fields.get(f"{modality}_lengths")
-        if lengths is not None:
-            mask = _length_mask(lengths, content[modality].shape, where, f"{modality}_lengths")
-        elif attention is not None and (aligned or modality == "text"):
-            mask = attention
-        else:
-            mask = _span(content[modality] if union is None else union)
-        mask[~mask.any(axis=1), 0] = True
-        valid[modality] = mask
-    real = {name: np.count_nonzero(mask) for name, mask in content.items()}
-    outside = {name: np.count_nonzero(mask & ~valid[name]) for name, mask in content.items()}
-    return valid, outside, real
-
-
-def _span(nonzero: np.ndarray) -> np.ndarray:
-    """[n, time] bool: from the first to the last True of each row, both included."""
-    begun = np.logical_or.accumulate(nonzero, axis=1)
-    to_come = np.logical_or.accumulate(nonzero[:, ::-1], axis=1)[:, ::-1]
-    return begun & to_come
-
-
-def _length_mask(lengths: Any, shape: tuple[int, ...], where: str, key: str) -> np.ndarray:
-    n, time = shape
-    numbers = checked.numbers(lengths, where, key)
-    if numbers.ndim == 0 or numbers.size != len(numbers):
-        raise InputError(f"{where}: {key}: shape {numbers.shape}; one length per sample is needed")
-    checked.check_rows(len(numbers), n, where, key)
-    numbers = numbers.reshape(n)
-    if not np.all((numbers >= 0) & (numbers == np.rint(numbers))):
-        raise InputError(f"{where}: {key}: lengths must be whole numbers from 0; correct the field")
-    if numbers.max() > time:
-        raise InputError(
-            f"{where}: {key}: a length of {numbers.max():g} exceeds the {time} frames of the "
-            "array; the field belongs to other features, correct or remove it"
-        )
-    return np.arange(time) < numbers[:, None]
 
 
 def _unique(ids: tuple[str, ...]) -> tuple[tuple[str, ...], int]:

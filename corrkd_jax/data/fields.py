@@ -90,11 +90,11 @@ def check_features(array: np.ndarray, where: str, key: str) -> None:
 
 
 def check_rows(count: int, n: int, where: str, key: str) -> None:
-    """Refuse a field whose number of rows is not that of text.
+    """Refuse a field whose number of rows is not that of the features.
 
     Args:
         count: number of rows of the field.
-        n: number of rows of text.
+        n: number of rows of text, or of the first modality that the file has.
         where: file and split, for messages.
         key: field, for messages.
 
@@ -103,7 +103,8 @@ def check_rows(count: int, n: int, where: str, key: str) -> None:
     """
     if count != n:
         raise InputError(
-            f"{where}: {key}: {count} rows, but text has {n}; every field needs one per sample"
+            f"{where}: {key}: {count} rows, but the features have {n}; every field needs one per "
+            "sample"
         )
 
 
@@ -118,7 +119,8 @@ def check_finite(array: np.ndarray, where: str, key: str) -> None:
     Raises:
         InputError: a label is NaN or infinite.
     """
-    bad = array.size - np.count_nonzero(np.isfinite(array))
+    with np.errstate(over="ignore"):  # scores become float32, where a large one is infinite
+        bad = array.size - np.count_nonzero(np.isfinite(array.astype(np.float32)))
     if bad:
         raise InputError(
             f"{where}: {key}: {bad} labels are not finite; correct or remove those samples"
@@ -131,7 +133,7 @@ def label_field(fields: dict[str, Any], key: str, n: int, where: str) -> np.ndar
     Args:
         fields: key -> value.
         key: name of the field.
-        n: number of rows of text.
+        n: number of rows of the features.
         where: file and split, for messages.
 
     Returns:
@@ -154,6 +156,48 @@ def label_field(fields: dict[str, Any], key: str, n: int, where: str) -> np.ndar
         )
     check_finite(labels, where, key)
     return labels
+
+
+def score_field(fields: dict[str, Any], n: int, where: str) -> np.ndarray:
+    """`regression_labels` as sentiment scores.
+
+    Args:
+        fields: key -> value.
+        n: number of rows of the features.
+        where: file and split, for messages.
+
+    Returns:
+        `[n]` float32.
+
+    Raises:
+        InputError: as `label_field`.
+    """
+    return label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+
+
+def class_field(fields: dict[str, Any], n: int, where: str) -> np.ndarray:
+    """`classification_labels` as class numbers.
+
+    Args:
+        fields: key -> value.
+        n: number of rows of the features.
+        where: file and split, for messages.
+
+    Returns:
+        `[n, tasks]` int32.
+
+    Raises:
+        InputError: as `label_field`, or a number that is not whole or negative.
+    """
+    numbers = label_field(fields, "classification_labels", n, where)
+    with np.errstate(invalid="ignore"):  # a number too large for int32 is another one then
+        classes = numbers.astype(np.int32)
+    if np.any(classes != numbers) or classes.min() < 0:
+        raise InputError(
+            f"{where}: classification_labels: class labels must be whole numbers from 0; "
+            "correct them or remove the field"
+        )
+    return classes
 
 
 def string(value: Any) -> str:
@@ -179,7 +223,7 @@ def strings(values: Any, n: int, where: str, key: str) -> tuple[str, ...]:
 
     Args:
         values: list, tuple or array of strings, or of parts of an id.
-        n: number of rows of text.
+        n: number of rows of the features.
         where: file and split, for messages.
         key: field, for messages.
 
@@ -214,7 +258,9 @@ def row_chunks(array: np.ndarray) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
-def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> np.ndarray:
+def pad(
+    sequences: Sequence[np.ndarray], frames: int, where: str, key: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of any length as one array; a longer one keeps its first frames.
 
     Args:
@@ -224,20 +270,22 @@ def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> n
         key: field, for messages.
 
     Returns:
-        `[n, frames, features]` float32, zeros on padding.
+        `[n, frames, features]` float32, zeros on padding, and `[n, frames]` bool, True where a
+        frame is of the sequence.
 
     Raises:
         InputError: the sequences differ in their number of features.
     """
-    sizes = sorted({sequence.shape[1] for sequence in sequences if sequence.shape[1]})
-    if len(sizes) != 1:
+    sizes = sorted({sequence.shape[1] for sequence in sequences if any(sequence.shape)})
+    if len(sizes) != 1 or not sizes[0]:
         raise InputError(f"{where}: {key}: rows have {sizes} features; one size is needed")
     padded = np.zeros((len(sequences), frames, sizes[0]), np.float32)
     with np.errstate(over="ignore"):
         for target, sequence in zip(padded, sequences, strict=True):
             if len(sequence):
                 target[: len(sequence)] = sequence[:frames]
-    return padded
+    lengths = np.array([len(sequence) for sequence in sequences])
+    return padded, np.arange(frames) < lengths[:, None]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

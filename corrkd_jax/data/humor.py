@@ -1,5 +1,6 @@
 """UR-FUNNY (version 2): a folder of six pickles, with humor as the class of a punchline."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def is_folder(path: Path) -> bool:
     return (path / _FOLDS).is_file()
 
 
-def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[str, Any]]:
+def read_folder(
+    path: Path, context: bool, max_frames: int, counts: Counter, notes: list[str]
+) -> dict[str, dict[str, Any]]:
     """Splits train, valid and test of UR-FUNNY as MMSA fields.
 
     Text is the vectors of `word_embedding_list.pkl`, one word a frame. A sequence longer than
@@ -42,6 +45,8 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
         path: the folder.
         context: whether the sentences before the punchline begin each sequence.
         max_frames: number of frames to pad or cut to.
+        counts: receives the number of rows that are cut.
+        notes: receives a remark on a second file of sentences.
 
     Returns:
         Split -> field -> value.
@@ -50,6 +55,8 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
         InputError: a file is missing, refused or not what its name says.
     """
     language_file = path / (_MISSPELT if (path / _MISSPELT).is_file() else _LANGUAGE)
+    if language_file.name == _MISSPELT and (path / _LANGUAGE).is_file():
+        notes.append(f"text: read from {_MISSPELT}, the authors' own; {_LANGUAGE} is not read")
     label_file = path / _LABELS
     folds, language, labels = map(_table, (path / _FOLDS, language_file, label_file))
     senses = {modality: (path / name, _table(path / name)) for modality, name in _SENSES.items()}
@@ -59,8 +66,8 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
 
     def fields(split: str) -> dict[str, Any]:
         where = f"{path}: {split}"
-        segments = _entry(folds, split, path / _FOLDS)
-        if not isinstance(segments, list | tuple | np.ndarray) or len(segments) == 0:
+        segments = _entries(folds, split, path / _FOLDS)
+        if not segments:
             raise InputError(f"{path / _FOLDS}: {split}: must be a list of segments with data")
         sequences: dict[str, list[np.ndarray]] = {"text": [], "audio": [], "vision": []}
         classes, sentences, words = [], [], []
@@ -75,11 +82,14 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
                 words.append(tuple(sentence.split()[-max_frames:]))
             sentences.append(sentence)
             sequences["text"].append(vectors[index.astype(np.int64)[-max_frames:]])
+            longest = len(index)
             for modality, (file, table) in senses.items():
                 entry = _entry(table, segment, file)
                 at = f"{file}: segment {segment}"
                 frames = _sequence(entry, "features", context, 2, at)
                 sequences[modality].append(frames[-max_frames:])
+                longest = max(longest, len(frames))
+            counts["rows", "long"] += longest > max_frames
             label = numbers(_entry(labels, segment, label_file), str(label_file), str(segment))
             if label.size != 1:
                 raise InputError(f"{label_file}: segment {segment}: one label is needed, 0 or 1")
@@ -92,8 +102,7 @@ def read_folder(path: Path, context: bool, max_frames: int) -> dict[str, dict[st
         if len(words) == len(sentences):
             result["words"] = tuple(words)
         for modality, rows in sequences.items():
-            result[modality] = pad(rows, max_frames, where, modality)
-            result[f"{modality}_lengths"] = [len(row) for row in rows]
+            result[modality], result[f"{modality}_valid"] = pad(rows, max_frames, where, modality)
         return result
 
     return {"train": fields("train"), "valid": fields("dev"), "test": fields("test")}
@@ -108,9 +117,21 @@ def _table(path: Path) -> dict:
 
 def _entry(table: Any, key: Any, where: str | Path) -> Any:
     """Value of a dict; a missing one is refused with its place."""
-    if not isinstance(table, dict) or key not in table:
-        raise InputError(f"{where}: no entry {key!r}; use the complete files of UR-FUNNY")
-    return table[key]
+    try:
+        if isinstance(table, dict):
+            return table[key]
+    except (KeyError, TypeError):
+        pass  # segments come from a file, and some things are no keys
+    name = " ".join(repr(key).split())[:60]
+    raise InputError(f"{where}: no entry {name}; use the complete files of UR-FUNNY")
+
+
+def _entries(table: Any, key: str, where: str | Path) -> list:
+    """Values of a list in a dict; anything else is refused with its place."""
+    values = _entry(table, key, where)
+    if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
+        return list(values)
+    raise InputError(f"{where}: {key}: is no list; use the complete files of UR-FUNNY")
 
 
 def _sequence(entry: Any, what: str, context: bool, axes: int, at: str) -> np.ndarray:
@@ -121,7 +142,7 @@ def _sequence(entry: Any, what: str, context: bool, axes: int, at: str) -> np.nd
     """
     parts = [_entry(entry, f"punchline_{what}", at)]
     if context:
-        parts = [*_entry(entry, f"context_{what}", at), *parts]
+        parts = [*_entries(entry, f"context_{what}", at), *parts]
     arrays = [array for part in parts if (array := numbers(part, at, what)).size]
     if len({array.shape[1:] for array in arrays}) > 1 or any(a.ndim != axes for a in arrays):
         shapes = ", ".join(sorted({str(array.shape) for array in arrays}))
@@ -130,5 +151,5 @@ def _sequence(entry: Any, what: str, context: bool, axes: int, at: str) -> np.nd
 
 
 def _sentence(entry: Any, context: bool, at: str) -> str:
-    before = _entry(entry, "context_sentences", at) if context else ()
+    before = _entries(entry, "context_sentences", at) if context else ()
     return " ".join(map(string, (*before, _entry(entry, "punchline_sentence", at))))

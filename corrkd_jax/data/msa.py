@@ -16,6 +16,7 @@ import numpy as np
 from corrkd_jax.data import fields as checked
 from corrkd_jax.data import humor, sarcasm, tuples, unpickle
 from corrkd_jax.data.dataset import (
+    LABEL_KEYS,
     MODALITIES,
     SENTIMENT,
     SPLITS,
@@ -27,7 +28,13 @@ from corrkd_jax.data.dataset import (
     make_split,
     take_rows,
 )
-from corrkd_jax.data.labels import LABEL_MODES, check_classes, labels
+from corrkd_jax.data.labels import (
+    LABEL_MODES,
+    check_classes,
+    label_notes,
+    labels,
+    second_labels,
+)
 from corrkd_jax.data.npz import is_zip, read_npz, write_npz
 from corrkd_jax.data.scaling import Scaler, apply_scaler, fit_scaler
 from corrkd_jax.data.words import (
@@ -50,6 +57,7 @@ __all__ = [
     "check_classes",
     "fit_scaler",
     "id_hashes",
+    "label_notes",
     "labels",
     "read",
     "rebuild_text",
@@ -57,6 +65,7 @@ __all__ = [
     "write_npz",
 ]
 
+_ZEROS = "one frame of one zero stands for it in every row"
 _TASKS = {"ur-funny": humor.TASKS, "mustard": sarcasm.TASKS}
 
 
@@ -79,6 +88,13 @@ def read(
     Without that it is taken from the cleaned features: frames before the first and after the last
     frame with a non-zero value are padding (over the three modalities together when they are
     aligned). A row without any real frame has its first one valid, and a length of 0 counts as 1.
+
+    Lengths beyond the array are cut to it, and are counted from the end where the content is at the
+    end. Lengths or a mask that miss the content in most of the rows that are padded with zeros are
+    not used. Notes say each of these, with numbers.
+
+    A modality that no split of an MMSA or MulT file has, or for which MUStARD has no file, is one
+    frame of one zero, which a note says.
 
     The features of an `.npz`, which may exceed memory, are not searched for values that are not
     finite.
@@ -112,7 +128,10 @@ def read(
     if word_vectors is not None and vocabulary is not None:
         raise InputError(f"{path}: give word_vectors or vocabulary; text has one kind of frame")
     notes: list[str] = []
-    layout, content = _open(path, word_vectors is not None, max_frames, context, fold, notes)
+    counts: Counter = Counter()
+    layout, content, absent = _open(
+        path, word_vectors is not None, max_frames, context, fold, counts, notes
+    )
     for name, given, needed in (
         ("vocabulary", vocabulary is not None, "mmsa"),
         ("context", context, "ur-funny"),
@@ -124,28 +143,33 @@ def read(
     if layout == "npz":
         dataset = read_npz(path)
     else:
-        keys = _split_keys(content)
+        keys = _split_keys(content, notes)
+        if layout in ("mmsa", "mult"):
+            absent = _absent(content, keys, path, notes)
         if layout in ("mag-bert", "clue"):
             embedding = _embedding((content[key] for key in keys.values()), path, word_vectors)
         if isinstance(embedding, WordVectors) and embedding.unknown:
             words = len(embedding.index) + embedding.unknown
             notes.append(f"text: {embedding.unknown} of {words} words have no vector, set to 0")
         pieces = None if vocabulary is None else read_pieces(vocabulary)
-        splits, counts = {}, Counter()
+        splits = {}
         for name, key in keys.items():
             where = f"{path}: {key}"
             # The file's own reference is dropped, so that each raw array is freed once it is cast.
             rows = content.pop(key)
             if layout in ("mag-bert", "clue"):
-                fields = tuples.to_fields(rows, where, embedding, max_frames)
+                fields = tuples.to_fields(rows, where, embedding, max_frames, counts)
             elif layout in ("mmsa", "mult"):
-                fields = _fields(rows, where, layout, pieces)
+                fields = _fields(rows, where, layout, pieces, notes)
             else:
                 fields = rows
             del rows
-            splits[name] = make_split(fields, name, where, counts, notes)
+            splits[name] = make_split(fields, name, where, counts, notes, absent)
         notes += count_notes(counts)
-        dataset = make_dataset(splits, path, layout, notes, _TASKS.get(layout, SENTIMENT))
+        tasks = _TASKS.get(layout, SENTIMENT)
+        if layout == "mult" and splits["train"].classes is not None:
+            tasks = checked.EMOTIONS
+        dataset = make_dataset(splits, path, layout, notes, tasks)
     if word_vectors is not None and embedding is None:
         return rebuild_text(dataset, word_vectors, max_frames)
     return dataset
@@ -157,26 +181,40 @@ def _open(
     max_frames: int,
     context: bool,
     fold: int | None,
+    counts: Counter,
     notes: list[str],
-) -> tuple[str, dict]:
-    """The layout of a path and its splits by key; an `.npz` is left for `read_npz`."""
+) -> tuple[str, dict, tuple[str, ...]]:
+    """The layout of a path, its splits by key, and modalities that are known to be absent.
+
+    An `.npz` is left for `read_npz`.
+    """
     if is_zip(path):
-        return "npz", {}
+        return "npz", {}, ()
     if not path.is_dir():
         content = unpickle.load(path)
-        return _layout(content, path), content
-    if humor.is_folder(path):
-        return "ur-funny", humor.read_folder(path, context, max_frames)
-    if sarcasm.is_folder(path):
-        return "mustard", sarcasm.read_folder(path, fold, max_frames, has_vectors)
-    if tuples.is_folder(path):
+        return _layout(content, path), content, ()
+    kinds = {
+        "UR-FUNNY": humor.is_folder(path),
+        "MUStARD": sarcasm.is_folder(path),
+        "MISA, CLUE": tuples.is_folder(path),
+    }
+    if sum(kinds.values()) > 1:
+        several = " and of ".join(name for name, there in kinds.items() if there)
+        raise InputError(f"{path}: holds files of {several}; give each a folder of its own")
+    if kinds["UR-FUNNY"]:
+        return "ur-funny", humor.read_folder(path, context, max_frames, counts, notes), ()
+    if kinds["MUStARD"]:
+        content, absent = sarcasm.read_folder(path, fold, max_frames, has_vectors, counts, notes)
+        notes += [f"{modality}: has no file; {_ZEROS}" for modality in absent]
+        return "mustard", content, absent
+    if kinds["MISA, CLUE"]:
         content = tuples.read_folder(path, notes)
         if _layout(content, path) != "mag-bert":
             raise InputError(
                 f"{path}: train: is a dict; the pickles of such a folder are lists of tuples "
                 "(MISA, CLUE). Name an MMSA file itself"
             )
-        return "clue", content
+        return "clue", content, ()
     found = ", ".join(sorted(file.name for file in path.iterdir())[:12]) or "nothing"
     raise InputError(
         f"{path}: is a folder without train.pkl (MISA, CLUE), data_folds.pkl (UR-FUNNY) and "
@@ -208,14 +246,17 @@ def _layout(content: object, path: Path) -> str:
         )
     if "valid" not in content:
         raise InputError(f"{path}: no split 'valid'; rename the key 'dev' (found: {found})")
-    return "mult" if "labels" in content["train"] else "mmsa"
+    own = any(value.get(key) is not None for value in values for key in LABEL_KEYS)
+    return "mult" if "labels" in content["train"] and not own else "mmsa"
 
 
-def _split_keys(content: dict) -> dict[str, str]:
+def _split_keys(content: dict, notes: list[str]) -> dict[str, str]:
     """Name of each split -> its key, with the further ones that look like a split."""
     keys = {split: split for split in SPLITS}
     if "valid" not in content:
         keys["valid"] = "dev"
+    elif "dev" in content:
+        notes.append("valid: is the split 'valid'; 'dev' is a further split")
     kind = dict if isinstance(content["train"], dict) else list | tuple
     for key, value in content.items():
         if (
@@ -226,6 +267,25 @@ def _split_keys(content: dict) -> dict[str, str]:
         ):
             keys[key] = key
     return keys
+
+
+def _absent(content: dict, keys: dict[str, str], path: Path, notes: list[str]) -> tuple[str, ...]:
+    """Modalities that no split has; a note says so, unless another field may be meant as one."""
+    splits = [content[key] for key in keys.values()]
+    absent = tuple(m for m in MODALITIES if all(fields.get(m) is None for fields in splits))
+    if len(absent) == len(MODALITIES):
+        return ()  # refused, with what is there
+    train = content["train"]
+    for modality in absent:
+        for key, value in train.items():
+            other = key not in (*MODALITIES, "text_bert", "labels")
+            if other and isinstance(value, np.ndarray) and value.ndim == 3:
+                raise InputError(
+                    f"{path}: train: no key {modality!r}, but {key!r} is an array of shape "
+                    f"{value.shape}; rename or remove it"
+                )
+        notes.append(f"{modality}: no split has this key; {_ZEROS}")
+    return absent
 
 
 def _embedding(
@@ -245,13 +305,20 @@ def _embedding(
     return read_vectors(word_vectors, words) if words else None
 
 
-def _fields(rows: dict, where: str, layout: str, pieces: Sequence[str] | None) -> dict[str, Any]:
+def _fields(
+    rows: dict, where: str, layout: str, pieces: Sequence[str] | None, notes: list[str]
+) -> dict[str, Any]:
     """The fields of an MMSA or MulT split, with `words` if a vocabulary tells them."""
-    fields = _mult_fields(rows, where) if layout == "mult" else dict(rows)
-    fields.pop("words", None)  # no field of these layouts, whatever it may hold
+    rows = {key: value for key, value in rows.items() if value is not None}
+    fields = _mult_fields(rows, where) if layout == "mult" else rows
+    for key in ("words", *(f"{modality}_valid" for modality in MODALITIES)):
+        fields.pop(key, None)  # no field of these layouts, whatever it may hold
+    if layout == "mmsa" and "labels" in fields:
+        notes.append(second_labels(fields, where))
     if pieces is not None:
-        if fields.get("text_bert") is None:
-            raise InputError(f"{where}: no key 'text_bert'; vocabulary needs it, drop vocabulary")
+        for key in ("text", "text_bert"):
+            if key not in fields:
+                raise InputError(f"{where}: no key {key!r}; vocabulary needs it, drop vocabulary")
         fields["words"] = words_of_pieces(fields["text_bert"], pieces, where)
     return fields
 
@@ -260,9 +327,13 @@ def _mult_fields(rows: dict, where: str) -> dict[str, Any]:
     """MulT's fields under MMSA's names: labels go to one of two keys by their kind."""
     fields = dict(rows)
     labels = checked.numbers(checked.take(fields, "labels", where), where, "labels")
-    n = len(labels)
+    n = len(labels) if labels.ndim else 0
     if labels.ndim == 3 and labels.shape[1:] == (len(checked.EMOTIONS), 2):
         checked.check_finite(labels, where, "labels")
+        if bad := np.count_nonzero((np.sort(labels, axis=-1) != (0, 1)).any(axis=(1, 2))):
+            raise InputError(
+                f"{where}: labels: {bad} rows are not one-hot; each emotion is (1, 0) or (0, 1)"
+            )
         fields["classification_labels"] = labels.argmax(-1)
     elif labels.shape in ((n,), (n, 1), (n, 1, 1)):
         fields["regression_labels"] = labels

@@ -11,7 +11,15 @@ import numpy as np
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.data import fields as checked
 from corrkd_jax.data.dataset import MODALITIES, SENTIMENT, SPLITS, Dataset, Split, make_dataset
+from corrkd_jax.data.padding import blind_rows
 from corrkd_jax.errors import InputError
+
+_MEMBERS = {
+    *(f"{modality}{suffix}" for modality in MODALITIES for suffix in ("", "_valid")),
+    *("ids", "scores", "classes", "raw_text", "words"),
+}
+_SAMPLE = 256
+"""Rows of which a mask is compared with the features."""
 
 
 def write_npz(dataset: Dataset, path: str | Path) -> None:
@@ -97,11 +105,11 @@ def read_npz(path: Path) -> Dataset:
             f"{path}: no member 'train/text'; use a file from write_npz (found: {found})"
         )
     found = [key.removesuffix("/text") for key in arrays if key.endswith("/text")]
+    notes = list(_strings(arrays["notes"], f"{path}: notes")) if "notes" in arrays else []
     splits = {
-        split: _npz_split(arrays, split, f"{path}: {split}")
+        split: _npz_split(arrays, split, f"{path}: {split}", notes)
         for split in dict.fromkeys((*SPLITS, *found))
     }
-    notes = _strings(arrays["notes"], f"{path}: notes") if "notes" in arrays else ()
     tasks = tuple(map(str, np.atleast_1d(arrays.get("tasks", SENTIMENT))))
     return make_dataset(splits, path, "npz", notes, tasks)
 
@@ -131,13 +139,15 @@ def _member(
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str) -> Split:
-    """Check the members of one split; features stay memory maps."""
+def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str, notes: list[str]) -> Split:
+    """Check the members of one split; features stay memory maps. A note names other members."""
     fields = {
         key.removeprefix(f"{split}/"): array
         for key, array in arrays.items()
         if key.startswith(f"{split}/")
     }
+    if others := sorted(fields.keys() - _MEMBERS):
+        notes.append(f"{split}: members of other layouts are not read: {', '.join(others[:8])}")
     features, valid = {}, {}
     for modality in MODALITIES:
         array = checked.numbers(checked.take(fields, modality, where), where, modality)
@@ -151,6 +161,13 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str) -> Split:
                 f"{where}: {key}: must be bool {array.shape[:2]} with a True in every row; write "
                 "the file again with write_npz"
             )
+        sample = slice(_SAMPLE)  # a mapped file stays on disk
+        blind = blind_rows(mask[sample], array[sample])
+        if 2 * blind > len(mask[sample]):
+            raise InputError(
+                f"{where}: {key}: in {blind} of {len(mask[sample])} rows it is True on zeros and "
+                "False on all else; True marks a real frame"
+            )
         features[modality] = array if array.dtype == np.float32 else array.astype(np.float32)
         valid[modality] = mask
     n = len(features["text"])
@@ -163,9 +180,9 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str) -> Split:
         if key in fields:
             fields[name] = fields[key]
     if "scores" in fields:
-        scores = checked.label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
+        scores = checked.score_field(fields, n, where)
     if "classes" in fields:
-        classes = checked.label_field(fields, "classification_labels", n, where).astype(np.int32)
+        classes = checked.class_field(fields, n, where)
     if scores is None and classes is None:
         checked.take(fields, "scores", where)
     if "raw_text" in fields:

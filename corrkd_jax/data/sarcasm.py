@@ -5,6 +5,7 @@ one show, since "PERSON" of one show is nobody of another.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def is_folder(path: Path) -> bool:
 
 
 def read_folder(
-    path: Path, fold: int | None, max_frames: int, words: bool
-) -> dict[str, dict[str, Any]]:
+    path: Path, fold: int | None, max_frames: int, words: bool, counts: Counter, notes: list[str]
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Splits train, valid and test of MUStARD as MMSA fields.
 
     Ids are `SHOW-SPEAKER$_$key`. The published splits have no part for validation: every fifth row
@@ -47,14 +48,16 @@ def read_folder(
     Args:
         path: a folder with `sarcasm_data.json` and, for each modality, features by key in
             `text.npz` (or `.pkl`, `.pickle`, `.p`), `audio.npz` and `vision.npz`: `[time,
-            features]`, or `[features]` for a whole utterance.
+            features]`, or `[features]` for a whole utterance. Audio or vision may be left out.
         fold: None for the speaker-independent split, which tests on FRIENDS and trains on the other
             shows; 1 to 5 for a fold of `split_indices.p`, whose speakers overlap.
         max_frames: number of frames that a longer sequence is cut to.
         words: whether text will be built from the utterances, so that no file of it is needed.
+        counts: receives the number of rows that are cut.
+        notes: receives a remark on each file that is not read.
 
     Returns:
-        Split -> field -> value.
+        Split -> field -> value, and the modalities without a file.
 
     Raises:
         InputError: a file is missing, refused or not what its name says.
@@ -75,10 +78,12 @@ def read_folder(
 
     sequences = {}
     for modality in MODALITIES:
-        if modality == "text" and words and not _feature_file(path, modality):
+        if file := _feature_file(path, modality, notes):
+            sequences[modality] = _features(file, keys)
+        elif modality == "text" and words:
             sequences[modality] = [np.zeros((1, 1), np.float32)] * len(keys)
         else:
-            sequences[modality] = _features(path, modality, keys)
+            _check_absent(path, modality)
     frames = {m: min(max_frames, max(map(len, rows))) for m, rows in sequences.items()}
 
     def fields(split: str) -> dict[str, Any]:
@@ -93,11 +98,15 @@ def read_folder(
         }
         for modality, all_rows in sequences.items():
             own = [all_rows[row] for row in rows[split]]
-            result[modality] = pad(own, frames[modality], f"{path}: {split}", modality)
-            result[f"{modality}_lengths"] = [min(len(x), frames[modality]) for x in own]
+            result[modality], result[f"{modality}_valid"] = pad(
+                own, frames[modality], f"{path}: {split}", modality
+            )
         return result
 
-    return {split: fields(split) for split in rows}
+    longest = np.max([[len(x) for x in all_rows] for all_rows in sequences.values()], axis=0)
+    counts["rows", "long"] += int(np.sum(longest > max_frames))
+    absent = tuple(modality for modality in MODALITIES if modality not in sequences)
+    return {split: fields(split) for split in rows}, absent
 
 
 def _items(path: Path) -> dict[str, dict]:
@@ -126,8 +135,8 @@ def _fold(path: Path, fold: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     pair = folds[fold - 1]
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise InputError(f"{path}: fold {fold}: expected the rows for training and for testing")
-    parts = tuple(numbers(rows, str(path), f"fold {fold}") for rows in pair)
-    together = np.concatenate([np.ravel(rows) for rows in parts])
+    parts = tuple(np.ravel(numbers(rows, str(path), f"fold {fold}")) for rows in pair)
+    together = np.concatenate(parts)
     if together.dtype.kind not in "iu" or len(np.unique(together)) < len(together):
         raise InputError(f"{path}: fold {fold}: rows must be whole numbers, none of them twice")
     if together.size and not 0 <= together.min() <= together.max() < n:
@@ -135,20 +144,38 @@ def _fold(path: Path, fold: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return parts
 
 
-def _feature_file(folder: Path, modality: str) -> Path | None:
-    paths = (folder / f"{modality}{suffix}" for suffix in _SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+def _feature_file(folder: Path, modality: str, notes: list[str]) -> Path | None:
+    """File of a modality, or None; a note names a second one."""
+    paths = [folder / f"{modality}{suffix}" for suffix in _SUFFIXES]
+    first, *others = [*filter(Path.is_file, paths), None]
+    if first is not None and len(others) > 1:
+        more = ", ".join(path.name for path in others if path)
+        notes.append(f"{modality}: read from {first.name}; {more} is not read")
+    return first
 
 
-def _features(folder: Path, modality: str, keys: list[str]) -> list[np.ndarray]:
-    """Features of one modality, [time, features] for each key."""
-    path = _feature_file(folder, modality)
-    if path is None:
-        more = ", or give word_vectors" if modality == "text" else ""
+def _check_absent(folder: Path, modality: str) -> None:
+    """Refuse a folder without text, or with a file that may be meant as the absent one."""
+    known = {_FOLDS, *(f"{modality}{suffix}" for modality in MODALITIES for suffix in _SUFFIXES)}
+    unknown = sorted(
+        file.name
+        for file in folder.iterdir()
+        if file.suffix in _SUFFIXES and file.name not in known
+    )
+    if unknown:
         raise InputError(
-            f"{folder}: {modality}: MUStARD comes without features; put {modality}.npz or "
-            f"{modality}.pkl there, a dict of key -> [time, features]{more}"
+            f"{folder}: {modality}: no {modality}.npz or {modality}.pkl, but "
+            f"{', '.join(unknown[:4])}; rename or remove it"
         )
+    if modality == "text":
+        raise InputError(
+            f"{folder}: text: MUStARD comes without features; put text.npz or text.pkl there, a "
+            "dict of key -> [time, features], or give word_vectors; audio and vision likewise"
+        )
+
+
+def _features(path: Path, keys: list[str]) -> list[np.ndarray]:
+    """Features of one modality, [time, features] for each key."""
     content = read_arrays(path) if path.suffix == ".npz" else unpickle.load(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict of features by key")

@@ -4,6 +4,7 @@ A row is `((words, vision, audio), label, segment)`, or `((word ids, vision, aud
 segment)` as MISA writes it. The lengths of the rows vary.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,10 @@ def vocabulary(splits: Iterable[Sequence]) -> set[str]:
             # Rows of another form are refused, with their number, by `to_fields`.
             try:
                 text, *_, last = row[0]
+                axes = np.ndim(text)
             except (TypeError, ValueError, IndexError, KeyError):
                 continue
-            if np.ndim(text) < 2:
+            if axes < 2:
                 found.update(_words(last if len(row[0]) == 4 else text) or ())
     return found
 
@@ -100,7 +102,11 @@ def read_matrix(path: Path) -> np.ndarray:
 
 
 def to_fields(
-    rows: Sequence, where: str, embedding: WordVectors | np.ndarray | None, max_frames: int
+    rows: Sequence,
+    where: str,
+    embedding: WordVectors | np.ndarray | None,
+    max_frames: int,
+    counts: Counter,
 ) -> dict[str, Any]:
     """MMSA fields of fixed length from the rows of one split, and `words` where rows have them.
 
@@ -109,6 +115,7 @@ def to_fields(
         where: file and split, for messages.
         embedding: vectors of words, or the matrix of word ids; None when text is vectors already.
         max_frames: number of frames to pad or cut to.
+        counts: receives the numbers of rows that are cut and of values that a label holds.
 
     Returns:
         Field -> value.
@@ -142,10 +149,13 @@ def to_fields(
                     f"{len(text)} frames as in text is needed"
                 )
             frames[modality].append(sequence[:max_frames])
+        counts["rows", "long"] += len(text) > max_frames
         label = numbers(label, at, "label")
         # MISA's rows of MOSEI hold sentiment and six emotions, and its readers take the first.
         if label.size != 1 and not (rest and label.size):
             raise InputError(f"{at}: label: shape {label.shape}; one sentiment score is needed")
+        if label.size > 1:
+            counts["label", "values"] = max(counts["label", "values"], label.size)
         labels.append(label.reshape(-1)[0])
         ids.append(segment)
 
@@ -153,12 +163,12 @@ def to_fields(
     if len(sentences) == len(rows):
         fields["raw_text"] = [" ".join(words) for words in sentences]
         fields["words"] = tuple(tuple(words[:max_frames]) for words in sentences)
-    lengths = [len(sequence) for sequence in frames["text"]]
-    if not max(lengths):
+    if not any(map(len, frames["text"])):
         raise InputError(f"{where}: text: no row has a frame (T = 0)")
     for modality in MODALITIES:
-        fields[modality] = pad(frames.pop(modality), max_frames, where, modality)
-        fields[f"{modality}_lengths"] = lengths
+        fields[modality], fields[f"{modality}_valid"] = pad(
+            frames.pop(modality), max_frames, where, modality
+        )
     return fields
 
 

@@ -160,14 +160,14 @@ def rebuild_text(dataset: Dataset, word_vectors: str | Path, max_frames: int = 5
     splits = {}
     for name, split in dataset.splits.items():
         rows = tuple(tuple(row[:max_frames]) for row in sentences[name])
-        lengths = np.array([max(1, len(row)) for row in rows])
-        text = checked.pad(
+        text, valid = checked.pad(
             [vectors.of(row) for row in rows], max_frames, f"{dataset.source}: {name}", "text"
         )
+        valid[:, 0] = True
         splits[name] = replace(
             split,
             features={**split.features, "text": text},
-            valid={**split.valid, "text": np.arange(max_frames) < lengths[:, None]},
+            valid={**split.valid, "text": valid},
             words=rows,
         )
     return make_dataset(splits, dataset.source, dataset.layout, notes, dataset.tasks)

@@ -39,7 +39,10 @@ def test_punchlines(tmp_path: Path):
         (),
     )
     assert data.train.raw_text[2] == "punch0 punch1 punch2"
-    assert data.notes[0].startswith("audio: 1 values not finite")
+    empty = "2 rows have no real frame; their first counts as one"
+    assert data.notes[0] == f"text: {empty}"
+    assert data.notes[1].startswith("audio: 1 values not finite")
+    assert data.notes[2:] == (f"audio: {empty}", f"vision: {empty}")
 
 
 def test_context_comes_first_and_the_end_is_kept(tmp_path: Path):
@@ -51,6 +54,8 @@ def test_context_comes_first_and_the_end_is_kept(tmp_path: Path):
     assert data.valid.raw_text[0] == "once upon once upon punch0"
     assert data.valid.valid["vision"][0].sum() == 5
     cut = msa.read(folder, context=True, max_frames=2)
+    # segments 1, 2, 3, 5, 7 and 8; context counts
+    assert cut.notes[-1] == "6 rows have more frames than max_frames and are cut to it"
     assert cut.valid.features["text"][0, :, 0].tolist() == [7, 1]
     assert cut.valid.words[0] == ("upon", "punch0")
     np.testing.assert_array_equal(
@@ -65,6 +70,20 @@ def test_the_other_spelling_and_unknown_words(tmp_path: Path):
     data = msa.read(files.folder_of(tmp_path / "fun", content))
     assert data.train.words is not None
     assert data.valid.words is None
+    content["language_sdk"] = {}
+    data = msa.read(files.folder_of(tmp_path / "fun", content))
+    assert data.notes[0] == (
+        "text: read from langauge_sdk.pkl, the authors' own; language_sdk.pkl is not read"
+    )
+
+
+def test_context_that_is_no_list(tmp_path: Path):
+    content = files.ur_funny()
+    content["language_sdk"][2]["context_sentences"] = None
+    folder = files.folder_of(tmp_path / "fun", content)
+    msa.read(folder)
+    with pytest.raises(InputError, match=r"segment 2: context_sentences: is no list"):
+        msa.read(folder, context=True)
 
 
 def test_subjects_need_a_table(tmp_path: Path):
@@ -108,6 +127,11 @@ BAD = {
     "a list": (_set("humor_label_sdk", [1]), ["humor_label_sdk.pkl: holds a list"]),
     "no fold": (_delete("data_folds", "dev"), ["data_folds.pkl: no entry 'dev'"]),
     "empty fold": (_set("data_folds", [], "dev"), ["data_folds.pkl: dev: must be a list"]),
+    "a segment that is a list": (
+        _set("data_folds", [[1, 2], 3], "train"),
+        ["language_sdk.pkl: no entry [1, 2]"],
+    ),
+    "a fold without axes": (_set("data_folds", np.array(5), "dev"), ["data_folds.pkl: dev: is no"]),
     "no label": (_delete("humor_label_sdk", 7), ["humor_label_sdk.pkl: no entry 7"]),
     "two labels": (_set("humor_label_sdk", [0, 1], 7), ["segment 7: one label"]),
     "half a label": (_set("humor_label_sdk", 0.5, 7), ["test: classification_labels"]),

@@ -1,5 +1,6 @@
 """Readers, cleaning, scaling, labels and the .npz of multimodal sentiment files."""
 
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -62,6 +63,7 @@ def test_mmsa_aligned(tmp_path: Path):
     assert data.source == str(tmp_path / "data.pkl")
     # 16 rows of 6 frames of 3 and 4 features; one bad value in each of three splits.
     assert data.notes == (
+        "text: 1 frames of zeros at the ends of rows are real by lengths or text_bert and are kept",
         "audio: 3 values not finite (1 %) set to 0",
         "vision: 3 values not finite (0.78 %) set to 0",
     )
@@ -87,8 +89,10 @@ def test_mmsa_unaligned(tmp_path: Path):
         np.testing.assert_array_equal(valid["audio"], _prefix(1 + rows % 9, 9))
         np.testing.assert_array_equal(valid["vision"], _prefix(np.maximum(rows % 11, 1), 11))
     # The fake features go on after the stated lengths, which must not pass in silence.
-    assert [note.split(":")[0] for note in data.notes] == ["text", "audio", "vision"]
-    assert "call padding" in data.notes[0]
+    told, length_0 = data.notes[:3], data.notes[3:]
+    assert [note.split(":")[0] for note in told] == ["text", "audio", "vision"]
+    assert all("call padding" in note for note in told)
+    assert length_0 == ("vision: 3 rows have no real frame; their first counts as one",)
 
 
 def test_mmsa_unaligned_real_shapes(tmp_path: Path):
@@ -250,10 +254,11 @@ def test_padding_from_content(tmp_path: Path):
 
 def test_lengths_win_over_the_attention_mask(tmp_path: Path):
     content = files.mmsa_aligned()
-    content["train"]["audio_lengths"] = [6] * 7
+    content["train"]["audio"][:, 1:] = 0.0
+    content["train"]["audio_lengths"] = [1] * 7
     data = _read(tmp_path, content)
-    assert data.train.valid["audio"].all()
-    assert not data.train.valid["vision"].all()
+    np.testing.assert_array_equal(data.train.valid["audio"], _prefix([1] * 7, 6))
+    np.testing.assert_array_equal(data.train.valid["vision"], _prefix(2 + np.arange(7) % 5, 6))
 
 
 def test_one_dict_for_all_splits(tmp_path: Path):
@@ -324,6 +329,14 @@ BAD_MMSA = {
         _change("valid", "regression_labels", _with_nan),
         ["valid: regression_labels: 1 labels are not finite"],
     ),
+    "endless score": (
+        _change("train", "regression_labels", lambda x: x * 1e300),
+        ["train: regression_labels: 6 labels are not finite"],
+    ),
+    "large class": (
+        _change("train", "classification_labels", lambda x: x + 2.0**40),
+        ["train: classification_labels: class labels must be whole"],
+    ),
     "infinite class": (
         _change("train", "classification_labels", lambda x: x + np.inf),
         ["train: classification_labels: 7 labels are not finite"],
@@ -336,10 +349,6 @@ BAD_MMSA = {
         _change("train", "regression_labels", lambda x: np.stack([x, x], 1)),
         ["train: regression_labels: 2 values"],
     ),
-    "long": (
-        _change("train", "text_lengths", [7] * 7),
-        ["train: text_lengths: a length of 7 exceeds the 6 frames"],
-    ),
     "negative length": (
         _change("train", "audio_lengths", [-1] * 7),
         ["train: audio_lengths: lengths must be whole"],
@@ -348,10 +357,22 @@ BAD_MMSA = {
         _change("train", "audio_lengths", [1.5] * 7),
         ["train: audio_lengths: lengths must be whole"],
     ),
+    "endless length": (
+        _change("train", "audio_lengths", [np.inf] * 7),
+        ["train: audio_lengths: lengths must be whole"],
+    ),
     "few lengths": (_change("train", "audio_lengths", [1]), ["train: audio_lengths: 1 rows"]),
     "text_bert": (
         _change("train", "text_bert", lambda x: x[:, :2]),
         ["train: text_bert: shape (7, 2, 6)", "(7, 3, 6)"],
+    ),
+    "attention mask last": (
+        _change("train", "text_bert", lambda x: x[:, [0, 2, 1]]),
+        ["train: text_bert: the attention mask, [:, 1], is empty in 7 of 7 rows", "in this order"],
+    ),
+    "ids second": (
+        _change("train", "text_bert", lambda x: x[:, [1, 0, 2]]),
+        ["train: text_bert: the attention mask, [:, 1], is not of 0 and 1"],
     ),
 }
 
@@ -400,6 +421,11 @@ BAD_OTHER = {
         files.mult_emotion,
         _change("train", "labels", lambda x: x * np.nan),
         "train: labels: 56 labels are not finite",
+    ),
+    "emotion of neither": (
+        files.mult_emotion,
+        _change("train", "labels", lambda x: x * (np.arange(7) > 1)[:, None, None]),
+        "train: labels: 2 rows are not one-hot",
     ),
     "no rows": (files.mag_bert, lambda content: content["test"].clear(), "test: has no rows"),
     "form": (files.mag_bert, _row(lambda t, v, a, label, s: (t, v, a)), "dev: row 1: expected"),
@@ -483,7 +509,9 @@ def test_any_shape_length_and_bad_value(tmp_path_factory, data):
             with np.errstate(over="ignore"):
                 fields[modality] = array.astype(kind)
             if use_lengths:
-                fields[f"{modality}_lengths"] = random.integers(0, time + 1, n)
+                lengths = random.integers(0, time + 1, n)
+                fields[modality][~_prefix(lengths, time)] = 0.0
+                fields[f"{modality}_lengths"] = lengths
     path = files.save(tmp_path_factory.getbasetemp() / "property.pkl", content, 4)
     dataset = msa.read(path)
     _well_formed(dataset, {split: len(content[split]["regression_labels"]) for split in SPLITS})
@@ -497,18 +525,68 @@ def test_any_shape_length_and_bad_value(tmp_path_factory, data):
             bad.add(modality, finite)
             np.testing.assert_array_equal(read.features[modality], np.where(finite, raw, 0))
             time = raw.shape[1]
-            if use_lengths:
+            nonzero = read.features[modality].any(-1)
+            assert read.valid[modality][nonzero].all()
+            doubted = any("_lengths is not used" in note for note in dataset.notes)
+            if use_lengths and not doubted:
                 lengths = np.maximum(fields[f"{modality}_lengths"], 1)
                 np.testing.assert_array_equal(read.valid[modality], _prefix(lengths, time))
-            else:
-                nonzero = read.features[modality].any(-1)
-                assert read.valid[modality][nonzero].all()
     for modality in msa.MODALITIES:
         told = [
             note for note in dataset.notes if note.startswith(f"{modality}: ") and "fin" in note
         ]
         assert len(told) == (bad.count[modality] > 0)
         assert not told or told[0].startswith(f"{modality}: {bad.count[modality]} values")
+
+
+JUNK = (
+    *(None, 3, "x", (), {}, object, np.array(5), np.zeros(0), [[1], [1, 2]], np.array(["a", "b"])),
+    *(lambda n: [None] * n, lambda n: ["a"] * n, lambda n: [1e300] * n, lambda n: [True] * n),
+    *(
+        lambda n: np.full(n, np.nan),
+        lambda n: np.full(n, 2**62),
+        lambda n: np.arange(n, dtype="u1"),
+    ),
+    *(
+        lambda n: np.ones((n, 3, 6)),
+        lambda n: np.ones((n, 6, 5), complex),
+        lambda n: np.ones((n, 4)),
+    ),
+    *(
+        lambda n: np.full((n, 1, 1), 2.0),
+        lambda n: np.full((n, 4, 2), 0.5),
+        lambda n: np.ones((n, 0)),
+    ),
+)
+
+
+def test_fields_of_another_kind_are_read_or_refused_in_one_line(monkeypatch):
+    """Four layouts, one to three fields replaced in one split or in all."""
+    random = np.random.default_rng(0)
+    keys = ("text_bert", "id", "raw_text", "words", "text_valid", "labels", *msa.MODALITIES)
+    keys += ("regression_labels", "classification_labels", "audio_lengths", "vision_lengths")
+    makes = (files.mmsa_aligned, files.mmsa_unaligned, files.mult_sentiment, files.mult_emotion)
+    refused = []
+    for number in range(400):
+        content = makes[number % 4]()
+        for _ in range(random.integers(1, 4)):
+            key, junk = keys[random.integers(len(keys))], JUNK[random.integers(len(JUNK))]
+            for split in SPLITS if random.random() < 0.5 else (SPLITS[random.integers(3)],):
+                n = files.SIZES[split]
+                content[split][key] = junk(n) if callable(junk) and junk is not object else junk
+        monkeypatch.setattr("corrkd_jax.data.unpickle.load", lambda _, content=content: content)
+        try:
+            data = msa.read("data.pkl")
+            _well_formed(data)
+            for mode in msa.LABEL_MODES:
+                with contextlib.suppress(InputError):
+                    msa.label_notes(data.train, mode, "data.pkl", "train")
+            assert not any("\n" in note for note in data.notes)
+        except InputError as error:
+            refused.append(str(error))
+    assert 100 < len(refused) < 390
+    assert all(message.startswith("data.pkl: ") for message in refused)
+    assert not any("\n" in message for message in refused)
 
 
 class Counters:
@@ -755,7 +833,12 @@ BAD_NPZ = {
     "test/vision": (np.zeros((5, 6)), "test: vision: has 2 axes"),
     "valid/vision": (np.zeros((4, 6, 9), np.float32), "valid: vision: 9 features"),
     "train/scores": (np.full(7, np.nan), "train: regression_labels: 7 labels are not finite"),
+    "test/classes": (np.arange(5) - 1, "test: classification_labels: class labels must be whole"),
     "train/raw_text": (np.zeros(3, np.uint8), "train: raw_text: is no JSON list"),
+    "test/text_valid": (
+        ~_prefix(2 + np.arange(5) % 5, 6) | (np.arange(6) == 5),
+        "test: text_valid: in 4 of 5 rows it is True on zeros and False on all else",
+    ),
     "valid/text": (np.array([None]), "not a whole .npz file of plain arrays"),
 }
 

@@ -67,6 +67,30 @@ def test_text_from_word_vectors(folder: Path, tmp_path: Path):
     assert data.train.features["text"][0].tolist() == [[1, 2], [3, 4], [0, 0], [0, 0], [0, 0]]
 
 
+def test_without_sound_or_picture(folder: Path, tmp_path: Path):
+    """One frame of one zero stands for what has no file; a second file of one is named."""
+    (folder / "audio.npz").unlink()
+    files.save(folder / "vision.pickle", unpickle.load(folder / "vision.p"))
+    data = msa.read(folder)
+    assert data.notes == (
+        "vision: read from vision.pickle; vision.p is not read",
+        "audio: has no file; one frame of one zero stands for it in every row",
+    )
+    assert data.train.features["audio"].shape == (10, 1, 1)
+    assert not data.train.features["audio"].any()
+    assert data.train.valid["audio"].all()
+    for modality in ("vision.p", "vision.pickle", "text.pkl"):
+        (folder / modality).unlink()
+    vectors = tmp_path / "glove.txt"
+    vectors.write_text("oh 1 2\n")
+    data = msa.read(folder, vectors, 5)
+    assert {m: x.shape[1:] for m, x in data.test.features.items()} == {
+        "text": (5, 2),
+        "audio": (1, 1),
+        "vision": (1, 1),
+    }
+
+
 def _items(change):
     def apply(folder: Path) -> None:
         items = json.loads((folder / "sarcasm_data.json").read_text())
@@ -92,7 +116,11 @@ BAD = {
         _items(lambda items: [items.pop(f"1_{number}") for number in range(12, 18)]),
         "test: has no rows",
     ),
-    "audio": (lambda f: (f / "audio.npz").unlink(), "audio: MUStARD comes without features"),
+    "text": (lambda f: (f / "text.pkl").unlink(), "text: MUStARD comes without features"),
+    "renamed": (
+        lambda f: (f / "audio.npz").rename(f / "covarep.npz"),
+        "audio: no audio.npz or audio.pkl, but covarep.npz; rename or remove it",
+    ),
     "key": (lambda f: _without(f, "text.pkl"), "text.pkl: no features of '1_3'"),
     "dict": (lambda f: files.save(f / "text.pkl", [1]), "text.pkl: holds a list"),
     "shape": (
@@ -127,6 +155,7 @@ BAD_FOLDS = {
     "twice": [([0, 1, 2, 3, 4], [4])],
     "halves": [([0.5, 1], [2])],
     "none": [([0, 1, 2, 3, 4], [])],
+    "no lists": [(np.array(3), np.array(3))],
 }
 
 

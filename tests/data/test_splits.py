@@ -30,7 +30,8 @@ def test_further_splits(tmp_path: Path):
     np.testing.assert_allclose(data.more["test_ood"].scores, [-2.5, 0.0, 1.5])
     assert np.isfinite(data.more["test_ood"].features["audio"]).all()
     # six splits now, each with its two bad values
-    assert data.notes[0].startswith("audio: 6 values not finite")
+    assert data.notes[0] == "valid: is the split 'valid'; 'dev' is a further split"
+    assert data.notes[1].startswith("audio: 6 values not finite")
     assert _read(tmp_path, files.mmsa_aligned()).more == {}
 
 

@@ -26,7 +26,10 @@ def test_words(tmp_path: Path, glove: Path):
     assert data.train.words[6] == ("a", "good", "film", "bad")
     assert data.train.ids[1] == "train1[1]"
     assert data.train.scores.tolist() == [-2, -1, 0, 1, 2, 3, 4]
-    assert data.notes == ("text: 1 of 5 words have no vector, set to 0",)
+    assert data.notes == (
+        "text: 1 of 5 words have no vector, set to 0",
+        "4 rows have more frames than max_frames and are cut to it",
+    )
 
 
 def test_word_ids(tmp_path: Path):
@@ -64,7 +67,9 @@ def test_first_label_of_many(tmp_path: Path, glove: Path):
     folder = files.clue(tmp_path / "set")
     rows = [(row[0], np.arange(7.0)[None] + 1, row[2]) for row in _rows(folder, "dev")]
     files.save(folder / "dev.pkl", rows)
-    assert msa.read(folder, glove).valid.scores.tolist() == [1, 1, 1, 1]
+    data = msa.read(folder, glove)
+    assert data.valid.scores.tolist() == [1, 1, 1, 1]
+    assert "labels: rows hold up to 7 numbers; the first is taken as sentiment" in data.notes
 
 
 def _rows(folder: Path, split: str) -> list:
@@ -95,6 +100,11 @@ def test_vectors_beside_words_need_no_word_vectors(tmp_path: Path):
             "dev: row 1: vision: shape",
         ),
         (lambda row: (row[0], np.zeros((1, 0)), row[2]), "dev: row 1: label"),
+        (
+            lambda row: ((*row[0][:2], np.zeros((2, 0)), row[0][3]), *row[1:]),
+            "dev: audio: rows have [0, 3] features",
+        ),
+        (lambda row: (([[1], [1, 2]], *row[0][1:3]), *row[1:]), "dev: row 1: text"),
     ],
 )
 def test_bad_rows(tmp_path: Path, glove: Path, change, words: str):

@@ -133,6 +133,8 @@ class TestWordPieces:
                 row = rows[number % len(rows)]
                 ids[number, : len(row)] = row
             fields["text_bert"] = np.stack([ids, ids != 0, 0 * ids], 1)
+            for modality, size in zip(msa.MODALITIES, files.DIMS, strict=True):
+                fields[modality] = np.where(ids != 0, 1.0, 0.0)[..., None].repeat(size, axis=2)
         return files.save(tmp_path / "data.pkl", content), vocabulary
 
     def test_every_piece_stands_for_its_word(self, tmp_path: Path):
@@ -171,8 +173,8 @@ class TestWordPieces:
             msa.read(path, files.glove(tmp_path / "glove.txt"), vocabulary=vocabulary)
         content = files.mmsa_aligned()
         del content["test"]["text_bert"]
-        content["train"]["text_bert"] *= 0
-        content["valid"]["text_bert"] *= 0
+        content["train"]["text_bert"][:, 0] = 0
+        content["valid"]["text_bert"][:, 0] = 0
         files.save(path, content)
         with pytest.raises(InputError, match=r"test: no key 'text_bert'; vocabulary needs it"):
             msa.read(path, vocabulary=vocabulary)

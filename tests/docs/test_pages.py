@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from corrkd_jax.data import msa, subjects
 from corrkd_jax.errors import InputError
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT
@@ -99,6 +101,30 @@ def test_readme_data_run_as_written(tmp_path, monkeypatch):
         kept = np.asarray(names["kept"][modality])
         assert kept.shape == valid.shape
         assert 0 < kept.sum() < valid.sum()
+
+
+def test_a_file_of_ones_own_is_read_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (code,) = [code for code in pages.blocks(text, "python") if "own.pkl" in code]
+    exec(compile(code, "docs/data.md", "exec"), {})
+    data = msa.read("own.pkl")
+    written = pickle.loads((tmp_path / "own.pkl").read_bytes())["train"]
+    assert {m: x.shape for m, x in data.train.features.items()} == {
+        "text": (200, 20, 8),
+        "audio": (200, 1, 1),
+        "vision": (200, 1, 1),
+    }
+    np.testing.assert_array_equal(data.train.valid["text"].sum(1), written["text_lengths"])
+    np.testing.assert_allclose(data.train.scores, written["regression_labels"], rtol=1e-6)
+    names = subjects.all_subject_names(data)
+    assert set(names["train"]) == {"a0", "a1", "a2", "a3", "a4"}
+    subjects.check_disjoint(data, names)
+    # the lines that the page shows
+    assert len(data.notes) == 2
+    assert f"own.pkl: {data.notes[0]}\n" in text
+    for mode in ("binary", "ternary", "seven", "score"):
+        assert msa.label_notes(data.train, mode, "own.pkl", "train") == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=pages.named)

@@ -53,6 +53,7 @@ from train.engine.stage import Lanes, vectorized
 from train.engine.workdir import METRICS, write_text
 from train.images.image_teacher import TeacherStage
 from train.images.normalization import doubt, first_gap
+from train.images.pretrained import Pretrained
 
 __all__ = ["NAME", "evaluate", "export", "main", "train"]
 
@@ -188,6 +189,7 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
             loaded = narrowed(config, student, loaded)
         accuracy = None
         if loaded.teacher is not None:
+            say(teacher_line(config, loaded.teacher))
             accuracy = np.array([teacher_accuracy(student.networks, loaded)])
             if doubts := normalization_doubt(student.networks, loaded):
                 say(doubts)
@@ -205,6 +207,8 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
                 f"{config.student}; host {config.host}; seeds {run.seeds[0]} to {run.seeds[-1]}",
                 run.machine(layout.devices),
             ]
+            if loaded.teacher:
+                facts.append(teacher_line(config, loaded.teacher))
             # of the first seed
             state = jax.tree.map(lambda x: x[0, names.index(pictured(names))], state)
             by_epoch = pictures.by_epoch(state.pictures, student.shown_epochs)
@@ -241,6 +245,16 @@ def narrowed(config: DfkdConfig, student: DistillStage, loaded: Loaded) -> Loade
         return np.asarray(ask(loaded.teacher.variables, images))
 
     return loaded._replace(pool=surest(config, loaded.pool, places_for(config, loaded), sure))
+
+
+def teacher_line(config: DfkdConfig, teacher: Pretrained) -> str:
+    """What a teacher's file was taken for, and by what."""
+    network = "--teacher-network" if config.teacher_network else "its weights' names and shapes"
+    usual = "its file" if teacher.normalization else "the data set's usual constants"
+    return (
+        f"teacher: {Path(config.teacher).name} is a {teacher.network} by {network}; normalisation "
+        f"by {usual}"
+    )
 
 
 def teacher_accuracy(networks: Networks, loaded: Loaded) -> float:

@@ -74,6 +74,7 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
         [
             f"run {folder}, preset {run.preset}, seeds {run.seeds[0]} to {run.seeds[-1]}",
             f"file {Path(inputs.dataset.source).name}, split {options.split}, {len(rows_of)} rows",
+            *inputs.dataset.notes,
         ],
     )
     page.add(report.table(rows, truth), report.curve_table(rows, truth))
@@ -155,6 +156,8 @@ def inputs_for(run: Trained, config: DataConfig) -> Inputs:
     )
     check_features(run.shapes, dataset)
     check_known(dataset, run.task)
+    told = files.label_notes(dataset.train, run.task.mode, dataset.source, "train")
+    dataset = replace(dataset, notes=(*dataset.notes, *told))
     dtype = parallel.compute_dtype(run.config.network.dtype)
     sets = {
         name: Rows(getattr(dataset, name), run.scaler, run.task, dataset.source, dtype)

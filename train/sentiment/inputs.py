@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from configs.debias import DebiasDataConfig
@@ -49,6 +50,9 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     )
     if isinstance(config, DebiasDataConfig):
         dataset = by_subject(config, dataset)
+    # the scale first: scores of another one are of a single class, which says less
+    told = msa.label_notes(dataset.train, config.labels, dataset.source, "train")
+    notes = [*dataset.notes, *told]
     task = make_task(dataset, config.labels)
     # statistics of the student's training split alone: what will be known at test time
     scaler = msa.fit_scaler(dataset.train, config.clip) if config.scale else None
@@ -57,11 +61,15 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     if isinstance(config, DataConfig) and config.teacher_path:
         other = msa.read(config.teacher_path, vectors, config.max_frames, context=config.context)
         check_fits(dataset, other)
+        told = msa.label_notes(other.train, config.labels, other.source, "train")
         make_task(other, config.labels)
         check_known(other, task)
+        notes += [
+            f"the teacher's {Path(other.source).name}: {note}" for note in (*other.notes, *told)
+        ]
         splits["teacher"], sources["teacher"] = other.train, other.source
     sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
-    return Inputs(dataset, task, sets)
+    return Inputs(dataclasses.replace(dataset, notes=tuple(notes)), task, sets)
 
 
 def release(inputs: Inputs, keep: Collection[str] = ("test",)) -> Inputs:

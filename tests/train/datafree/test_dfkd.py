@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmarks import dfkd as benchmark
 from configs.dfkd import HOSTS, presets
+from corrkd_jax.data.image_set import Normalization
 from corrkd_jax.data.images import read as read_images
 from corrkd_jax.errors import InputError
 from corrkd_jax.losses import synthesis
@@ -289,6 +290,21 @@ def test_how_good_a_teacher_from_a_file_is(loaded, capsys):
     agreed = loaded._replace(test=dataclasses.replace(test, labels=wrong))
     assert dfkd.teacher_accuracy(networks, agreed) == 0.1
     assert "right on 10.0% of test images, chance is 33.3%" in capsys.readouterr().out
+
+
+def test_what_a_teachers_file_is_taken_for(loaded):
+    """Its network by the weights or by an option, its normalisation by the file or by the data."""
+    teacher = dataclasses.replace(loaded.teacher, network="wrn40_2", normalization=None)
+    chosen = dataclasses.replace(config("fast"), teacher="somewhere/wrn.pth")
+    assert dfkd.teacher_line(chosen, teacher) == (
+        "teacher: wrn.pth is a wrn40_2 by its weights' names and shapes; normalisation by the data "
+        "set's usual constants"
+    )
+    chosen = dataclasses.replace(chosen, teacher_network="wrn40_2")
+    noted = dataclasses.replace(teacher, normalization=Normalization((0.5,), (0.5,)))
+    assert dfkd.teacher_line(chosen, noted) == (
+        "teacher: wrn.pth is a wrn40_2 by --teacher-network; normalisation by its file"
+    )
 
 
 def test_results_and_gates(run, whole):

@@ -51,6 +51,7 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
         f"{run.config.debias}, seeds {run.seeds[0]} to {run.seeds[-1]}",
         f"file {Path(inputs.dataset.source).name}, "
         + ", ".join(f"{name} {len(inputs.sets[name])} rows" for name in splits),
+        *inputs.dataset.notes,
     ]
     page = Report(f"Evaluation of {folder.name}", facts)
     page.add(*parts_of(table))

@@ -36,7 +36,9 @@ def load(config: DebiasConfig, training: bool = True) -> tuple[Inputs, int]:
     }
     strata = 0
     if config.debias == "mcis":
-        rule = _content_rule(config, dataset)
+        rule, source = _content_rule(config, dataset)
+        notes = (*dataset.notes, f"words: content are {source}")
+        loaded = dataclasses.replace(loaded, dataset=dataclasses.replace(dataset, notes=notes))
         for name, split in dataset.splits.items():
             where = f"{dataset.source}: {name}"
             columns[name]["content"] = words.content_mask(split, rule, where)
@@ -75,18 +77,20 @@ def check_data(config: DebiasConfig, loaded: Inputs) -> None:
                 )
 
 
-def _content_rule(config: DebiasConfig, dataset: msa.Dataset) -> words.Rule:
+def _content_rule(config: DebiasConfig, dataset: msa.Dataset) -> tuple[words.Rule, str]:
+    """The rule of content words, and what it takes for them."""
     where = f"{dataset.source}: train"
     if config.mcis.content == "tfidf":
-        return words.tfidf(dataset.train, where)
+        return words.tfidf(dataset.train, where), "words that TF-IDF gives a weight"
     if config.mcis.content == "bias_words":
         classes = msa.labels(dataset.train, "ternary", dataset.source)[0][:, 0]
-        return words.keep_bias_words(dataset.train, classes, where)
+        rule = words.keep_bias_words(dataset.train, classes, where)
+        return rule, "all words but the most biased"
     if config.mcis.lexicon:
-        return words.lexicon(config.mcis.lexicon)
+        return words.lexicon(config.mcis.lexicon), f"those of {config.mcis.lexicon}"
     if Path(dataset.source).name == "planted_bias.pkl":
-        return words.lexicon(planted_bias.LEXICON)
-    return words.lexicon()
+        return words.lexicon(planted_bias.LEXICON), "the planted task's, by the file's name"
+    return words.lexicon(), "those of a small English lexicon; --mcis.lexicon takes another"
 
 
 def _strata(

@@ -98,6 +98,7 @@ def train(preset: str, config: DebiasConfig, options: cli.RunOptions, folder: Pa
     if planted and config.debias != "none":
         tasks = planted_tasks(config)
     reports: list[tuple[str, Table]] = []
+    notes: list[str] = []
     whole: Run | None = None
     pipeline = None
     # the first task's folder is the run's, and its clock too
@@ -116,11 +117,12 @@ def train(preset: str, config: DebiasConfig, options: cli.RunOptions, folder: Pa
             if name:
                 say(f"\n{name.replace('-', ' ')}:")
             with_file = dataclasses.replace(config, data=data)
-            table, pipeline = _run_task(preset, with_file, run, pipeline)
+            table, pipeline, told = _run_task(preset, with_file, run, pipeline)
+            notes += told
             reports.append((name, table))
             whole = whole or run
     if parallel.is_main() and whole is not None:
-        _report(whole, preset, config, reports)
+        _report(whole, preset, config, reports, notes)
 
 
 def planted_tasks(config: DebiasConfig) -> dict[str, Any]:
@@ -146,8 +148,12 @@ def planted_tasks(config: DebiasConfig) -> dict[str, Any]:
 
 def _run_task(
     preset: str, config: DebiasConfig, run: Run, pipeline: Pipeline | None
-) -> tuple[Table, Pipeline]:
-    """Train on one file and evaluate every test split; reuses a pipeline of the same shapes."""
+) -> tuple[Table, Pipeline, tuple[str, ...]]:
+    """Train on one file and evaluate every test split; reuses a pipeline of the same shapes.
+
+    Returns:
+        The table, the pipeline and the notes on the file.
+    """
     loaded, strata = load(config)
     check_data(config, loaded)
     run.workdir.claim()
@@ -186,7 +192,8 @@ def _run_task(
         coefficients = counterfactual.search(config.mcis, valid, loaded.task)
     trained.save(run.workdir, loaded, best, strata, absent, coefficients)
     tests = [name for name in splits if name.startswith("test")]
-    return table_of(answers, loaded, tests, names, config.seeds, coefficients), pipeline
+    table = table_of(answers, loaded, tests, names, config.seeds, coefficients)
+    return table, pipeline, loaded.dataset.notes
 
 
 def _absent(config: DebiasConfig, loaded: Inputs) -> Any:
@@ -198,12 +205,17 @@ def _absent(config: DebiasConfig, loaded: Inputs) -> Any:
 
 
 def _report(
-    run: Run, preset: str, config: DebiasConfig, reports: Sequence[tuple[str, Table]]
+    run: Run,
+    preset: str,
+    config: DebiasConfig,
+    reports: Sequence[tuple[str, Table]],
+    notes: Sequence[str],
 ) -> None:
     facts = [
         f"model {config.model}, de-biasing {config.debias}; seeds {run.seeds[0]} to "
         f"{run.seeds[-1]}",
         run.machine(jax.device_count()),
+        *dict.fromkeys(notes),
     ]
     title = f"{config.model}, {config.debias}, {preset}"
     page = debias_report.build(title, config, reports, facts, planted=not config.data.path)
