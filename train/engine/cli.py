@@ -288,7 +288,8 @@ def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             interrupts.said = True
             raise SystemExit(interrupt.CODE) from None
         except Exception:
-            # an import of a second for the worst case alone
+            if "jax" not in sys.modules:
+                raise
             from train.engine import parallel
 
             refusal = parallel.missing_device()
