@@ -5,6 +5,7 @@ with --resume, until it comes to its end. Metrics, results and models are then c
 bit, with those of a run that nothing stopped. The table says between which files the kills fell.
 """
 
+import importlib
 import json
 import os
 import random
@@ -156,6 +157,7 @@ def trial(
         InputError: a run fails that nobody killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    importlib.import_module("tensorboardX")  # which a run imports late
     # compiled once
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
