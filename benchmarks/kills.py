@@ -2,7 +2,8 @@
 
 A tiny run of each program is begun, ended by SIGKILL at random moments, and continued each time
 with --resume, until it comes to its end. Metrics, results and models are then compared, bit for
-bit, with those of a run that nothing stopped. The table says between which files the kills fell.
+bit, with those of a run that nothing stopped. Four of five moments lie after the first epoch that
+a process trains, one before, where it compiles. The table says between which files the kills fell.
 """
 
 import importlib
@@ -45,10 +46,13 @@ TINY = {
     "--detector.tune-iterations 2 --arms ours",
 }
 """Program -> a run of seconds; DATA stands for a folder of small planted files."""
-COMPARED = ("metrics.jsonl", "results.json", "model.json", "evaluation.json")
+METRICS = "metrics.jsonl"
+COMPARED = (METRICS, "results.json", "model.json", "evaluation.json")
 """Files that are the same, byte by byte."""
 PHASES = ("begun", "training", "model saved", "results written")
 """What a killed process had come to, by the files in its folder."""
+_EARLY = 0.2
+"""Share of the kills before a process trains."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,15 @@ class Outcome:
     """What became of a program's runs.
 
     Attributes:
-        seconds: that a run takes which nothing stops, without compiling.
+        compiling: seconds until the first epoch of a run that nothing stops, compiled before.
+        training: seconds from then to its end.
         phases: kills by what the process had come to, one of `PHASES`.
         runs: that were killed at least once, and compared.
         differences: what was not the same: run and file.
     """
 
-    seconds: float = 0.0
+    compiling: float = 0.0
+    training: float = 0.0
     phases: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     differences: list[str] = field(default_factory=list)
@@ -112,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-HEAD = ["program", "kills", *PHASES, "runs compared", "s a run", "the same"]
+HEAD = ["program", "kills", *PHASES, "runs compared", "s until it trains", "s then", "the same"]
 
 
 def row(name: str, outcome: Outcome) -> list[str]:
@@ -122,7 +128,8 @@ def row(name: str, outcome: Outcome) -> list[str]:
         str(outcome.kills),
         *(str(outcome.phases[phase]) for phase in PHASES),
         str(outcome.runs),
-        f"{outcome.seconds:.1f}",
+        f"{outcome.compiling:.1f}",
+        f"{outcome.training:.1f}",
         "no" if outcome.differences else "yes",
     ]
 
@@ -151,7 +158,7 @@ def trial(
         argv: of a run, without its folder.
         folder: for everything; new.
         kills: how many.
-        moments: draws them, evenly over the time of a run.
+        moments: draws them.
 
     Raises:
         InputError: a run fails that nobody killed.
@@ -163,32 +170,40 @@ def trial(
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     outcome, whole = Outcome(), folder / "whole"
     for each in (folder / "first", whole):
-        start = time.monotonic()
-        finish(run, [*argv, "--workdir", str(each)], each)
-        outcome.seconds = time.monotonic() - start
+        begun = time.monotonic()
+        process = start(run, resumed(argv, each), each)
+        require_success(wait(process, grows(each / METRICS)), each)
+        trains = time.monotonic()
+        require_success(wait(process), each)
+        outcome.compiling, outcome.training = trains - begun, time.monotonic() - trains
     outcome.differences += compared(folder / "first", whole)
     while outcome.kills < kills:
         killed = folder / f"killed-{outcome.runs + 1}"
-        for phase in killings(run, argv, killed, moments, outcome.seconds):
+        for phase in killings(run, argv, killed, moments, outcome):
             outcome.phases[phase] += 1
             if outcome.kills == kills:
+                require_success(wait(start(run, resumed(argv, killed), killed)), killed)
                 break
-        finish(run, resumed(argv, killed), killed)
         outcome.differences += compared(killed, whole)
         outcome.runs += 1
     return outcome
 
 
 def killings(
-    run: Main, argv: Sequence[str], folder: Path, moments: random.Random, seconds: float
+    run: Main, argv: Sequence[str], folder: Path, moments: random.Random, whole: Outcome
 ) -> Iterator[str]:
     """Kill one run again and again, until it ends before it is killed; what each had come to."""
     while True:
         process = start(run, resumed(argv, folder), folder)
-        status = ended(process, moments.uniform(0, seconds))
+        if moments.random() < _EARLY:
+            status = wait(process, after(moments.uniform(0, whole.compiling)))
+        else:
+            status = wait(process, grows(folder / METRICS))
+            if status is None:
+                status = wait(process, after(moments.uniform(0, whole.training)))
         if status is None:
             os.kill(process, signal.SIGKILL)
-            status = ended(process)
+            status = wait(process)
         if status != -signal.SIGKILL:
             require_success(status, folder)
             return
@@ -207,7 +222,7 @@ def phase_of(folder: Path) -> str:
         return PHASES[3]
     if (folder / "model").exists():
         return PHASES[2]
-    return PHASES[1] if (folder / "metrics.jsonl").exists() else PHASES[0]
+    return PHASES[1] if (folder / METRICS).exists() else PHASES[0]
 
 
 def start(run: Main, argv: Sequence[str], folder: Path) -> int:
@@ -232,10 +247,9 @@ def start(run: Main, argv: Sequence[str], folder: Path) -> int:
         os._exit(code)
 
 
-def ended(process: int, seconds: float | None = None) -> int | None:
-    """Exit status of a process once it has ended; None if it has not after so many seconds."""
-    deadline = time.monotonic() + seconds if seconds is not None else float("inf")
-    while time.monotonic() < deadline:
+def wait(process: int, until: Callable[[], bool] = lambda: False) -> int | None:
+    """Exit status of a process once it has ended; None if something else comes true before."""
+    while not until():
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
@@ -243,9 +257,21 @@ def ended(process: int, seconds: float | None = None) -> int | None:
     return None
 
 
-def finish(run: Main, argv: Sequence[str], folder: Path) -> None:
-    """Let a run come to its end; raises InputError if it fails."""
-    require_success(ended(start(run, argv, folder)), folder)
+def after(seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds have gone by."""
+    deadline = time.monotonic() + seconds
+    return lambda: time.monotonic() >= deadline
+
+
+def grows(path: Path) -> Callable[[], bool]:
+    """Whether a file has grown since it was looked at last; it may shrink, or not be there."""
+    sizes = [sys.maxsize]
+
+    def grown() -> bool:
+        sizes.append(path.stat().st_size if path.exists() else 0)
+        return sizes[-1] > sizes.pop(0)
+
+    return grown
 
 
 def require_success(status: int | None, folder: Path) -> None:

@@ -99,8 +99,21 @@ def test_what_a_killed_process_had_come_to(tmp_path):
         (tmp_path / name).touch()
         phases.append(kills.phase_of(tmp_path))
     assert tuple(phases) == kills.PHASES
-    outcome = kills.Outcome(2.0, Counter(phases), 2, ["killed-1/model"])
-    assert kills.row("toy", outcome) == ["toy", "4", "1", "1", "1", "1", "2", "2.0", "no"]
+    outcome = kills.Outcome(2.0, 0.5, Counter(phases), 2, ["killed-1/model"])
+    assert kills.row("toy", outcome) == ["toy", "4", *"1111", "2", "2.0", "0.5", "no"]
+
+
+def test_a_file_grows_only_from_what_it_was_seen_to_be(tmp_path):
+    """A continued run first drops the metrics of what it will do again."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("1234")
+    grown = kills.grows(path)
+    assert not grown()
+    path.write_text("12")
+    assert not grown()
+    path.write_text("123")
+    assert grown()
+    assert not grown()
 
 
 def test_every_program_has_a_tiny_run():

@@ -281,24 +281,29 @@ def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         try:
             names.require_ours()
             main(argv)
-        except InputError as error:
-            refusal = as_called(str(error))
-        except KeyboardInterrupt:
-            print(farewell(), file=sys.stderr)
-            interrupts.said = True
-            raise SystemExit(interrupt.CODE) from None
-        except Exception:
-            if "jax" not in sys.modules:
-                raise
-            from train.engine import parallel
-
-            refusal = parallel.missing_device()
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) or interrupt.asked():
+                print(farewell(), file=sys.stderr)
+                interrupts.said = True
+                raise SystemExit(interrupt.CODE) from None
+            refusal = refusal_of(error)
             if not refusal:
                 raise
         else:
             return
         print(f"error: {refusal}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def refusal_of(error: Exception) -> str:
+    """What a user can do about an error, in one line; empty if it is a fault of the program's."""
+    if isinstance(error, InputError):
+        return as_called(str(error))
+    if "jax" not in sys.modules:
+        return ""
+    from train.engine import parallel
+
+    return parallel.missing_device()
 
 
 def called() -> str:

@@ -66,6 +66,11 @@ def unbroken() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def asked() -> bool:
+    """Whether there was an interrupt; a library may have made another error of it."""
+    return _State.asked
+
+
 def check() -> None:
     """Raise KeyboardInterrupt if there was an interrupt that somebody swallowed."""
     if _State.asked:
@@ -135,12 +140,21 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # after an interrupt the watch goes on: the end of a process may wait for its devices
-        if self._installed and not _State.asked:
+        if not self._installed:
+            return
+        if not _State.asked:
             self.close()
+            return
+        # past the end of the interpreter, which waits for devices, or crashes in a compilation
+        # that goes on; the watch goes on, too
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        self._leave(CODE)
 
     def close(self) -> None:
         """Put everything back as it was."""
+        _State.asked = False
         signal.set_wakeup_fd(self._told_before)
         signal.signal(signal.SIGINT, self._before)
         os.write(self._tells, _END)

@@ -298,6 +298,17 @@ def test_a_missing_device_is_one_line(monkeypatch, capsys, error, platforms, sai
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
+def test_an_error_that_a_library_makes_of_an_interrupt_is_an_interrupt(monkeypatch, capsys):
+    def fails(argv):
+        raise RuntimeError("INTERNAL: KeyboardInterrupt: <EMPTY MESSAGE>")
+
+    monkeypatch.setattr("train.engine.interrupt.asked", lambda: True)
+    with pytest.raises(SystemExit) as stopped:
+        cli.guard(fails, [])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_any_other_error_keeps_its_traceback():
     def fails(argv):
         raise RuntimeError("a fault of ours")
