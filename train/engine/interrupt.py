@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -49,7 +49,7 @@ class _State:
 
 
 @contextlib.contextmanager
-def unbroken() -> Iterator[None]:
+def unbroken() -> Generator[None]:
     """What is written within is written to its end; an interrupt comes after it."""
     if threading.current_thread() is not threading.main_thread():
         with _writing:

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 _ERRORS = "corrkd_jax.plain"
 """Name under which `codecs` has `replace_signs`."""
@@ -46,7 +46,7 @@ def prepare() -> None:
 
 
 @contextlib.contextmanager
-def without_alarms() -> Iterator[None]:
+def without_alarms() -> Generator[None]:
     """Take XLA's alarm of a slow compilation out of what is written to file descriptor 2.
 
     Python's own `sys.stderr` goes straight to where it went. Does nothing where that is not file
