@@ -21,7 +21,9 @@ PROGRAMS = ("msa", "debias", "dfkd", "quadruped")
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r'^```\w+ title="([^"\n]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"(?:python -m (?=(?:train|benchmarks)\.\w)|\b(?=corrkd [a-z-]))([^`\n]*)")
+_COMMAND = re.compile(
+    r"(?:python -m (?=(?:train|benchmarks)\.\w)|(?:^|`)(?=corrkd [a-z-]))([^`\n]*)"
+)
 _STANDS_FOR = {"MODEL": "mult", "METHOD": "mcis", "HOST": "fast", "FIRST": "1", "LAST": "2"}
 
 
