@@ -23,7 +23,7 @@ from typing import Annotated
 import jax
 
 from corrkd_jax.atomic import write_pickle
-from corrkd_jax.data import planted
+from corrkd_jax.data import planted, planted_subjects
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import NotNegative, Positive
 from train import programs
@@ -31,13 +31,13 @@ from train.engine import cli, tables
 
 Main = Callable[[Sequence[str]], None]
 
-_DATA = "--data.path DATA/planted.pkl"
 TINY = {
-    "msa": f"mosi {_DATA} --data.teacher-path DATA/planted_teacher.pkl --data.labels classes "
-    "--network.features 8 --network.layers 1 --network.heads 2 --optimizer.batch-size 16 "
-    "--optimizer.epochs 8 --optimizer.teacher-epochs 3 --seeds 1 --arms CorrKD",
-    "debias": f"mosi {_DATA} --data.labels classes --model pooled --debias suci --small "
-    "--optimizer.epochs 10 --optimizer.batch-size 16 --seeds 2",
+    "msa": "mosi --data.path DATA/planted.pkl --data.teacher-path DATA/planted_teacher.pkl "
+    "--data.labels classes --network.features 8 --network.layers 1 --network.heads 2 "
+    "--optimizer.batch-size 16 --optimizer.epochs 8 --optimizer.teacher-epochs 3 --seeds 1 "
+    "--arms CorrKD",
+    "debias": "mosi --data.path DATA/planted_subjects.pkl --data.labels classes --model pooled "
+    "--debias suci --small --optimizer.epochs 10 --optimizer.batch-size 64 --seeds 2",
     "dfkd": "digits --host fast --seeds 1 --no-ablate --teacher-training.epochs 3 "
     "--optimizer.epochs 4 --synthesis.steps 2 --compensation.first 1",
     "quadruped": "surrogate --num-envs 16 --seeds 1 --evaluation-robots 8 --network.front 8 "
@@ -139,6 +139,7 @@ def arguments(data: Path) -> dict[str, list[str]]:
     contents = planted.generate(3, train=64, valid=32, test=40, teacher_train=64, frames=4)
     for name, content in zip(("planted.pkl", "planted_teacher.pkl"), contents, strict=True):
         write_pickle(data, name, content)
+    planted_subjects.write(data, seed=3)
     return {
         name: [*words.replace("DATA", str(data)).split(), "--devices", "1", "--save-every", "0"]
         for name, words in TINY.items()
@@ -186,6 +187,8 @@ def trial(
                 break
         outcome.differences += compared(killed, whole)
         outcome.runs += 1
+        same = "not the same" if outcome.differences else "the same"
+        print(f"{folder.name}: {outcome.kills} kills, {outcome.runs} runs: {same}", flush=True)
     return outcome
 
 
@@ -236,6 +239,7 @@ def start(run: Main, argv: Sequence[str], folder: Path) -> int:
         log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        sys.stderr = sys.__stderr__  # this process may have led its own elsewhere
         cli.guard(run, argv)
         code = 0
     except SystemExit as error:
