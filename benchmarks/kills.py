@@ -38,8 +38,8 @@ TINY = {
     "--arms CorrKD",
     "debias": "mosi --data.path DATA/planted_subjects.pkl --data.labels classes --model pooled "
     "--debias suci --small --optimizer.epochs 10 --optimizer.batch-size 64 --seeds 2",
-    "dfkd": "digits --host fast --seeds 1 --no-ablate --teacher-training.epochs 3 "
-    "--optimizer.epochs 4 --synthesis.steps 2 --compensation.first 1",
+    "dfkd": "digits --host fast --seeds 1 --no-ablate --teacher-training.epochs 1 "
+    "--optimizer.epochs 3 --optimizer.steps 8 --synthesis.steps 2 --compensation.first 1",
     "quadruped": "surrogate --num-envs 16 --seeds 1 --evaluation-robots 8 --network.front 8 "
     "--network.hidden 8 --ppo.rollout-length 4 --ppo.iterations 6 --ppo.report-every 1 "
     "--ppo.epochs 2 --detector.updates 4 --detector.report-every 1 --detector.hidden 8 "
