@@ -1,1 +1,1 @@
-"""What a run is: frozen dataclasses with named presets, no behaviour."""
+"""What a run of corrkd_jax is: frozen dataclasses with named presets, no behaviour."""

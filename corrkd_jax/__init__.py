@@ -1,1 +1,1 @@
-"""Robust and de-biased perception and control in JAX: functions that can be imported one by one."""
+"""corrkd_jax: robust and de-biased perception and control in JAX, a function at a time."""

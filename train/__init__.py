@@ -1,1 +1,1 @@
-"""Programs: one engine, one module a program (`python -m train.msa`)."""
+"""Programs of corrkd_jax: one engine, one module a program (`python -m train.msa`)."""

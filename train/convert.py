@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.engine import cli
-from train.images import convert as weights
-from train.sentiment import convert as features
 
 
 def main(argv: Sequence[str]) -> None:
     """Convert one file."""
     question = "which file, and where to? python -m train.convert FILE OUT"
     (source, target), options = cli.leading(argv, 2, question, __doc__ or "")
+    # within the guard, as everything that brings libraries along
+    from train.images import convert as weights
+    from train.sentiment import convert as features
+
     kind = weights if weights.takes(Path(source), Path(target), options) else features
     kind.convert(Path(source), Path(target), options)
 

@@ -7,11 +7,16 @@ python -m train.dfkd cifar10 --host dafl --synthesis.joint ...     DAFL's own st
 """
 
 import sys
+from collections.abc import Sequence
 
-from train.datafree.program import main
+from train import programs
 from train.engine import cli
 
-__all__ = ["main"]
+
+def main(argv: Sequence[str]) -> None:
+    """Train, evaluate, report; see train.datafree.program."""
+    programs.find("dfkd").main(argv)
+
 
 if __name__ == "__main__":
     cli.guard(main, sys.argv[1:])

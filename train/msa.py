@@ -9,11 +9,16 @@ train.sentiment.debiasing.program.
 """
 
 import sys
+from collections.abc import Sequence
 
+from train import programs
 from train.engine import cli
-from train.sentiment.program import main
 
-__all__ = ["main"]
+
+def main(argv: Sequence[str]) -> None:
+    """Train, evaluate, report; see train.sentiment.program."""
+    programs.find("msa").main(argv)
+
 
 if __name__ == "__main__":
     cli.guard(main, sys.argv[1:])

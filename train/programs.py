@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from corrkd_jax.errors import InputError
-from train.engine.finished import program_of
-from train.engine.workdir import CONFIG
 
 PROGRAMS = {
     "msa": "train.sentiment.program",
@@ -20,6 +18,8 @@ PROGRAMS = {
     "quadruped": "train.control.program",
 }
 """Name -> module."""
+ON_RUNS_AND_FILES = ("evaluate", "export", "convert")
+"""Doors that are no programs: of finished runs, and of files."""
 
 
 class Program(Protocol):
@@ -55,6 +55,9 @@ def of_run(run: Path) -> Program:
     Raises:
         InputError: the folder is not that of a run, or of one that no program here trained.
     """
+    from train.engine.finished import program_of  # brings JAX along
+    from train.engine.workdir import CONFIG
+
     name = program_of(run)
     if name not in PROGRAMS:
         raise InputError(

@@ -8,11 +8,16 @@ python -m train.quadruped render RUN OUT.gif        a fault striking in the midd
 """
 
 import sys
+from collections.abc import Sequence
 
-from train.control.program import main
+from train import programs
 from train.engine import cli
 
-__all__ = ["main"]
+
+def main(argv: Sequence[str]) -> None:
+    """Train, evaluate, report; see train.control.program."""
+    programs.find("quadruped").main(argv)
+
 
 if __name__ == "__main__":
     cli.guard(main, sys.argv[1:])

@@ -8,12 +8,12 @@ LATE = ("imageio_ffmpeg", "tensorboardX", "matplotlib", "torch", "grain", "sklea
 """Needed by some commands only, slow to load, or not there on a machine that only measures."""
 
 MODULES = (
-    "train.msa",
-    "train.dfkd",
-    "train.quadruped",
-    "train.evaluate",
-    "train.export",
-    "train.convert",
+    "train.command",
+    "train.sentiment.program",
+    "train.sentiment.convert",
+    "train.sentiment.debiasing.program",
+    "train.images.convert",
+    "train.control.program",
     "train.control.film.render",
     "train.control.ppo",
     "train.control.robots",
@@ -27,6 +27,7 @@ MODULES = (
     "benchmarks.quadruped",
     "benchmarks.dfkd",
     "benchmarks.debias",
+    "benchmarks.kills",
 )
 
 PROBE = """

@@ -21,7 +21,9 @@ PROGRAMS = ("msa", "debias", "dfkd", "quadruped")
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r'^```\w+ title="([^"\n]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"python -m ((?:train|benchmarks)\.\w+\b[^`\n]*)")
+_COMMAND = re.compile(
+    r"(?:python -m (?=(?:train|benchmarks)\.\w)|(?:^|`)(?=corrkd [a-z-]))([^`\n]*)"
+)
 _STANDS_FOR = {"MODEL": "mult", "METHOD": "mcis", "HOST": "fast", "FIRST": "1", "LAST": "2"}
 
 
@@ -59,7 +61,7 @@ def slugs(text: str) -> set[str]:
 
 
 def commands(text: str) -> list[str]:
-    """Every `python -m train...` or `python -m benchmarks...`, without its comment.
+    """Every `python -m train...`, `python -m benchmarks...` or `corrkd ...`, without its comment.
 
     Optional words lose their brackets, and names that stand for a choice become one. What stands
     in the files of a page is code.
@@ -114,6 +116,8 @@ def understand(command: str, folder: Path) -> None:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "config.json").write_text(json.dumps({"program": name}))
     run = {"train.evaluate": 0, "train.export": 0}.get(module)
+    if module == "corrkd":
+        module, run = "train.command", 1 if argv[0] in ("evaluate", "export") else None
     if module == "train.quadruped" and argv[:1] in (["export"], ["render"]):
         run = 1
     refused: BaseException | None = None

@@ -174,7 +174,11 @@ def test_commands_are_what_the_programs_take(command, tmp_path):
 
 def test_commands_are_found_and_wrong_ones_refused(tmp_path):
     text = "Run `python -m train.msa --seeds 2` or\n```\npython -m train.evaluate RUN  # all\n```\n"
-    assert pages.commands(text) == ["train.msa --seeds 2", "train.evaluate RUN"]
+    text += "As `corrkd evaluate RUN`; the command `corrkd` is in `corrkd.py`, `corrkd --help`.\n"
+    text += "Not one: `--parts corrkd solo8`, and where corrkd is.\n"
+    assert pages.commands(text) == [
+        *("train.msa --seeds 2", "train.evaluate RUN", "corrkd evaluate RUN", "corrkd --help")
+    ]
     for wrong in (
         "train.msa --optimizer.epoch 3",
         "train.dfkd --host none",
@@ -182,6 +186,9 @@ def test_commands_are_found_and_wrong_ones_refused(tmp_path):
         "train.export RUN OUT --no-such-option 1",
         "train.quadruped export RUN OUT --no-such-option 1",
         "benchmarks.msa --no-such-option 1",
+        "corrkd msa --no-such-option 1",
+        "corrkd evaluate RUN --no-such-option 1",
+        "corrkd evaluation RUN",
     ):
         with pytest.raises((SystemExit, InputError)):
             pages.understand(wrong, tmp_path)

@@ -1,6 +1,7 @@
 """Programs are found by name, and doors know nothing but that; rooms load no other room."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from corrkd_jax.errors import InputError
-from train import convert, evaluate, export, programs
+from train import command, convert, evaluate, export, programs
+from train.engine import cli, run
 
 ROOT = Path(programs.__file__).parents[1]
 DOORS = sorted(
@@ -25,7 +27,7 @@ def loads(module, prefix):
     return done.stdout.splitlines()[-1].split() if done.stdout.strip() else []
 
 
-@pytest.mark.parametrize("module", ["train.engine.loop", "train.quadruped"])
+@pytest.mark.parametrize("module", ["train.engine.loop", "train.control.program"])
 def test_what_has_nothing_to_do_with_sentiment_loads_none_of_it(module):
     assert loads(module, "train.sentiment") == []
 
@@ -45,7 +47,7 @@ def test_a_door_has_at_most_thirty_lines(path):
 
 def run_of(folder, program):
     """The folder of a run that a program of that name says it wrote."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"program": program, "preset": "x"}))
     return folder
 
@@ -89,3 +91,76 @@ def test_help_without_names_says_how_a_door_is_used(capsys, door):
         door.main(["--help"])
     assert not stopped.value.code
     assert capsys.readouterr().out.strip() == door.__doc__.strip()
+
+
+def test_the_command_runs_every_program_and_every_door(monkeypatch):
+    calls = []
+    for name in programs.PROGRAMS:
+        module = programs.find(name)
+        monkeypatch.setattr(module, "main", lambda argv, name=name: calls.append((name, argv)))
+    for door in (evaluate, export, convert):
+        name = door.__name__.partition(".")[2]
+        monkeypatch.setattr(door, "main", lambda argv, name=name: calls.append((name, argv)))
+    words = [*programs.PROGRAMS, *programs.ON_RUNS_AND_FILES]
+    for word in words:
+        command.main([word, "--option", "1"])
+    assert calls == [(word, ["--option", "1"]) for word in words]
+    assert {path.stem for path in DOORS} - {"command"} <= set(words)
+
+
+def test_the_command_lists_its_words_and_refuses_others(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    shown = capsys.readouterr().out
+    for word in (*programs.PROGRAMS, *programs.ON_RUNS_AND_FILES):
+        assert word in shown
+        with pytest.raises(InputError, match=rf"^msae: no such command; choose from .*\b{word}\b"):
+            command.main(["msae"])
+    with pytest.raises(InputError, match=r"^which command\? corrkd msa \| debias"):
+        command.main([])
+
+
+TRAINS = {"msa": [], "debias": ["--model", "mult"], "dfkd": [], "quadruped": []}
+
+
+@pytest.mark.parametrize("name", programs.PROGRAMS)
+def test_resume_never_begins_a_run_without_a_word(tmp_path, monkeypatch, name):
+    """Without a folder, and with one that is mistyped; nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    program = programs.find(name)
+    with pytest.raises(InputError, match=r"^--resume: runs/\S+ holds no run to continue; name ano"):
+        program.main([*TRAINS[name], "--resume"])
+    with pytest.raises(InputError, match=r"^--workdir runs/mosii: holds no run to continue; leave"):
+        program.main([*TRAINS[name], "--resume", "--workdir", "runs/mosii"])
+    assert list(tmp_path.iterdir()) == []
+    run_of(tmp_path / "runs" / "mosi", name)
+    with pytest.raises(InputError, match=r"holds no run to continue; runs/mosi does$"):
+        program.main([*TRAINS[name], "--resume", "--workdir", "runs/mosii"])
+    assert os.listdir("runs") == ["mosi"]
+
+
+def test_resume_continues_the_newest_run_of_its_program_and_preset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ages = {
+        "planted": ("msa", 5),
+        "planted-2": ("msa", 9),
+        "planted-3": ("msa", 7),
+        "planted-10": ("noisy", 20),
+        "planted-mult-mcis": ("debias", 21),
+        "planted-copy": ("msa", 22),
+    }
+    for name, (program, age) in ages.items():
+        os.utime(run_of(tmp_path / "runs" / name, program) / "config.json", (age, age))
+
+    def folder(name, **options):
+        return str(run.begin(cli.RunOptions(**options), *name))
+
+    assert folder(("msa", "planted"), resume=True) == "runs/planted-2"
+    assert capsys.readouterr().out == "continuing runs/planted-2\n"
+    assert folder(("noisy", "planted"), resume=True) == "runs/planted-10"
+    assert folder(("debias", "planted-mult-mcis"), resume=True) == "runs/planted-mult-mcis"
+    assert folder(("msa", "planted"), resume=True, workdir="runs/planted") == "runs/planted"
+    assert folder(("msa", "planted")) == "runs/planted-4"
+    assert folder(("msa", "planted"), workdir="elsewhere") == "elsewhere"
+    with pytest.raises(InputError):
+        folder(("dfkd", "planted"), resume=True)

@@ -60,7 +60,7 @@ def export(folder: Path, out: Path, argv: Sequence[str]) -> None:
     metadata = metadata_of(run) | {"run": folder.name}
     content = controller_file(metadata, driver)
     write_atomically(out / "policy.npz", lambda file: file.write(content))
-    write_text(out / "policy.py", Path(controller.__file__).read_text())
+    write_text(out / "policy.py", Path(controller.__file__).read_text(encoding="utf-8"))
     blob = build(run, driver).serialize()
     write_atomically(out / "policy.stablehlo", lambda file: file.write(blob))
     text = readme(folder.name, metadata, run.robot.kind.safety(metadata))

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
         argv, "python -m train.quadruped", (__doc__ or "").split("\n\n")[0], PRESETS, RENAMED
     )
     check(config)
-    train(preset, config, options, begin(options, preset))
+    train(preset, config, options, begin(options, NAME, preset))
 
 
 def check(config: QuadrupedConfig) -> None:

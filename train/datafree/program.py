@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
         argv, "python -m train.dfkd", (__doc__ or "").split("\n\n")[0], defaults, RENAMED
     )
     check(preset, config)
-    train(preset, config, options, begin(options, f"{NAME}-{preset}-{config.host}"))
+    train(preset, config, options, begin(options, NAME, f"{NAME}-{preset}-{config.host}"))
 
 
 def _host(argv: Sequence[str]) -> str:

@@ -2,12 +2,14 @@
 
 import ast
 import inspect
+import re
+import shlex
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
@@ -20,6 +22,10 @@ from tyro.constructors import (
 
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import NotNegative, Positive, Range
+from train.engine import interrupt, names, terminal
+
+COMMAND = "corrkd"
+"""Installed command, which runs every program."""
 
 Config = TypeVar("Config")
 
@@ -35,7 +41,8 @@ class RunOptions:
     workdir: str = ""
     """Folder for everything that the run writes; empty: runs/PRESET."""
     resume: bool = False
-    """Continuation of the run in the work directory, bit for bit, from its newest checkpoint."""
+    """Continuation of the run in the work directory, bit for bit, from its newest checkpoint.
+    Without a work directory: of the one in runs/ that was begun last."""
     fused: bool = False
     """One call for the whole pipeline: no progress or checkpoints on the way."""
     save_every: Annotated[float, NotNegative] = 60.0
@@ -93,6 +100,7 @@ def parse(
     combine.__annotations__ |= {name: Annotated[kind, unnamed] for name, kind in kinds.items()}
     combine.__defaults__ = (start, RunOptions())
 
+    program, description = as_called(program), as_called(description)
     text = f"{description}\n\nUsage: {program} [{' | '.join(presets)}] [options]"
     config, run = tyro.cli(
         combine, args=argv, prog=f"{program} {name}", description=text, registry=_registry()
@@ -118,7 +126,11 @@ def parse_options(
         SystemExit: `--help`, or an option that does not parse.
     """
     options = tyro.cli(
-        kind, args=list(argv), prog=program, description=description, registry=_registry()
+        kind,
+        args=list(argv),
+        prog=as_called(program),
+        description=as_called(description),
+        registry=_registry(),
     )
     check_ranges(options)
     return options
@@ -244,7 +256,7 @@ def leading(
     if len(names) == count:
         return names, rest
     if "-h" in rest or "--help" in rest:
-        print(usage)
+        print(as_called(usage))
         raise SystemExit(0)
     raise InputError(question)
 
@@ -256,14 +268,69 @@ def require_seeds(first: int, count: int) -> None:
 
 
 def guard(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
-    """Run a program; bad input prints one line and exits with 2, an interrupt with 130."""
-    # these warn about their own internals and upkeep; nothing there is the user's to mend
-    warnings.filterwarnings("ignore", module=r"(orbax|flax|tensorboardX|brax)\..*")
-    try:
-        main(argv)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    """Run a program; what it cannot use is one line and exit status 2, an interrupt 130."""
+    terminal.prepare()
+
+    def farewell() -> str:
+        folder = interrupt.run_under_way()
+        if folder is None:
+            return "interrupted"
+        return f"interrupted; this continues it:\n{continuation(argv, str(folder))}"
+
+    with terminal.without_alarms(), interrupt.Interrupts(farewell) as interrupts:
+        try:
+            names.require_ours()
+            main(argv)
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) or interrupt.asked():
+                print(farewell(), file=sys.stderr)
+                interrupts.said = True
+                raise SystemExit(interrupt.CODE) from None
+            refusal = refusal_of(error)
+            if not refusal:
+                raise
+        else:
+            return
+        print(f"error: {refusal}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; continue with --resume", file=sys.stderr)
-        raise SystemExit(130) from None
+
+
+def refusal_of(error: Exception) -> str:
+    """What a user can do about an error, in one line; empty if it is a fault of the program's."""
+    if isinstance(error, InputError):
+        return as_called(str(error))
+    if "jax" not in sys.modules:
+        return ""
+    from train.engine import parallel
+
+    return parallel.missing_device()
+
+
+def called() -> str:
+    """How the user called this process: `python -m train.msa`, or `corrkd` as installed."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
+
+
+def as_called(text: str) -> str:
+    """A text that names programs by their modules, as the user calls them."""
+    if called().split()[-1] != COMMAND:
+        return text
+    return re.sub(r"python -m train\.(?=\w)", f"{called()} ", text)
+
+
+def continuation(argv: Sequence[str], folder: str) -> str:
+    """The whole command that continues a run, for a shell.
+
+    Args:
+        argv: arguments with which it was begun or continued.
+        folder: of the run.
+    """
+    words, rest = [], iter(argv)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        if name == "--workdir" and not equals:
+            next(rest, None)
+        if name not in ("--workdir", "--resume", "--no-resume"):
+            words.append(word)
+    return f"{called()} {shlex.join([*words, '--workdir', folder, '--resume'])}"

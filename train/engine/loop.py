@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from corrkd_jax.errors import InputError
-from train.engine import parallel
+from train.engine import interrupt, parallel
 from train.engine.feed import Feed
 from train.engine.pipeline import Pipeline, Track, fault_of, validates
 from train.engine.progress import Bar
@@ -89,6 +89,7 @@ def run(
         saved, chunk = time.monotonic(), 1
         bar.update(steps_before(done), "compiling")
         while done < pipeline.epochs:
+            interrupt.check()
             stage, within = pipeline.where(done)
             end_of_stage = done + stage.epochs - within
             last = pipeline.epochs if fused else min(done + chunk, end_of_stage)

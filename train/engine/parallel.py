@@ -51,6 +51,23 @@ def connect(coordinator: str, processes: int, process_id: int) -> None:
         raise InputError(f"--coordinator {coordinator}: {str(error).splitlines()[0]}") from error
 
 
+def missing_device() -> str:
+    """Why JAX has no device to work on, in one line; empty if it has one.
+
+    Where `JAX_PLATFORMS` names a platform that is not there, JAX says so in a traceback, or with
+    an AssertionError that says nothing.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no such device is visible"])[0]
+        reason = re.sub(r"\.?\s*\((set JAX_PLATFORMS|you may need).*", "", reason)
+        if platforms := os.environ.get("JAX_PLATFORMS"):
+            return f"JAX_PLATFORMS={platforms}: {reason}; set JAX_PLATFORMS=cpu, or leave it unset"
+        return f"{reason}; mend its driver, or set JAX_PLATFORMS=cpu"
+    return ""
+
+
 def is_main() -> bool:
     """True on the process that writes files and draws progress."""
     return jax.process_index() == 0
@@ -269,6 +286,36 @@ def own_rows(x: Any, axis_name: str | None) -> Any:
         return x
     rows = x.shape[0] // shard_count(axis_name)
     return jax.lax.dynamic_slice_in_dim(x, shard_index(axis_name) * rows, rows)
+
+
+def decided(decide: Callable[[], str]) -> str:
+    """What the first process decides, on all of them; all have come so far when any goes on.
+
+    Args:
+        decide: called on the first process only.
+
+    Returns:
+        Its answer, of up to 4,000 bytes.
+
+    Raises:
+        InputError: the first process's, on all of them.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    answer, refused = "", False
+    if is_main():
+        try:
+            answer = decide()
+        except InputError as error:
+            answer, refused = str(error), True
+    message = np.zeros(4001, np.uint8)
+    words = answer.encode()[:4000]
+    message[0], message[1 : 1 + len(words)] = refused, list(words)
+    message = np.asarray(multihost_utils.broadcast_one_to_all(message))
+    answer = message[1:].tobytes().rstrip(b"\0").decode(errors="replace")
+    if message[0]:
+        raise InputError(answer)
+    return answer
 
 
 def wait(what: str) -> None:

@@ -1,9 +1,11 @@
 """Progress of a run: a bar on a terminal, a line now and then elsewhere."""
 
+import os
 import sys
 import threading
 import time
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -94,15 +96,23 @@ class Bar:
             if rate:
                 left = f", {self._rate_text()}, {(self._total - self._done) / rate:.0f} s left"
             self._last = now
-            print(
+            _print(
                 f"{now - self._start:.0f} s  {self._what}: {self._done}/{self._total} "
                 f"{self._unit}{left}",
-                file=sys.stderr,
-                flush=True,
+                sys.stderr,
             )
 
 
 def say(text: str) -> None:
     """A line for the person at the terminal, from the first process only."""
     if parallel.is_main():
-        print(text, flush=True)
+        _print(text, sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a line; a terminal or a pipe that is gone does not end a run."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # nor does what is still in its buffer end the interpreter with a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,7 +1,9 @@
 """One run from settings to report: its folder, seeds, devices, training and clock."""
 
+import difflib
 import json
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,27 +13,70 @@ from typing import Any, Self
 
 import jax
 
-from train.engine import loop, parallel
+from corrkd_jax.errors import InputError
+from train.engine import interrupt, loop, parallel
 from train.engine.cli import RunOptions
 from train.engine.feed import Feed
-from train.engine.finished import Seeded
+from train.engine.finished import Seeded, program_of
 from train.engine.pipeline import Pipeline, Track
+from train.engine.progress import say
 from train.engine.stage import Lanes, lanes_for
-from train.engine.workdir import METRICS, Workdir, fresh_folder
+from train.engine.workdir import CONFIG, METRICS, Workdir, fresh_folder
 
 
-def begin(options: RunOptions, name: str) -> Path:
+def begin(options: RunOptions, program: str, name: str) -> Path:
     """Join the processes that a run has, if it has several; the folder that it writes to.
 
     Args:
         options: of the command line.
+        program: that trains, as `train.programs` knows it.
         name: of the folder in `runs`, where none is given.
 
     Raises:
-        InputError: the processes cannot be joined.
+        InputError: the processes cannot be joined, or there is no run to continue.
     """
     parallel.connect(options.coordinator, options.processes, options.process_id)
-    return Path(options.workdir) if options.workdir else fresh_folder(name)
+    return Path(parallel.decided(lambda: str(_folder(options, program, name))))
+
+
+def _folder(options: RunOptions, program: str, name: str) -> Path:
+    """The folder of a new run, or of the one that is to be continued."""
+    if not options.workdir:
+        return continued(Path("runs"), program, name) if options.resume else fresh_folder(name)
+    folder = Path(options.workdir)
+    if options.resume and not (folder / CONFIG).exists():
+        near = [path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")]
+        near = difflib.get_close_matches(folder.name, near, 1)
+        hint = f"{folder.parent / near[0]} does" if near else "leave --resume out to begin one"
+        raise InputError(f"--workdir {folder}: holds no run to continue; {hint}")
+    return folder
+
+
+def continued(runs: Path, program: str, name: str) -> Path:
+    """The run that `--resume` means where no folder is named: the one begun or continued last.
+
+    Args:
+        runs: folder of runs.
+        program: that trained it.
+        name: of its folder, to which a number may have been added.
+
+    Raises:
+        InputError: there is none.
+    """
+    folders = [
+        path.parent
+        for path in runs.glob(f"*/{CONFIG}")
+        if re.fullmatch(re.escape(name) + r"(-\d+)?", path.parent.name)
+        and program_of(path.parent) == program
+    ]
+    if not folders:
+        raise InputError(
+            f"--resume: {runs / name} holds no run to continue; name another with --workdir, or "
+            "leave --resume out to begin one"
+        )
+    newest = max(folders, key=lambda folder: (folder / CONFIG).stat().st_mtime_ns)
+    say(f"continuing {newest}")
+    return newest
 
 
 class Run:
@@ -76,6 +121,8 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self.workdir.close()
+        if kind is None:
+            interrupt.run_ends(self.folder)
 
     def layout(self, batch: int, option: str = "--optimizer.batch-size") -> parallel.Layout:
         """How the run lies on the devices; see `parallel.choose_layout`."""

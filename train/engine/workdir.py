@@ -15,7 +15,9 @@ import orbax.checkpoint as ocp
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.errors import InputError
-from train.engine import parallel
+from train.engine import interrupt, parallel
+from train.engine.interrupt import unbroken
+from train.engine.lock import FolderLock
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -45,6 +47,7 @@ def make_folder(path: Path) -> None:
         raise InputError(f"{path}: cannot be made: {error.strerror}") from error
 
 
+@unbroken()
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; raises InputError if the disk refuses."""
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -166,37 +169,51 @@ def first_difference(saved: Any, given: Any, where: str = "") -> str | None:
 
 
 class Workdir:
-    """Writes a run. On processes other than the first it does nothing."""
+    """Writes a run, alone in its folder. On processes other than the first it does nothing."""
 
     def __init__(self, folder: Path, config: dict[str, Any], resume: bool):
-        """See whether a folder can take a run; nothing is written before `claim`.
+        """Lock a folder that can take a run; nothing else is written before `claim`.
 
         Args:
-            folder: made by `claim` if it does not exist.
+            folder: made if it does not exist, and removed by `close` if nothing is written to it.
             config: JSON-like; written to `config.json`.
             resume: continue the run that is there, if its config is the same.
 
         Raises:
-            InputError: the folder holds a run and `resume` is off, or a run of another config.
+            InputError: another process writes there, the folder holds a run and `resume` is off,
+                or a run of another config, or it cannot be written.
         """
         self.folder = folder
         self._events: SummaryWriter | None = None
         self._manager: ocp.CheckpointManager | None = None
         self._untouched = False
-        config = json.loads(json.dumps(config))
-        if (folder / CONFIG).exists():
-            if not resume:
-                raise InputError(
-                    f"{folder}: holds a run already; continue it with --resume, or choose "
-                    "another --workdir"
-                )
-            difference = first_difference(read_config(folder), config)
-            if difference:
-                raise InputError(f"{folder / CONFIG}: {difference}; --resume needs the same run")
-        elif folder.exists() and not folder.is_dir():
-            raise InputError(f"--workdir {folder}: is a file")
-        parallel.wait("folder checked")  # before the first process fills it
-        self._config = config
+        self._lock: FolderLock | None = None
+        self._config = json.loads(json.dumps(config))
+        parallel.decided(lambda: self._enter(resume))
+
+    def _enter(self, resume: bool) -> str:
+        """Lock the folder; raises InputError if it cannot take the run."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"--workdir {self.folder}: is a file")
+        self._lock = FolderLock(self.folder)
+        try:
+            self._require_room(resume)
+        except InputError:
+            self._lock.release()
+            raise
+        return ""
+
+    def _require_room(self, resume: bool) -> None:
+        if not (self.folder / CONFIG).exists():
+            return
+        if not resume:
+            raise InputError(
+                f"{self.folder}: holds a run already; continue it with --resume, or choose "
+                "another --workdir"
+            )
+        difference = first_difference(read_config(self.folder), self._config)
+        if difference:
+            raise InputError(f"{self.folder / CONFIG}: {difference}; --resume needs the same run")
 
     def claim(self) -> None:
         """Make the folder and write the config.
@@ -212,12 +229,15 @@ class Workdir:
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
         self.write(CONFIG, json.dumps(self._config, indent=2) + "\n")
+        interrupt.run_begins(self.folder)
 
+    @unbroken()
     def write(self, name: str, text: str) -> None:
         """Write a text file into the folder, whole or not at all."""
         if parallel.is_main():
             write_text(self.folder / name, text)
 
+    @unbroken()
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to `metrics.jsonl` and their means over seeds to TensorBoard.
 
@@ -244,6 +264,7 @@ class Workdir:
         except OSError as error:
             raise _cannot_write(self.folder / METRICS, error) from error
 
+    @unbroken()
     def log_time(self, call: dict[str, Any]) -> None:
         """Append what one call to the devices took to `timing.jsonl`.
 
@@ -260,21 +281,25 @@ class Workdir:
         with open(self.folder / name, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
+    @unbroken()
     def forget_after(self, epoch: int) -> None:
-        """Drop the metrics of global epochs from `epoch` on: they are about to be redone."""
-        path = self.folder / METRICS
-        if not parallel.is_main() or not path.exists():
+        """Drop metrics and times of global epochs from `epoch` on: they are about to be redone."""
+        if not parallel.is_main():
             return
-        before = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break  # a kill cut the last line short
-            if row["global_epoch"] < epoch:
-                before.append(line + "\n")
-        write_text(path, "".join(before))
+        for path in (self.folder / METRICS, self.folder / TIMING):
+            if not path.exists():
+                continue
+            before = []
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    break  # a kill cut the last line short
+                if row["global_epoch"] < epoch:
+                    before.append(line + "\n")
+            write_text(path, "".join(before))
 
+    @unbroken()
     def save(self, epoch: int, tree: Any, note: dict[str, Any]) -> None:
         """Checkpoint a tree of canonical arrays after `epoch` global epochs; keeps the last two.
 
@@ -326,6 +351,7 @@ class Workdir:
             raise InputError(f"{where}: cannot be read: {_first_line(error)}") from error
         return _unflatten(restored["tracks"], like, where), restored["note"]
 
+    @unbroken()
     def save_model(self, tree: Any) -> None:
         """Write what `train.evaluate` and `train.export` need: the selected parameters."""
         if not parallel.is_main():
@@ -334,6 +360,7 @@ class Workdir:
         _check_space(self.folder, tree)
         path = (self.folder / MODEL).absolute()
         fresh, old = path.with_name(f".{MODEL}.new"), path.with_name(f".{MODEL}.old")
+        _remove_partial(self.folder)
         try:
             # not over the older model: Orbax removes what it overwrites before it writes
             with ocp.StandardCheckpointer(
@@ -360,9 +387,12 @@ class Workdir:
             self._manager.close()
         if self._untouched and parallel.is_main():
             (self.folder / CONFIG).unlink(missing_ok=True)
-            for folder in (self.folder / "figures", self.folder):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            interrupt.run_ends(self.folder)
+            with contextlib.suppress(OSError):
+                (self.folder / "figures").rmdir()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _checkpoints(self) -> ocp.CheckpointManager:
         if self._manager is None:

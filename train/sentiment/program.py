@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
         return
     preset, config, options = cli.parse(argv, "python -m train.msa", _HELP, PRESETS, RENAMED)
     check(config)
-    train(preset, config, options, begin(options, preset))
+    train(preset, config, options, begin(options, NAME, preset))
 
 
 def check(config: MsaConfig) -> None:

@@ -2,9 +2,13 @@
 
 import dataclasses
 import re
+import shlex
+import sys
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Annotated, get_args, get_origin, get_type_hints
 
+import jax
 import pytest
 
 import configs.debias
@@ -14,7 +18,7 @@ import configs.quadruped
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import Finite, Fraction, NotNegative, Positive, Range, Share
 from train.engine import cli
-from train.engine.workdir import config_from, rename_fields
+from train.engine.workdir import Workdir, config_from, rename_fields
 
 PROGRAMS = {
     "msa": (configs.msa.PRESETS, configs.msa.RENAMED),
@@ -177,3 +181,137 @@ def test_a_configuration_under_earlier_names_is_read(program):
     assert repr(then) == before
     # a configuration of today has nothing to rename
     assert config_from(type(config), rename_fields(today, renamed), "config.json") == config
+
+
+@pytest.fixture
+def door(monkeypatch):
+    """This process as `python -m train.msa`, or as the installed command."""
+
+    def as_called(name):
+        spec = SimpleNamespace(name=name) if name.startswith("train.") else None
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+        monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{name}"])
+
+    return as_called
+
+
+def test_texts_name_programs_as_the_user_calls_them(door, capsys):
+    text = "python -m train.evaluate RUN, python -m train.msa --model mult, or train.convert"
+    door("train.msa")
+    assert cli.as_called(text) == text
+    door("corrkd")
+    assert cli.as_called(text) == "corrkd evaluate RUN, corrkd msa --model mult, or train.convert"
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"], "python -m train.msa", "As python -m train.msa.", {"only": Outer()})
+    shown = capsys.readouterr().out
+    assert "usage: corrkd msa only" in shown
+    assert "As corrkd msa." in shown
+    assert "python -m" not in shown
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["mosi", "--arms", "MRM + CE", "CorrKD"],
+        ["mosi", "--arms", "MRM + CE", "CorrKD", "--workdir", "else where", "--seeds", "2"],
+        ["mosi", "--workdir=there", "--resume", "--data.path", "it's $HOME.pkl"],
+        ["--no-resume"],
+    ],
+)
+def test_the_continuation_is_the_same_run_quoted_for_a_shell(door, argv):
+    door("train.msa")
+    python, m, module, *words = shlex.split(cli.continuation(argv, "runs/a b"))
+    assert (python, m, module) == ("python", "-m", "train.msa")
+    assert words[-3:] == ["--workdir", "runs/a b", "--resume"]
+    rest = words[:-3]
+    assert "--workdir" not in rest
+    dropped = ("--workdir", "else where", "--workdir=there", "--resume", "--no-resume")
+    assert rest == [word for word in argv if word not in dropped]
+
+
+def test_an_interrupt_says_how_to_go_on(door, tmp_path, capsys):
+    door("corrkd")
+
+    def claims(argv, logs=True):
+        workdir = Workdir(tmp_path / "run", {}, False)
+        workdir.claim()
+        try:
+            if logs:
+                workdir.log([{"stage": "s", "epoch": 0, "global_epoch": 0, "loss": [1.0]}])
+            raise KeyboardInterrupt
+        finally:
+            workdir.close()
+
+    def interrupted(main):
+        with pytest.raises(SystemExit) as stopped:
+            cli.guard(main, ["msa", "--seeds", "2"])
+        assert stopped.value.code == 130
+        return capsys.readouterr().err
+
+    # nothing was written, so that nothing is there to be continued
+    assert interrupted(lambda argv: claims(argv, logs=False)) == "interrupted\n"
+    assert not (tmp_path / "run").exists()
+    assert interrupted(claims) == (
+        "interrupted; this continues it:\n"
+        f"corrkd msa --seeds 2 --workdir {tmp_path / 'run'} --resume\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "platforms", "said"),
+    [
+        (
+            AssertionError(),
+            "cuda",
+            "JAX_PLATFORMS=cuda: no such device is visible; set JAX_PLATFORMS=cpu, or leave it "
+            "unset",
+        ),
+        (
+            RuntimeError(
+                "Unable to initialize backend 'gpu0': Backend 'gpu0' is not in the list of known "
+                "backends: ['cpu']. (set JAX_PLATFORMS='' to choose)"
+            ),
+            "gpu0",
+            "JAX_PLATFORMS=gpu0: Unable to initialize backend 'gpu0': Backend 'gpu0' is not in the "
+            "list of known backends: ['cpu']; set JAX_PLATFORMS=cpu, or leave it unset",
+        ),
+        (
+            RuntimeError(
+                "Unable to initialize backend 'cuda': INTERNAL: no driver\nmore (you may need to)"
+            ),
+            "",
+            "Unable to initialize backend 'cuda': INTERNAL: no driver; mend its driver, or set "
+            "JAX_PLATFORMS=cpu",
+        ),
+    ],
+    ids=["none", "unknown", "driver"],
+)
+def test_a_missing_device_is_one_line(monkeypatch, capsys, error, platforms, said):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(jax, "devices", refuse)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    with pytest.raises(SystemExit) as stopped:
+        cli.guard(lambda argv: jax.devices(), [])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_an_error_that_a_library_makes_of_an_interrupt_is_an_interrupt(monkeypatch, capsys):
+    def fails(argv):
+        raise RuntimeError("INTERNAL: KeyboardInterrupt: <EMPTY MESSAGE>")
+
+    monkeypatch.setattr("train.engine.interrupt.asked", lambda: True)
+    with pytest.raises(SystemExit) as stopped:
+        cli.guard(fails, [])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_any_other_error_keeps_its_traceback():
+    def fails(argv):
+        raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        cli.guard(fails, [])

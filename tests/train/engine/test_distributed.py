@@ -15,6 +15,7 @@ import pytest
 from tests import xla
 from tests.train.engine import toy
 from tests.train.sentiment import tiny
+from train.engine.lock import FolderLock
 from train.engine.parallel import Layout
 from train.sentiment import program as msa
 from train.sentiment.trained import load_run
@@ -28,6 +29,7 @@ import sys
 import jax
 import numpy as np
 
+from corrkd_jax.errors import InputError
 from train.engine import loop, parallel
 from tests.train.engine import toy
 from train.engine.workdir import Workdir
@@ -37,6 +39,12 @@ address, number, split, folder = sys.argv[1:]
 parallel.connect(address, 2, int(number))
 assert jax.device_count() == 2 and jax.local_device_count() == 1
 pipe = toy.pipeline(parallel.choose_layout(split, 2, 16))
+try:
+    Workdir(Path(folder) / "taken", {}, False)
+except InputError as error:
+    assert "is writing a run there" in str(error), "the first process alone looks, and says it"
+else:
+    raise AssertionError("two runs in one folder")
 workdir = Workdir(Path(folder) / "run", {}, False)
 workdir.claim()
 tracks = loop.run(pipe, toy.data(), (5, 9), ("plain", "soft"), workdir, save_every=0.0)
@@ -74,6 +82,7 @@ def outputs_of(processes):
 
 @pytest.mark.parametrize("split", ["batch", "seeds"])
 def test_both_processes_hold_the_result_of_one(tmp_path, address, split):
+    taken = FolderLock(tmp_path / "taken")
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TOY, address, str(number), split, str(tmp_path)],
@@ -86,6 +95,7 @@ def test_both_processes_hold_the_result_of_one(tmp_path, address, split):
         for number in range(2)
     ]
     outputs_of(processes)
+    taken.release()
     one = toy.train(toy.pipeline(Layout(split, 2)), toy.data(), (5, 9))
     for number in range(2):
         with np.load(tmp_path / f"{number}.npz") as found:

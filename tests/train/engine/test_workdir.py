@@ -178,6 +178,17 @@ def test_forgets_a_line_that_a_kill_cut_short(tmp_path, length):
     assert [json.loads(line) for line in path.read_text().splitlines()] == [row(0), row(1)]
 
 
+def test_times_of_what_will_be_done_again_are_forgotten_too(tmp_path):
+    workdir = open_run(tmp_path)
+    for epoch in (0, 1, 2):
+        workdir.log_time({"stage": "teacher", "global_epoch": epoch, "seconds": 0.5})
+    path = tmp_path / "timing.jsonl"
+    path.write_text(path.read_text() + '{"stage": "teacher", "glo')
+    workdir.forget_after(2)
+    workdir.close()
+    assert [json.loads(line)["global_epoch"] for line in path.read_text().splitlines()] == [0, 1]
+
+
 def test_checkpoints_come_back_whole_and_two_are_kept(tmp_path):
     workdir = open_run(tmp_path)
     assert workdir.latest() is None
@@ -320,7 +331,7 @@ def test_full_disk_is_one_line_and_leaves_the_older_files(tmp_path):
     tree = {"w": np.random.default_rng(0).random(40000).astype(np.float32)}
     zeros = {"w": np.zeros(40000, np.float32)}
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["1"]
-    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == [".lock"]
     workdir = Workdir(folder, {}, resume=True)
     assert workdir.latest() == 1
     np.testing.assert_array_equal(workdir.restore(1, zeros)[0]["w"], tree["w"])

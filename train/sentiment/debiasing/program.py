@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         RENAMED,
     )
     check(config)
-    folder = begin(options, f"{preset}-{config.model}-{config.debias}")
+    folder = begin(options, NAME, f"{preset}-{config.model}-{config.debias}")
     train(preset, config, options, folder)
 
 
