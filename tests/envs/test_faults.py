@@ -66,10 +66,10 @@ class TestFault:
 
     def test_leg_of_many_robots_and_of_one_joint_a_leg(self):
         """Both bodies, all legs at once, the last axis the joints; health is leg 0."""
-        for joints in (4, 8):
-            one = np.eye(joints, dtype=bool)
+        for count in (4, 8):
+            one = np.eye(count, dtype=bool)
             none = np.zeros_like(one)
-            legs = np.arange(joints) // (joints // 4)
+            legs = np.arange(count) // (count // 4)
             for fault in (faults.Fault(one, none, 0), faults.Fault(none, one, 0)):
                 np.testing.assert_array_equal(faults.leg(fault), legs)
             assert not faults.leg(faults.Fault(none, none, 0)).any()

@@ -59,6 +59,7 @@ def test_every_policy_in_every_cell(evaluated):
     facts = found["facts"]
     assert facts["robot"] == "surrogate"
     assert facts["seed"] == 1
+    assert facts["seeds_of_the_run"].startswith("this one alone")
     assert len(facts["model"]) == 16
     assert facts["backend"] == "cpu"
     for row in found["rows"]:
@@ -104,12 +105,18 @@ def test_writes_tables_and_figures(evaluated):
     assert "macro F1 of the joints" in text
     assert "| evaluation |" in text
     figures = ("survival", "tracking", "onset", "detector", "throughput")
-    for name in (*(f"{name}.png" for name in figures), "confusion.csv", "confusion_heads.csv"):
+    for name in figures:
+        assert (folder / "figures" / f"evaluation_{name}.png").stat().st_size > 50
+    for name in ("evaluation_confusion.csv", "evaluation_confusion_heads.csv"):
         assert (folder / name).stat().st_size > 50
-    assert not (folder / "figures").exists()
     page = (folder / "evaluation.html").read_text()
     assert page.count("data:image/png;base64,") == len(figures)
-    assert all(f"({name}.png)" in text for name in figures)
+    assert all(f"(figures/evaluation_{name}.png)" in text for name in figures)
+    # in words, and as sure as 8 robots make it
+    assert "*oracle switch*: the simulator tells of a fault at once" in text
+    assert "One that does not walk misses 0.80 m/s at high speed." in text
+    assert "0.0 (0.0-0.0)" not in text
+    assert "100.0 (100.0-100.0)" not in text
 
 
 @pytest.mark.parametrize(
