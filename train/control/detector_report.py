@@ -33,7 +33,8 @@ def tables(watched: Watched, names: Sequence[str]) -> list[str]:
         joints["health, joints that never fail"] = watched.never_failing.sum(axis=0)[HEALTHY]
     heads = dict(zip(CONDITIONS, watched.heads.sum(axis=0), strict=True))
     return [
-        f"Joints that may fail here: {failing}. Each row is a true condition and adds up to 100.",
+        f"Joints that may fail here: {failing}. Each row is a true condition and adds up to 100. "
+        "A verdict is the likeliest condition of a joint; a head is switched by sure ones alone.",
         shares_table("joint, by verdict x 100", joints, "joint steps"),
         shares_table("robot, by driving head x 100", heads, "robot steps"),
         detector_table(watched),

@@ -23,8 +23,8 @@ STANDS = 0.5
 
 NOTE = (
     "At the epochs that were kept, those of the largest survival times reward. Robots in training "
-    "explore, feel noise and are pushed, and their faults strike as the training has it, so these "
-    "figures are no evaluation. Survival is the share of the lately ended episodes that the clock "
+    "explore and feel noise, and their faults strike as the training has it, so these figures are "
+    "no evaluation. Survival is the share of the lately ended episodes that the clock "
     'ended and not a fall; "-": no episode has ended yet.'
 )
 
@@ -80,7 +80,7 @@ def recall_table(metrics: Rows) -> str:
         return ""
     best = kept(metrics, "detector", None)
     cells = [_cell(100 * best[f"valid_recall_{name.replace(' ', '_')}"]) for name in CONDITIONS]
-    return table(["in training", *CONDITIONS], [["recall of the detector x 100", *cells]])
+    return table(["in training", *CONDITIONS], [["recall of the detector x 100, all joints together", *cells]])
 
 
 def kept(metrics: Rows, stage: str, arm: str | None) -> dict[str, np.ndarray]:
