@@ -1,7 +1,7 @@
 """What a person reads of a quadruped run: who survives what, margins with verdicts, figures."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +30,7 @@ NAMES = {
 }
 ORACLE, LEARNED, BLIND = "ours, oracle switch", "ours, learned switch", "ours, healthy head only"
 
-_MEANING = {
+MEANINGS = {
     "ours": "a head for health, one for power loss and one for locked joints",
     "no reflection": "the same, faulty episodes starting at rest and not in the middle of walking",
     "Mix": "one network for everything",
@@ -70,12 +70,6 @@ def row_name(arm: str, switch: str) -> str:
     if arm == "ours":
         return {"oracle": ORACLE, "learned": LEARNED, "blind": BLIND}[switch]
     return f"{NAMES[arm]}, {switch} switch" if switch != "blind" else NAMES[arm]
-
-
-def meaning_of(names: Collection[str]) -> str:
-    """What the names of some rows say, in one sentence; only of parts that they have."""
-    parts = (f"*{part}*: {what}" for part, what in _MEANING.items() if part in "; ".join(names))
-    return "; ".join(parts) + "."
 
 
 def table(rows: Mapping[str, Row], field: str, scale: float) -> str:
@@ -165,7 +159,7 @@ def build(
             "Whole episodes without a fall, x 100. The fault strikes at a step anywhere in the "
             "episode, so that a policy which it always fells survives a little. "
             f"{tables.spread_in_words(len(seeds))} All rows meet the same robots.",
-            f"Rows: {meaning_of(results.rows)}",
+            tables.glossary(results.rows, MEANINGS),
             table(results.rows, "survival", 100),
             table(results.rows, "reward", 1),
         )

@@ -80,7 +80,10 @@ def recall_table(metrics: Rows) -> str:
         return ""
     best = kept(metrics, "detector", None)
     cells = [_cell(100 * best[f"valid_recall_{name.replace(' ', '_')}"]) for name in CONDITIONS]
-    return table(["in training", *CONDITIONS], [["recall of the detector x 100, all joints together", *cells]])
+    return table(
+        ["in training", *CONDITIONS],
+        [["recall of the detector x 100, all joints together", *cells]],
+    )
 
 
 def kept(metrics: Rows, stage: str, arm: str | None) -> dict[str, np.ndarray]:

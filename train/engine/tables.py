@@ -1,6 +1,6 @@
 """Tables that a person reads: rows and cells in Markdown, paired differences, claims."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,20 @@ def cell(values: np.ndarray) -> str:
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{values.mean():.2f} ± {deviation(values):.2f}"
+
+
+def glossary(names: Collection[str], meanings: Mapping[str, str]) -> str:
+    """What the names of a table's rows stand for, as a sentence; empty if nothing is known of them.
+
+    Args:
+        names: of the rows.
+        meanings: name of a row, or a part of it -> what it stands for; left out where no row has
+            it.
+    """
+    parts = [
+        f"*{part}*: {what}" for part, what in meanings.items() if any(part in n for n in names)
+    ]
+    return f"Rows: {'; '.join(parts)}." if parts else ""
 
 
 def deviation(values: np.ndarray) -> Any:

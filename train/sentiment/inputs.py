@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from configs.debias import DebiasDataConfig
@@ -62,6 +63,18 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
         splits["teacher"], sources["teacher"] = other.train, other.source
     sets = {name: Rows(split, scaler, task, sources[name], dtype) for name, split in splits.items()}
     return Inputs(dataset, task, sets)
+
+
+def described(inputs: Inputs) -> str:
+    """File, rows and features, as a line of a report's facts."""
+    sizes = ", ".join(f"{name} {len(rows)}" for name, rows in inputs.sets.items())
+    shapes = ", ".join(
+        f"{m} {x.shape[1]} x {x.shape[2]}" for m, x in inputs.dataset.train.features.items()
+    )
+    return (
+        f"data: {Path(inputs.dataset.source).name} ({inputs.dataset.layout}); rows: {sizes}; "
+        f"frames x features: {shapes}"
+    )
 
 
 def release(inputs: Inputs, keep: Collection[str] = ("test",)) -> Inputs:

@@ -9,6 +9,7 @@ import pytest
 from configs.quadruped import PRESETS
 from tests.train.control.test_training_report import row as trained
 from tests.train.figures import assert_nothing_hidden
+from tests.train.pages import assert_believed_alone
 from train.control import program, report
 from train.control.reflection import Gate
 from train.control.report import BLIND, LEARNED, ORACLE, Results, Row, row_name
@@ -177,6 +178,7 @@ def test_the_toy_says_what_it_does_not_show():
     assert f"{ORACLE} 98.0, {mix} 96.0, {OTHER} 96.5." in text
     assert "*Mix*: one network for everything; *oracle switch*" in text
     assert "*Normal*" not in text
+    assert_believed_alone(text, Path("my runs/x"), 2)
     text = page(Surrogate(), [(name, GOOD[name]) for name in (ORACLE, BLIND)], [])
     assert "Not shown" not in text
     assert "*Mix*" not in text
@@ -185,7 +187,7 @@ def test_the_toy_says_what_it_does_not_show():
 def test_one_seed_is_said_to_be_one():
     rows = [(name, GOOD[name]) for name in (ORACLE, BLIND)]
     text = page(Surrogate(), rows, [], seeds=range(1, 2))
-    assert "One seed: no deviation is known" in text
+    assert_believed_alone(text, Path("my runs/x"), 1)
     assert "--seed" not in text
 
 

@@ -2,15 +2,19 @@
 
 import base64
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs.dfkd import presets
 from corrkd_jax.errors import InputError
+from tests.train.pages import assert_believed_alone
 from train.datafree import report
 from train.datafree.arms import ALONE, BALANCED, KDCI, pictured
 from train.datafree.report import Results
+
+FOLDER = Path("runs/a b")
 
 
 def test_whose_images_are_shown():
@@ -43,7 +47,7 @@ def build(classes, site="logits"):
     kdci = dataclasses.replace(config.compensation, site=site)
     config = dataclasses.replace(config, compensation=kdci)
     picture = np.zeros((4, 4, 3), np.uint8)
-    return report.build("cifar10", config, results(classes), picture, ["a fact"])
+    return report.build("cifar10", config, results(classes), picture, ["a fact"], FOLDER)
 
 
 @pytest.mark.parametrize("classes", [3, 10, 100])
@@ -86,6 +90,30 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         "rights and space"
     )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_is_believed_alone():
+    text = build(10).text()
+    assert_believed_alone(text, FOLDER, 2)
+    before = text.partition("\n|")[0]
+    for column in ("`last`", "`best`", "`rare 5`", "`drop`", "`keep`"):
+        assert column in before
+    assert "*host*: the method that KDCI is added to" in before
+    assert "*teacher*" not in before
+
+
+def test_one_seed_has_no_deviation():
+    one = dataclasses.replace(
+        results(10),
+        right={mode: right[:1] for mode, right in results(10).right.items()},
+        top5=results(10).top5[:1],
+        best={mode: best[:1] for mode, best in results(10).best.items()},
+        histogram=results(10).histogram[:1],
+    )
+    config, picture = presets("fast")["cifar10"], np.zeros((4, 4, 3), np.uint8)
+    text = report.build("cifar10", config, one, picture, [], FOLDER).text()
+    assert_believed_alone(text, FOLDER, 1)
+    assert "| KDCI | +9.00 | +9.0 | 1 of 1 | +59.00 |" in text
 
 
 def test_classes_of_students_that_need_their_compensation():

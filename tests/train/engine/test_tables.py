@@ -7,6 +7,7 @@ from train.engine.tables import (
     Claims,
     cell,
     deviation,
+    glossary,
     paired,
     points,
     proportion,
@@ -39,6 +40,13 @@ def test_deviation_is_the_same_in_tables_and_figures():
     values = np.array([[1.0, 5.0], [3.0, 5.0]])
     np.testing.assert_allclose(deviation(values), [2**0.5, 0])
     np.testing.assert_array_equal(deviation(values[:1]), [0, 0])
+
+
+def test_a_glossary_is_of_the_rows_that_there_are():
+    meanings = {"host": "the method", "random": "noise", "other": "never"}
+    names = ["host", "host, random"]
+    assert glossary(names, meanings) == "Rows: *host*: the method; *random*: noise."
+    assert glossary(["a"], meanings) == ""
 
 
 def test_seeds_in_words():

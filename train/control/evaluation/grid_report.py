@@ -12,7 +12,7 @@ from train.control import detector_report, throughput
 from train.control.evaluation import grid_figures
 from train.control.evaluation.grid import ONSETS, SPEEDS
 from train.control.evaluation.scores import STRICT_SECONDS, Row, Sides, interval
-from train.control.report import meaning_of
+from train.control.report import MEANINGS
 from train.control.robot import CONDITIONS, Kind
 from train.control.throughput import Rate
 from train.control.watching import Watched
@@ -63,7 +63,7 @@ def build(facts: Mapping[str, Any], evaluation: Evaluation, kind: Kind) -> Repor
     anywhere = [row for row in rows if row.onset == "anywhere"]
     head = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
     report = Report(f"Evaluation of {facts['run']}", head)
-    report.add(f"Rows: {meaning_of({row.policy for row in rows})}")
+    report.add(tables.glossary({row.policy for row in rows}, MEANINGS))
     for onset in dict.fromkeys(row.onset for row in rows):
         report.section(f"Survival, {TITLES[onset].format(*ONSETS[onset])}")
         report.add(
