@@ -54,6 +54,25 @@ def test_counts_by_joint_and_by_robot():
     assert watched.heads[0].sum() == 2 * STEPS + 190
 
 
+@pytest.mark.parametrize("joint", [0, 1])
+@pytest.mark.parametrize("kind", [POWER_LOSS, LOCKED])
+def test_whichever_joint_fails(joint, kind):
+    """Its counts are its own, and the robot's condition is that of its worst joint."""
+    found = [episodes(HEALTHY, 0), episodes(POWER_LOSS, 0), episodes(LOCKED, 0)]
+    found[kind] = episodes(kind, 50, 60)
+    for name in ("true", "verdict"):
+        found[kind].trail[name] = np.roll(found[kind].trail[name], joint, axis=-1)
+    for other in {POWER_LOSS, LOCKED} - {kind}:
+        found[other] = episodes(HEALTHY, 0)
+    watched = measure([found], DT)
+    expected = [0, 0, 0]
+    expected[HEALTHY], expected[kind] = 9, 140
+    assert watched.joints[0, joint, kind].tolist() == expected
+    assert watched.heads[0, kind].tolist() == expected
+    assert not watched.joints[0, 1 - joint, 1:].any()
+    assert watched.failing.tolist() == [joint == 0, joint == 1]
+
+
 def test_the_first_half_second_may_be_left_out():
     found = [episodes(HEALTHY, 0), episodes(POWER_LOSS, 50, 60), episodes(LOCKED, 100, 126)]
     watched = measure([found], DT)

@@ -1,13 +1,16 @@
 """What a CorrKD report says of rows that are known."""
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from corrkd_jax.data.masks import SUBSET_NAMES
 from tests.train.figures import assert_nothing_hidden
 from tests.train.pages import assert_believed_alone
-from train.sentiment import corrkd, report
+from train.sentiment import corrkd, evaluate, report
 from train.sentiment.results import RATIOS, Row, Truth
 from train.sentiment.task import Task
 
@@ -57,6 +60,24 @@ def test_a_difference_of_one_seed_has_no_deviation():
     assert f"| {corrkd.METHOD} | +20." in text
     assert "±" not in text
     assert " ± " in report.differences(rows(2), TRUTH)
+
+
+def test_predictions_are_of_their_seed_and_subset():
+    """Wrong on one sample more with each seed, and on the first one of a single subset."""
+    shown = row(corrkd.METHOD, 3, 4)
+    shown.subsets[1, 5, 39] *= -1
+    ids = [f"clip {number}" for number in range(40)]
+    text = evaluate.predictions_csv([shown], ids, TRUTH, range(7, 10))
+    wrong = {}
+    for line in csv.DictReader(io.StringIO(text)):
+        if line["predicted_class"] != line["true_class"]:
+            wrong.setdefault((line["seed"], line["subset"]), []).append(line["id"])
+        assert float(line["p0"]) == pytest.approx(1 / (1 + np.e) if line["predicted_class"] == "1"
+                                                  else np.e / (1 + np.e), abs=1e-5)  # fmt: skip
+    for seed in range(3):
+        for number, subset in enumerate(SUBSET_NAMES):
+            expected = ids[: 4 + seed] + ids[39:] * ((seed, number) == (1, 5))
+            assert wrong[str(7 + seed), subset] == expected
 
 
 def test_figures_hide_nothing():

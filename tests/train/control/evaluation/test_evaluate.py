@@ -178,6 +178,38 @@ def test_a_full_disk_is_one_line(evaluated, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_networks_of_the_seed_are_evaluated(monkeypatch):
+    """Policy and detector; every arm its own."""
+    loaded = untrained(replace(TINY, robot="surrogate", arms=("ours", "mix"), seeds=2))
+    models = {name: {"mark": np.array([n, n + 10.0])} for n, name in enumerate(loaded.arms)}
+    loaded = replace(loaded, models=models, detector_params={"mark": np.array([100.0, 200.0])})
+
+    def run(trained, robot, params, detector, course, key, count):
+        trail = {name: jax.numpy.asarray(x) for name, x in fallen().items()}
+        shape = (*trail["head"].shape, 4)
+        trail |= {name: jax.numpy.zeros(shape, int) for name in ("true", "verdict")}
+        trail["reward"] = trail["reward"].at[0].set(params["mark"] + detector["mark"])
+        # without which the arguments would not be mapped
+        return trail | {"speed": trail["speed"] + 0 * course.speed[0]}
+
+    monkeypatch.setattr(grid, "run", run)
+    options = quadruped_evaluate.EvaluateOptions(num_envs=2, speeds=("high",), strict=False)
+    for seed, expected in ((1, {"ours": 100, "mix": 101}), (2, {"ours": 210, "mix": 211})):
+        rows = quadruped_evaluate.evaluate_grid(loaded, loaded.arms, seed, options, 8).rows
+        assert {row.policy: row.reward for row in rows} == {
+            ORACLE: expected["ours"],
+            LEARNED: expected["ours"],
+            BLIND: expected["ours"],
+            "Mix (one network)": expected["mix"],
+        }
+
+
+def test_a_page_says_of_which_seed_it_is():
+    assert quadruped_evaluate.others(range(1, 2), 1).startswith("this one alone")
+    text = quadruped_evaluate.others(range(1, 4), 2)
+    assert text == "3; this page is of seed 2 alone, --seed N evaluates another (1, 3)"
+
+
 def test_the_fingerprint_is_of_what_was_evaluated():
     loaded = untrained(replace(TINY, robot="surrogate", arms=("ours", "mix")))
     params = loaded.models, loaded.detector_params

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
+from envs.solo8_constants import LEGS
 from tests.train.figures import assert_nothing_hidden
 from train.control.evaluation import grid, grid_figures, grid_report, scores
 from train.control.report import BLIND, LEARNED
@@ -112,6 +113,17 @@ def test_share_of_the_time_that_a_foot_is_loaded():
     health = CELL._replace(kind=HEALTHY, leg="", joints="")
     row = scores.summarize(each, 0.02, "x", health, "high", "anywhere")
     assert row.loaded[0] == pytest.approx(0.5 / 4)
+
+
+@pytest.mark.parametrize(("number", "leg"), enumerate(LEGS))
+def test_the_share_is_of_the_foot_of_the_leg_that_fails(number, leg):
+    each = trail(100, {})
+    each["standing"] = np.zeros((400, 4, 4), bool)
+    each["standing"][100:, :, number] = True
+    cell = CELL._replace(leg=leg)
+    row = scores.summarize(each, 0.02, "x", cell, "high", "anywhere")
+    assert row.loaded == [0, 1]
+    assert not np.delete(row.contact, number, axis=1).any()
 
 
 def test_groups_of_a_hundred():

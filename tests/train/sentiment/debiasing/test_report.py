@@ -1,7 +1,10 @@
 """What a de-biasing report says of tables that are known."""
 
+import csv
 import dataclasses
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from configs.debias import presets
 from tests.train.figures import assert_nothing_hidden
 from tests.train.pages import assert_believed_alone
-from train.sentiment.debiasing import arms, report
+from train.sentiment.debiasing import arms, evaluate, report
 from train.sentiment.debiasing.report import Table
 from train.sentiment.results import Truth
 from train.sentiment.task import Task
@@ -82,6 +85,26 @@ def test_the_test_split_of_a_file_was_made_for_nothing():
     assert named["test"] == "test"
     columns, *_ = report.introduction([table("suci", 1)], named)
     assert columns == "Accuracy and weighted F1, x 100."
+
+
+def test_predictions_are_of_their_seed_row_and_split():
+    shown = table("suci", 2)
+    for number, name in enumerate(shown.outputs):
+        for place, split in enumerate(SPLITS["suci"]):
+            values = shown.outputs[name][split].copy()
+            # one sample of each is right that is wrong otherwise, or the reverse
+            values[1, 10 * place + number] *= -1
+            shown.outputs[name][split] = values
+    own = SimpleNamespace(split=SimpleNamespace(ids=[f"clip {n}" for n in range(40)]))
+    inputs = SimpleNamespace(sets=dict.fromkeys(SPLITS["suci"], own))
+    lines = list(csv.DictReader(io.StringIO(evaluate._predictions(shown, inputs, range(7, 9)))))
+    assert len(lines) == 4 * 3 * 2 * 40
+    for line in lines:
+        number, place = ROWS["suci"].index(line["model"]), SPLITS["suci"].index(line["split"])
+        clip = int(line["id"].split()[1])
+        odd = line["seed"] == "8" and clip == 10 * place + number
+        right = (clip >= 4 * (4 - number)) != odd
+        assert (line["predicted_class"] == line["true_class"]) == right
 
 
 def test_bars_are_not_hidden_by_their_legend():
