@@ -72,7 +72,8 @@ def detector_table(watched: Watched) -> str:
             lines.append([name, "no robot stood long enough after the onset"])
             continue
         switched = int(np.isfinite(delays).sum())
-        lines.append([f"{name}: robots that had it, x 100", share(switched, len(delays))])
+        had = f"{share(switched, len(delays))} of {len(delays)}"
+        lines.append([f"{name}: robots that had it, x 100", had])
         for part, words in ((0.5, "half"), (0.9, "90 %")):
             delay = float(np.quantile(delays, part, method="inverted_cdf"))
             text = f"within {delay:.2f} s" if np.isfinite(delay) else "never: too few had it"

@@ -158,9 +158,11 @@ def test_a_switch_that_never_came_is_said_in_words():
     *tables, words = detector_report.tables(measure(seen, DT), ("hip", "knee"))
     rows = cells_of(tables[-1])
     name = "switch to the head for power loss"
-    assert rows[f"{name}: robots that had it, x 100"] == ["33.3 (6.1-79.2)"]
+    assert rows[f"{name}: robots that had it, x 100"] == ["33.3 (6.1-79.2) of 3"]
     assert rows[f"{name}: half of the robots"] == ["never: too few had it"]
-    assert rows["switch to the head for locked: robots that had it, x 100"] == ["0.0 (0.0-56.1)"]
+    assert rows["switch to the head for locked: robots that had it, x 100"] == [
+        "0.0 (0.0-56.1) of 3"
+    ]
     assert "inf" not in "".join(tables)
     assert "never had its head: power loss, locked." in words
     # where most had it, there is nothing to explain
