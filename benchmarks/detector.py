@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     jax.block_until_ready(params)
     trained = time.monotonic()
     watched, late = hung.evaluate(detector, params, test, options.switch)
-    print(*detector_report.tables(watched), sep="\n\n")
+    print(*detector_report.tables(watched, JOINTS), sep="\n\n")
     print(f"\n{claims(watched, late).table()}")
     print(
         f"\nseed {options.seed}; {recorded - start:.0f} s of simulation, "

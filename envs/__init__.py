@@ -21,6 +21,9 @@ _import_mjx()
 
 from brax.envs import register_environment  # noqa: E402
 
+from envs.compat import brax_trainers  # noqa: E402
 from envs.solo8 import Solo8  # noqa: E402
+
+__all__ = ["Solo8", "brax_trainers"]
 
 register_environment("solo8", Solo8)

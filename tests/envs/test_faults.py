@@ -49,6 +49,43 @@ class TestFault:
             np.testing.assert_array_equal(held, on * (np.arange(8) < 2))
             assert not dead.any()
 
+    @pytest.mark.parametrize("condition", [faults.POWER_LOSS, faults.LOCKED])
+    @pytest.mark.parametrize("parts", [("HFE",), ("KFE",), BOTH], ids="+".join)
+    @pytest.mark.parametrize(("number", "leg"), enumerate(c.LEGS))
+    def test_is_of_its_joints_and_its_leg(self, number, leg, parts, condition):
+        fault = faults.fault(condition, tuple(f"{leg}_{part}" for part in parts))
+        broken = {
+            faults.POWER_LOSS: np.asarray(fault.power_loss),
+            faults.LOCKED: np.asarray(fault.locked),
+        }
+        expected = np.array([joint[:2] == leg and joint[3:] in parts for joint in c.JOINTS])
+        np.testing.assert_array_equal(broken.pop(condition), expected)
+        assert not broken.popitem()[1].any()
+        np.testing.assert_array_equal(faults.condition(fault, 0), condition * expected)
+        assert faults.leg(fault) == number
+
+    def test_leg_of_many_robots_and_of_one_joint_a_leg(self):
+        """Both bodies, all legs at once, the last axis the joints; health is leg 0."""
+        for count in (4, 8):
+            one = np.eye(count, dtype=bool)
+            none = np.zeros_like(one)
+            legs = np.arange(count) // (count // 4)
+            for fault in (faults.Fault(one, none, 0), faults.Fault(none, one, 0)):
+                np.testing.assert_array_equal(faults.leg(fault), legs)
+            assert not faults.leg(faults.Fault(none, none, 0)).any()
+
+    @pytest.mark.parametrize(("number", "leg"), enumerate(c.LEGS))
+    def test_drawn_of_one_leg_alone(self, number, leg):
+        """Each set of joints of it and each condition is drawn, and no other leg."""
+        mixture = faults.ANY_LEG._replace(legs=(leg,), probabilities=(0.0, 0.5, 0.5))
+        keys = jax.random.split(jax.random.key(number), 64)
+        drawn = jax.vmap(lambda key: faults.sample(key, mixture))(keys)
+        np.testing.assert_array_equal(faults.leg(drawn), number)
+        for broken in (np.asarray(drawn.power_loss), np.asarray(drawn.locked)):
+            sets = {tuple(joints) for joints in broken.reshape(-1, 4, 2)[:, number]}
+            assert sets == {(False, False), (True, False), (False, True), (True, True)}
+            assert not np.delete(broken.reshape(-1, 4, 2), number, axis=1).any()
+
     def test_unknown_joint(self):
         with pytest.raises(ValueError, match="XX_HFE"):
             faults.fault(faults.LOCKED, ("XX_HFE",))

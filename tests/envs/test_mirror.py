@@ -83,12 +83,15 @@ class TestTables:
     def test_default_pose_is_its_own_image(self, element):
         np.testing.assert_array_equal(mirror(c.DEFAULT_POSE, m.JOINTS, element), c.DEFAULT_POSE)
 
+    @pytest.mark.parametrize("condition", [faults.POWER_LOSS, faults.LOCKED])
+    @pytest.mark.parametrize("joint", range(2))
     @pytest.mark.parametrize("leg", ELEMENTS)
-    def test_element_takes_its_leg_to_the_front_left(self, leg):
-        broken = faults.fault(faults.LOCKED, (f"{c.LEGS[leg]}_KFE",), onset=7)
+    def test_element_takes_its_leg_to_the_front_left(self, leg, joint, condition):
+        broken = faults.fault(condition, (c.JOINTS[2 * leg + joint],), onset=7)
         image = m.mirror_fault(broken, leg)
-        np.testing.assert_array_equal(image.locked, np.arange(8) == 1)
-        assert not image.power_loss.any()
+        expected = condition * (np.arange(8) == joint)
+        np.testing.assert_array_equal(faults.condition(image, 7), expected)
+        assert not np.asarray(image.power_loss & image.locked).any()
         assert image.onset == 7
 
 

@@ -120,6 +120,14 @@ def test_a_joint_a_leg_does_as_well():
     assert probability == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("kind", [POWER_LOSS, LOCKED])
+@pytest.mark.parametrize("joints", [4, 8])
+def test_every_joint_speaks_for_its_leg(joints, kind):
+    for joint in range(joints):
+        found, leg, _ = switching.verdict(probabilities(kind, joint)[:joints])
+        assert (found, leg) == (kind, joint // (joints // 4))
+
+
 def test_the_window_rolls():
     memory = switching.start(2, window=3)
     for step in range(1, 5):

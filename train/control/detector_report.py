@@ -2,14 +2,17 @@
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from envs.faults import HEALTHY
 from train.control.robot import CONDITIONS
 from train.control.watching import Watched, macro_f1
-from train.engine.tables import cell, table
+from train.engine.report import legend_beside
+from train.engine.tables import cell, share, table
 from train.engine.workdir import write_text
 
 if TYPE_CHECKING:
@@ -17,26 +20,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def tables(watched: Watched) -> list[str]:
-    """Confusion of joints and of robots, and the detector's other figures, as Markdown."""
+def tables(watched: Watched, names: Sequence[str]) -> list[str]:
+    """Confusion of joints and of robots, and the detector's other figures, as Markdown.
+
+    Args:
+        watched: by the detector.
+        names: of the joints.
+    """
+    failing = ", ".join(np.array(names)[watched.failing])
+    joints = dict(zip(CONDITIONS, watched.confusion.sum(axis=0), strict=True))
+    if not watched.failing.all():
+        joints["health, joints that never fail"] = watched.never_failing.sum(axis=0)[HEALTHY]
+    heads = dict(zip(CONDITIONS, watched.heads.sum(axis=0), strict=True))
     return [
-        shares_table("joint, by verdict x 100", watched.confusion, "joint steps"),
-        shares_table("robot, by driving head x 100", watched.heads, "robot steps"),
+        f"Joints that may fail here: {failing}. Each row is a true condition and adds up to 100. "
+        "A verdict is the likeliest condition of a joint; a head is switched by sure ones alone.",
+        shares_table("joint, by verdict x 100", joints, "joint steps"),
+        shares_table("robot, by driving head x 100", heads, "robot steps"),
         detector_table(watched),
+        _seldom(watched),
     ]
 
 
-def shares_table(title: str, confusion: np.ndarray, counted: str) -> str:
-    """Share of each true condition by what was made of it, x 100, over all seeds.
+def shares_table(title: str, rows: Mapping[str, np.ndarray], counted: str) -> str:
+    """Share of each true condition by what was made of it, x 100.
 
     Args:
         title: of rows and columns.
-        confusion: `[seeds, 3, 3]`.
-        counted: what it counts.
+        rows: `[3]` counts by name.
+        counted: what is counted.
     """
     lines = []
-    for name, row in zip(CONDITIONS, confusion.sum(axis=0), strict=True):
-        shares = [f"{100 * x / max(row.sum(), 1):.2f}" for x in row]
+    for name, row in rows.items():
+        shares = [f"{100 * x / row.sum():.2f}" if row.any() else "-" for x in row]
         lines.append([name, *shares, f"{row.sum():.3g}"])
     return table([title, *CONDITIONS, counted], lines)
 
@@ -44,30 +60,52 @@ def shares_table(title: str, confusion: np.ndarray, counted: str) -> str:
 def detector_table(watched: Watched) -> str:
     """F1, delays and false alarms."""
     lines = [
-        [f"macro F1 of the joints, {name}", cell(macro_f1(counts))]
+        [f"macro F1 of the joints that may fail, {name}", cell(macro_f1(counts))]
         for name, counts in (
             ("from onset on", watched.confusion),
-            ("half a second on", watched.settled),
+            ("half a second on", watched.settled_confusion),
         )
     ]
     for kind, delays in watched.delays.items():
-        name = f"switch to the head for {CONDITIONS[kind]}: median, 90 % within (s); ever (%)"
+        name = f"switch to the head for {CONDITIONS[kind]}"
         if not len(delays):
-            lines.append([name, "nobody stood long enough"])
+            lines.append([name, "no robot stood long enough after the onset"])
             continue
-        within = [f"{x:.2f}" for x in np.quantile(delays, (0.5, 0.9), method="inverted_cdf")]
-        ever = f"{100 * np.isfinite(delays).mean():.1f}"
-        lines.append([name, "; ".join([", ".join(within), ever])])
-    lines.append(["switches away from health a minute of health", cell(watched.alarms)])
+        switched = int(np.isfinite(delays).sum())
+        had = f"{share(switched, len(delays))} of {len(delays)}"
+        lines.append([f"{name}: robots that had it, x 100", had])
+        for part, words in ((0.5, "half"), (0.9, "90 %")):
+            delay = float(np.quantile(delays, part, method="inverted_cdf"))
+            text = f"within {delay:.2f} s" if np.isfinite(delay) else "never: too few had it"
+            lines.append([f"{name}: {words} of the robots", text])
+    lines.append(["false alarms: switches away from health a minute of it", cell(watched.alarms)])
     return table(["detector", "value"], lines)
+
+
+def _seldom(watched: Watched) -> str:
+    """What to make of faults that most robots' switch never answered; empty if there are none."""
+    seldom = [
+        CONDITIONS[kind]
+        for kind, delays in watched.delays.items()
+        if len(delays) and np.isfinite(delays).mean() < 0.5
+    ]
+    if not seldom:
+        return ""
+    return (
+        f"Most robots with a fault of this kind never had its head: {', '.join(seldom)}. The "
+        "healthy head drove them on. What that costs is the difference between the learned and "
+        "the oracle switch in that column of the survival table; where there is none, the fault "
+        "does no harm that its head would undo."
+    )
 
 
 def to_json(watched: Watched) -> dict[str, Any]:
     """All figures as plain lists; a switch that never came is null."""
     return {
-        "confusion": watched.confusion.tolist(),
+        "confusion": watched.joints.sum(axis=1).tolist(),
+        "may_fail": watched.failing.tolist(),
         "joints": watched.joints.tolist(),
-        "settled": watched.settled.tolist(),
+        "settled": watched.settled.sum(axis=1).tolist(),
         "heads": watched.heads.tolist(),
         "delays": {
             CONDITIONS[kind]: [x if np.isfinite(x) else None for x in delays.tolist()]
@@ -93,7 +131,13 @@ def confusion_csv(blocks: dict[str, np.ndarray], of: str = "joint") -> str:
     return text.getvalue()
 
 
-def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> None:
+def write(
+    folder: Path,
+    watched: Watched,
+    confusion: np.ndarray,
+    joints: tuple[str, ...],
+    prefix: str = "",
+) -> None:
     """Write `confusion.csv` and `confusion_heads.csv`.
 
     The first counts steps of each joint and of all of them, true condition by verdict; the second
@@ -104,14 +148,15 @@ def write(folder: Path, watched: Watched, confusion: np.ndarray, joints: tuple[s
         watched: heads of it.
         confusion: `[joints, 3, 3]`.
         joints: their names.
+        prefix: of both names.
 
     Raises:
         InputError: the disk refuses.
     """
     blocks = dict(zip(joints, confusion, strict=True)) | {"all": confusion.sum(axis=0)}
-    write_text(folder / "confusion.csv", confusion_csv(blocks))
+    write_text(folder / f"{prefix}confusion.csv", confusion_csv(blocks))
     heads = watched.heads.sum(axis=0)
-    write_text(folder / "confusion_heads.csv", confusion_csv({"all": heads}, "robot"))
+    write_text(folder / f"{prefix}confusion_heads.csv", confusion_csv({"all": heads}, "robot"))
 
 
 def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> "Figure":
@@ -124,11 +169,13 @@ def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> 
     """
     from matplotlib.figure import Figure
 
-    together, heads = confusion.sum(axis=0), watched.heads.sum(axis=0)
+    together, heads = confusion[watched.failing].sum(axis=0), watched.heads.sum(axis=0)
     drawing = Figure(figsize=(13, 7), layout="constrained")
     above, below = drawing.subfigures(2, 1, height_ratios=(4, 3))
     panels = above.subplots(1, 3)
-    _matrix(panels[0], together, f"joints: verdict; macro F1 {macro_f1(together):.3f}")
+    _matrix(
+        panels[0], together, f"joints that may fail: verdict; macro F1 {macro_f1(together):.3f}"
+    )
     _matrix(panels[1], heads, "robots: driving head")
     for kind, delays in watched.delays.items():
         known = delays[np.isfinite(delays)]
@@ -142,7 +189,7 @@ def figure(watched: Watched, confusion: np.ndarray, joints: tuple[str, ...]) -> 
         ylabel="robots",
         title="delay",
     )
-    panels[2].legend()
+    legend_beside(panels[2])
     each = below.subplots(1, len(joints), sharex=True, sharey=True)
     for axes, name, counts in zip(each, joints, confusion, strict=True):
         _matrix(axes, counts, name)
@@ -154,10 +201,10 @@ def _matrix(axes: "Axes", counts: np.ndarray, title: str) -> None:
     """Shares x 100 of counts `[true, verdict]`."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share > 0.5 else "black"
+    for (row, column), part in np.ndenumerate(shares):
+        color = "white" if part > 0.5 else "black"
         # what never was so was never missed
-        text = f"{100 * share:.1f}" if counts[row].any() else "-"
+        text = f"{100 * part:.1f}" if counts[row].any() else "-"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(3), CONDITIONS, fontsize=7, rotation=30)
     axes.set_yticks(range(3), CONDITIONS, fontsize=7)

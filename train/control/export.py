@@ -28,7 +28,7 @@ from train.control import canonical, detection, finished, ppo
 from train.control import policy as controller
 from train.control.finished import SwitchOptions, Trained
 from train.control.robot import CONDITIONS
-from train.engine import cli
+from train.engine import cli, tables
 from train.engine.progress import say
 from train.engine.workdir import make_folder, write_text
 
@@ -57,13 +57,14 @@ def export(folder: Path, out: Path, argv: Sequence[str]) -> None:
     run = finished.load_run(folder, options.switch)
     driver = driver_of(run, options.arm, options.seed)
     make_folder(out)
-    metadata = metadata_of(run) | {"run": folder.name}
+    arm, seed = arm_of(run, options.arm), run.seed(options.seed)
+    metadata = metadata_of(run) | {"run": folder.name, "arm": arm, "seed": seed}
     content = controller_file(metadata, driver)
     write_atomically(out / "policy.npz", lambda file: file.write(content))
     write_text(out / "policy.py", Path(controller.__file__).read_text(encoding="utf-8"))
     blob = build(run, driver).serialize()
     write_atomically(out / "policy.stablehlo", lambda file: file.write(blob))
-    text = readme(folder.name, metadata, run.robot.kind.safety(metadata))
+    text = readme(metadata, tables.seeds_in_words(run.seeds), run.robot.kind.safety(metadata))
     write_text(out / "README.md", text)
     say(text)
 
@@ -74,6 +75,11 @@ class Driver(NamedTuple):
     policy: Any
     detector: Any
     tables: canonical.Mirrors
+
+
+def arm_of(run: Trained, arm: str) -> str:
+    """The arm that a name stands for; empty: the tuned one, or else the first."""
+    return arm or (ppo.TUNED if ppo.TUNED in run.models else run.config.arms[0])
 
 
 def driver_of(run: Trained, arm: str, seed: int) -> Driver:
@@ -89,7 +95,7 @@ def driver_of(run: Trained, arm: str, seed: int) -> Driver:
     Raises:
         InputError: the run has no such arm or seed, or no detector.
     """
-    arm = arm or (ppo.TUNED if ppo.TUNED in run.models else run.config.arms[0])
+    arm = arm_of(run, arm)
     policy = run.one(arm, seed)
     if run.detector_params is None:
         raise InputError("the run trained no detector (--detector.updates 0): nothing to switch by")
@@ -112,6 +118,7 @@ def metadata_of(run: Trained) -> dict[str, Any]:
     return {
         "robot": robot.kind.name,
         "heads": list(CONDITIONS),
+        "legs": list(robot.kind.legs),
         "joints": robot.joints,
         "observed": robot.observed,
         "layers": len(config.network.hidden) + 1,
@@ -174,18 +181,20 @@ def build(run: Trained, driver: Driver) -> jax.export.Exported:
     return exporter(observations, memory)
 
 
-def readme(name: str, metadata: dict[str, Any], safety: str) -> str:
+def readme(metadata: dict[str, Any], seeds: str, safety: str) -> str:
     """How to call what was written.
 
     Args:
-        name: of the run.
         metadata: of the controller.
+        seeds: of the run, in words.
         safety: what its user has to see to; may be empty.
     """
     rows = "\n".join(f"| {i} | {what} |" for i, what in enumerate(metadata["observation"]))
     actions = "\n".join(f"| {i} | {what} |" for i, what in enumerate(metadata["action"]))
     safety = f"\n{safety}\n" if safety else ""
-    return f"""# Controller of {name}
+    return f"""# Controller of {metadata["run"]}
+
+Arm {metadata["arm"]}, seed {metadata["seed"]}; the run has {seeds}.
 
 Call it every {metadata["dt"]} s. With NumPy alone:
 
@@ -214,8 +223,12 @@ actions, probabilities, memory = step.call(observations, memory)
 ```
 
 Heads, and kinds: {", ".join(f"{i} {head}" for i, head in enumerate(metadata["heads"]))}.
+Legs: {", ".join(f"{i} {leg}" for i, leg in enumerate(metadata["legs"]))}; in health the leg is 0.
 A fault must be seen for {metadata["strike_steps"]} steps in a row with a probability above
 {metadata["confidence"]} before its head takes over, health for {metadata["recovery_steps"]}.
+
+The detector knows the gaits of this controller alone, and takes another controller's gait for a
+fault. Do not use its verdicts on a robot that anything else drives.
 {safety}
 | observation | |
 |---|---|

@@ -251,6 +251,10 @@ class PpoStage:
             "lost_worlds": seen["lost"],
             "reward": jnp.mean(seen["reward"]),
             "falls": jnp.mean(seen["fell"]),
+            # root mean squares of what the first two groups, the healthy robots, miss, and of what
+            # they would miss if they did not move
+            "missed_speed": jnp.sqrt(jnp.mean(seen["missed"][:2])),
+            "commanded_speed": jnp.sqrt(jnp.mean(seen["commanded"][:2])),
             **{f"reward_{name}": x for name, x in seen["terms"].items()},
         }
         robots = parallel.Own(robots)
@@ -264,7 +268,11 @@ class PpoStage:
         return {**{n: rows * x for n, x in state.running.items()}, "eased": eased, "rows": rows}
 
     def summarize(self, sums: dict[str, Array]) -> dict[str, Array]:
-        """Reward and survival by group; the score is their product, mean over groups."""
+        """Reward and survival by group; the score is their product, mean over groups.
+
+        `ended` is the share of control steps that ended an episode: at 0 nobody's survival is
+        known yet.
+        """
         mean = {name: x / sums["rows"] for name, x in sums.items() if name != "rows"}
         survival = 1 - mean["fell"] / jnp.maximum(mean["ended"], 1e-6)
         tasks = {"healthy": slice(0, 2), "power_loss": slice(2, 3), "locked": slice(3, 4)}
@@ -275,6 +283,7 @@ class PpoStage:
             "score": jnp.where(mean["eased"] > 0, -1.0, score),
             **{f"survival_{n}": jnp.mean(survival[at]) for n, at in tasks.items()},
             **{f"reward_{n}": jnp.mean(mean["reward"][at]) for n, at in tasks.items()},
+            **{f"ended_{n}": jnp.mean(mean["ended"][at]) for n, at in tasks.items()},
         }
 
     @property
@@ -357,6 +366,9 @@ class PpoStage:
             # a healthy head that does not learn has nothing to explore: it walks as deployed
             action = mean + (noise if self.detector is None else noise * counted[..., None])
             flat = action.reshape(count, -1)
+            sensed = self.robot.kind.sensed(robots.states)
+            missed, speed = sensed["missed_speed"], sensed["speed"]
+            walk = {"missed": grouped(missed**2), "commanded": grouped((speed + missed) ** 2)}
             if self._ramp:
                 robots = worlds.eased(robots, jnp.minimum(state.iteration / self._ramp, 1))
             robots, outcome = worlds.advance(
@@ -369,12 +381,12 @@ class PpoStage:
             outcome = jax.tree.map(grouped, outcome)
             heads = None if counted is None else heads
             decided = heads, counted, action, mean, log_prob, value
-            return (robots, memory), (observation, *decided, outcome)
+            return (robots, memory), (observation, *decided, outcome, walk)
 
         carry, trail = lax.scan(
             move, state.worlds.tree, jax.random.split(key, settings.rollout_length)
         )
-        *_, value, outcome = trail
+        *_, value, outcome, walk = trail
         _, heads, _ = look(carry)
         last = grouped(carry[0].states.obs)
         last_value = policy.apply(variables, last, heads, method="value")
@@ -388,7 +400,7 @@ class PpoStage:
             settings.discount,
             settings.gae_lambda,
         )
-        samples = Samples(*trail[:-1], advantage, target)
+        samples = Samples(*trail[:-2], advantage, target)
         samples = samples._replace(advantage=self._normalized(advantage, samples.counted))
         # [time, groups, worlds] -> [groups, samples]
         samples = jax.tree.map(
@@ -398,6 +410,7 @@ class PpoStage:
             "reward": outcome.reward,
             "fell": outcome.fell.astype(jnp.float32),
             "ended": ended.astype(jnp.float32),
+            **walk,
         }
         seen = {name: jnp.mean(x, axis=(0, 2)) for name, x in shares.items()}
         seen["lost"] = jnp.mean(jnp.any(outcome.lost, axis=0).astype(jnp.float32))

@@ -28,6 +28,7 @@ from train.engine import cli, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.progress import say
 from train.engine.run import Run, begin
+from train.engine.tables import proportion, seeds_in_words
 
 __all__ = ["NAME", "check", "evaluate", "export", "main", "rows", "train"]
 
@@ -128,7 +129,8 @@ def train(preset: str, config: QuadrupedConfig, options: cli.RunOptions, folder:
             steps = config.num_envs * config.ppo.iterations * config.ppo.rollout_length
             facts = [
                 f"robot {config.robot}, {config.num_envs} at once; {steps:.3g} control steps an "
-                f"arm and seed; seeds {run.seeds[0]} to {run.seeds[-1]}",
+                f"arm and seed; {seeds_in_words(run.seeds)}",
+                evaluation_of(config),
                 run.machine(layout.devices),
             ]
             page = report.build(
@@ -138,10 +140,24 @@ def train(preset: str, config: QuadrupedConfig, options: cli.RunOptions, folder:
                 facts=facts,
                 metrics=run.metrics(),
                 rates=throughput.of_training(folder, config),
+                folder=folder,
+                seeds=run.seeds,
             )
             report.write(folder, page, robot.kind, results)
             say(f"\n{folder / 'report.md'} ({run.seconds:.0f} s)")
         return results
+
+
+def evaluation_of(config: QuadrupedConfig) -> str:
+    """Robots by which a run evaluates itself, and how sure their number makes it."""
+    robots = config.evaluation_robots
+    if not robots:
+        return "evaluated: not yet; the commands under Next do that"
+    least, _ = proportion(robots, robots)
+    return (
+        f"evaluated: {robots} robots a seed, row and condition; where none fell, up to "
+        f"{100 * (1 - least):.1f} % of such robots may fall (Wilson, 95 %)"
+    )
 
 
 def rows(config: QuadrupedConfig) -> dict[str, dict[str, np.ndarray]]:

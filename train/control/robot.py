@@ -38,6 +38,7 @@ class Kind(ABC):
     Attributes:
         name: as a configuration has it.
         joints: names of the joints that a detector looks at, in order.
+        legs: names of the legs, by the number that a switch gives them.
         planted: whether the robot was made to show effects of known size. Its run evaluates itself
             and says which of them it shows; other robots are evaluated by `train.evaluate`.
         published: whether the paper's robots stand beside it in an evaluation.
@@ -48,6 +49,7 @@ class Kind(ABC):
 
     name: str
     joints: tuple[str, ...]
+    legs: tuple[str, ...]
     planted: bool
     published: bool
     penalties: bool

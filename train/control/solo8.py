@@ -30,6 +30,7 @@ class Solo8(Kind):
 
     name = "solo8"
     joints = c.JOINTS
+    legs = c.LEGS
     planted = False
     published = True
     penalties = True

@@ -17,6 +17,7 @@ class Surrogate(Kind):
 
     name = "surrogate"
     joints = tuple(f"leg {number + 1}" for number in range(surrogate.LEGS))
+    legs = joints
     planted = True
     published = False
     penalties = False
@@ -49,7 +50,7 @@ class Surrogate(Kind):
 
     def places(self, legs: Sequence[str], parts: Sequence[str]) -> list[Place]:
         """The first leg, whatever is asked for."""
-        return [Place("first", "leg", np.arange(len(self.joints)) == 0)]
+        return [Place(self.joints[0], "thrust", np.arange(len(self.joints)) == 0)]
 
     def quiet(self, robot: Robot, added_mass: bool = True, noise: float = 0.0) -> Robot:
         """The robot as it is, its sensor noise too."""
@@ -74,13 +75,12 @@ class Surrogate(Kind):
 
     def observation(self, config: RobotConfig) -> list[str]:
         """See `Kind`."""
-        legs = range(surrogate.LEGS)
-        actions = [f"last action of leg {leg}" for leg in legs]
-        return ["speed", "tilt", "command", *actions, *(f"thrust of leg {leg}" for leg in legs)]
+        actions = [f"last action of {leg}" for leg in self.joints]
+        return ["speed", "tilt", "command", *actions, *(f"thrust of {leg}" for leg in self.joints)]
 
     def actuation(self, config: RobotConfig) -> dict[str, Any]:
         """See `Kind`."""
-        return {"action": [f"thrust of leg {leg}, clipped to 1" for leg in range(surrogate.LEGS)]}
+        return {"action": [f"thrust of {leg}, clipped to 1" for leg in self.joints]}
 
     def safety(self, metadata: dict[str, Any]) -> str:
         """See `Kind`."""

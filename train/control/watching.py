@@ -18,8 +18,7 @@ class Watched(NamedTuple):
 
     Attributes:
         joints: `[seeds, joints, 3, 3]` steps, true condition of the joint by verdict.
-        settled: the same of all joints together, `[seeds, 3, 3]`, without the first half second of
-            every fault.
+        settled: the same without the first half second of every fault.
         heads: `[seeds, 3, 3]` steps, true condition of the robot by the head that drives it.
         delays: condition -> seconds from onset to the switch to its head, of all seeds' robots;
             inf where it never came.
@@ -38,9 +37,28 @@ class Watched(NamedTuple):
         return self.joints.sum(axis=0)
 
     @property
+    def failing(self) -> np.ndarray:
+        """`[joints]` bool, whether any fault struck the joint; all where none struck any."""
+        struck = self.by_joint[:, HEALTHY + 1 :].any(axis=(1, 2))
+        return struck if struck.any() else np.ones_like(struck)
+
+    @property
     def confusion(self) -> np.ndarray:
-        """`[seeds, 3, 3]`, of all joints together."""
-        return self.joints.sum(axis=1)
+        """`[seeds, 3, 3]`, of all joints that may fail together.
+
+        A joint that never fails is easily told healthy: with it the detector would seem better.
+        """
+        return self.joints[:, self.failing].sum(axis=1)
+
+    @property
+    def settled_confusion(self) -> np.ndarray:
+        """The same without the first half second of every fault."""
+        return self.settled[:, self.failing].sum(axis=1)
+
+    @property
+    def never_failing(self) -> np.ndarray:
+        """`[seeds, 3, 3]`, of all joints together that no fault struck."""
+        return self.joints[:, ~self.failing].sum(axis=1)
 
 
 def measure(seen: Sequence[Sequence[Episodes]], dt: float) -> Watched:
@@ -63,7 +81,7 @@ def measure(seen: Sequence[Sequence[Episodes]], dt: float) -> Watched:
         trail = of_seed[HEALTHY].trail
         left = (trail["head"][1:] != HEALTHY) & (trail["head"][:-1] == HEALTHY) & trail["alive"][1:]
         alarms.append(60 * left.sum() / (trail["alive"].sum() * dt))
-    return Watched(every, settled.sum(axis=1), heads, delays, np.array(alarms))
+    return Watched(every, settled, heads, delays, np.array(alarms))
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:

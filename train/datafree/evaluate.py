@@ -16,7 +16,7 @@ from jax import Array
 from corrkd_jax.data import images
 from corrkd_jax.data.image_set import ImageSet
 from train.datafree.distilling import Selected, among_best
-from train.datafree.report import MODES
+from train.datafree.report import MEANINGS, MODES
 from train.datafree.trained import Trained, load_run
 from train.engine import cli, tables
 from train.engine.predict import predict
@@ -148,11 +148,12 @@ def _report(folder: Path, run: Trained, data: ImageSet, answers: Answers) -> Rep
         f"Evaluation of {folder.name}",
         [
             f"run {folder}, preset {run.preset}, host {run.config.host}, student "
-            f"{run.config.student}, seeds {run.seeds[0]} to {run.seeds[-1]}",
+            f"{run.config.student}, {tables.seeds_in_words(run.seeds)}",
             f"{data.source}, {len(data)} images; the students of the last epoch, with the "
             "compensation dropped, as they are deployed, and kept",
         ],
     )
+    report.add(tables.glossary(run.arms, MEANINGS), tables.spread_in_words(len(run.seeds)))
     with_top5 = len(run.classes) > 5
     names = ["top-1", "top-5"] if with_top5 else ["top-1"]
     lines = []

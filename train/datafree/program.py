@@ -50,6 +50,7 @@ from train.engine.predict import predict
 from train.engine.progress import say
 from train.engine.run import Run, begin
 from train.engine.stage import Lanes, vectorized
+from train.engine.tables import seeds_in_words
 from train.engine.workdir import METRICS, write_text
 from train.images.image_teacher import TeacherStage
 from train.images.normalization import doubt, first_gap
@@ -203,8 +204,9 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
         trained.save(run.workdir, loaded, student, names, state)
         if parallel.is_main():
             facts = [
-                f"data: {loaded.test.source}, {len(loaded.test)} test images; student "
-                f"{config.student}; host {config.host}; seeds {run.seeds[0]} to {run.seeds[-1]}",
+                f"data: {loaded.test.source}, {len(loaded.test)} test images; host "
+                f"{config.host}; {seeds_in_words(run.seeds)}",
+                f"student {config.student}; teacher {teacher_of(config)}",
                 run.machine(layout.devices),
             ]
             if loaded.teacher:
@@ -230,7 +232,14 @@ def write_results(
 ) -> None:
     """Write `results.json` and the report, and print it; arguments as of `report.build`."""
     write_text(run.folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-    say(report.build(preset, config, results, picture, facts).write(run.folder))
+    say(report.build(preset, config, results, picture, facts, run.folder).write(run.folder))
+
+
+def teacher_of(config: DfkdConfig) -> str:
+    """Where a run's teacher comes from, in words."""
+    if config.teacher:
+        return f"{config.teacher_network or 'as its weights say'}, {Path(config.teacher).name}"
+    return f"{config.teacher_training.network}, trained by this run on real images, one a seed"
 
 
 def narrowed(config: DfkdConfig, student: DistillStage, loaded: Loaded) -> Loaded:

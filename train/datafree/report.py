@@ -2,17 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from configs.dfkd import DfkdConfig
 from train.datafree import pictures
-from train.datafree.arms import ALONE, BALANCED, KDCI, RANDOM, pictured
+from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, pictured
 from train.engine import tables
-from train.engine.report import Report
+from train.engine.report import Report, command
 from train.engine.tables import Claims, cell, paired, points
 
+MEANINGS = {
+    BALANCED: "the host on substitution data whose classes are alike",
+    ALONE: "the method that KDCI is added to, on substitution data as they come",
+    KDCI: "the same with the compensation by a dictionary of confounders",
+    "trained W_z": "its projection trained as well",
+    RANDOM: "noise of the dictionary's mean and spread in its place, a control",
+    FLAT: "equal shares in the place of the prior, a control",
+    SCALED: "the prior times the number of prototypes",
+    "teacher": "what all of them learn from",
+}
+"""What the rows of the table stand for."""
 MODES = ("drop", "keep")
 ENOUGH_SEEDS = 10
 _SHOWN_CLASSES = 20
@@ -94,6 +106,7 @@ def build(
     results: Results,
     picture: np.ndarray,
     facts: Sequence[str],
+    folder: Path,
 ) -> Report:
     """The report of a run and its figures.
 
@@ -104,17 +117,24 @@ def build(
         picture: of the substitution data of `arms.pictured` and the first seed, by epoch,
             `[height, width, channels]` uint8.
         facts: lines above the table.
+        folder: of the run.
     """
     report = Report(f"Data-free distillation: {config.host}, {preset}", facts)
-    report.add(_accuracies(results))
+    seeds = len(results.accuracy(results.names[0], "drop"))
+    known = [*results.names, *(["teacher"] if results.teacher is not None else [])]
+    report.add(
+        _reading(preset, config),
+        tables.glossary(known, MEANINGS),
+        tables.spread_in_words(seeds),
+        _accuracies(results),
+    )
     if ALONE in results.names and len(results.names) > 1:
         report.add(_gains(results))
     # where features are compensated, the student does not stand without
     mode = "drop" if config.compensation.site == "logits" else "keep"
     report.add(_classes(results, mode), _substitution(results))
     if gates := planted_gates(preset, config, results):
-        report.section("Gates", gates)
-    report.add(_reading(preset, config))
+        report.section("What was planted", gates)
     shares = {name: results.histogram[:, i] for i, name in enumerate(results.names)}
     # rows that differ in the student alone have the same images
     planted = {name: x for name, x in shares.items() if name in (BALANCED, ALONE)} or shares
@@ -126,7 +146,17 @@ def build(
     title = f"substitution data of {pictured(results.names)}, seed {config.first_seed}, by epoch"
     report.add(f"{title}:")
     report.figure("images.png", title, pictures.png(picture))
+    report.next_steps(next_steps(folder))
     return report
+
+
+def next_steps(folder: Path) -> dict[str, str]:
+    """Commands that go on from a finished run."""
+    return {
+        command("train.evaluate", folder): "accuracy by class and predictions.csv; --data.path "
+        "DIR: of other images",
+        command("train.export", folder, folder / "export"): "a student to use elsewhere",
+    }
 
 
 def _accuracies(results: Results) -> str:
@@ -244,9 +274,11 @@ def planted_claims(results: Results) -> Claims:
 
 def _reading(preset: str, config: DfkdConfig) -> str:
     parts = [
-        "`last` is the figure to quote: nothing of the test set chose it. `best` is the best "
-        "epoch on the test set, as published tables have it. `keep` judges the compensated "
-        "prediction with the stored dictionary, `drop` the student alone, as it is deployed."
+        "Columns: `last`, the last epoch, is the figure to quote: nothing of the test set chose "
+        "it. `best` is the best epoch on the test set, as published tables have it. `rare 5` is "
+        "the mean over the five classes of which the host's substitution data have least. `drop` "
+        "evaluates the student alone, as it is deployed, `keep` the compensated prediction with "
+        "the stored dictionary."
     ]
     if preset == "digits" and config.method.plants_skew:
         parts.append(

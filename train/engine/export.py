@@ -52,7 +52,7 @@ class Exportable:
         arguments: by name.
         output: shape of the result, without the batch.
         meaning: of the result.
-        metadata: for `metadata.json`; `method` names the model.
+        metadata: for `metadata.json`; `method` and `seed` name the model.
     """
 
     function: Callable[..., Array]
@@ -88,7 +88,7 @@ def write(exportable: Exportable, run: str, out: Path) -> None:
         "jax": jax.__version__,
     }
     write_text(out / "metadata.json", json.dumps(metadata, indent=2) + "\n")
-    text = readme(f"{exportable.metadata['method']}, run {run}", exportable)
+    text = readme("{method}, seed {seed}, run {run}".format(**metadata), exportable)
     write_text(out / "README.md", text)
     say(text)
     say(f"{out / 'model.stablehlo'}: {decimal(len(blob))}")

@@ -60,6 +60,17 @@ class Finished(Generic[C]):
         """Seeds of the run."""
         return range(self.config.first_seed, self.config.first_seed + self.config.seeds)
 
+    def seed(self, seed: int = 0) -> int:
+        """The seed that a number stands for.
+
+        Args:
+            seed: one of `seeds`; 0: the first.
+
+        Raises:
+            InputError: the run has no such seed.
+        """
+        return self.seeds[seed_number(seed, self.config.first_seed, self.config.seeds)]
+
     def one(self, arm: str, seed: int = 0) -> Tree:
         """Parameters of one arm and seed, without leading axes.
 

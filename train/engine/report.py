@@ -3,7 +3,8 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from train.engine import parallel
 from train.engine.workdir import make_folder, write_text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
@@ -63,6 +65,16 @@ class Report:
         """
         shown = [part for part in parts if part]
         self.add(f"## {heading}\n{shown[0]}" if shown else f"## {heading}", *shown[1:])
+
+    def next_steps(self, commands: Mapping[str, str]) -> None:
+        """Add a section with the commands that go on from here.
+
+        Args:
+            commands: command -> what it does, in a few words.
+        """
+        width = max(map(len, commands))
+        lines = [f"{command:{width}}  # {what}" for command, what in commands.items()]
+        self.section("Next", "```\n" + "\n".join(lines) + "\n```")
 
     def figure(self, name: str, caption: str, picture: "Figure | bytes") -> None:
         """Add a figure, where the text has come to.
@@ -137,6 +149,21 @@ def page(title: str, text: str, pictures: dict[str, bytes]) -> str:
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}</body>\n</html>\n"
     )
+
+
+def command(program: str, *arguments: object) -> str:
+    """A command line that a shell takes as it stands.
+
+    Args:
+        program: module that is run, such as `train.evaluate`.
+        arguments: of it, in order.
+    """
+    return shlex.join(["python", "-m", program, *map(str, arguments)])
+
+
+def legend_beside(axes: "Axes") -> None:
+    """Set the legend of axes to their right, where it hides nothing that is drawn."""
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def drawn(figure: "Figure") -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 from configs.msa import DataConfig, MsaConfig
 from corrkd_jax.data import masks, planted
 from corrkd_jax.data import msa as files
-from train.engine import cli, parallel
+from train.engine import cli, parallel, tables
 from train.engine.progress import say
 from train.engine.report import Report
 from train.engine.stage import Lanes, lanes_for
@@ -72,12 +72,18 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
     page = Report(
         f"Evaluation of {folder.name}",
         [
-            f"run {folder}, preset {run.preset}, seeds {run.seeds[0]} to {run.seeds[-1]}",
+            f"run {folder}, preset {run.preset}, {tables.seeds_in_words(run.seeds)}",
             f"file {Path(inputs.dataset.source).name}, split {options.split}, {len(rows_of)} rows",
             *inputs.dataset.notes,
         ],
     )
-    page.add(report.table(rows, truth), report.curve_table(rows, truth))
+    page.add(
+        report.MEANING,
+        tables.glossary([row.name for row in rows], report.MEANINGS),
+        tables.spread_in_words(len(run.seeds)),
+        report.table(rows, truth),
+        report.curve_table(rows, truth),
+    )
     if truth.scores is not None:
         page.add(report.sentiment_table(rows, truth))
     if options.legacy_f1_order:

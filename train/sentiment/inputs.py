@@ -72,6 +72,18 @@ def load(config: DataConfig | DebiasDataConfig, dtype: Any) -> Inputs:
     return Inputs(dataclasses.replace(dataset, notes=tuple(notes)), task, sets)
 
 
+def described(inputs: Inputs) -> str:
+    """File, rows and features, as a line of a report's facts."""
+    sizes = ", ".join(f"{name} {len(rows)}" for name, rows in inputs.sets.items())
+    shapes = ", ".join(
+        f"{m} {x.shape[1]} x {x.shape[2]}" for m, x in inputs.dataset.train.features.items()
+    )
+    return (
+        f"data: {Path(inputs.dataset.source).name} ({inputs.dataset.layout}); rows: {sizes}; "
+        f"frames x features: {shapes}"
+    )
+
+
 def release(inputs: Inputs, keep: Collection[str] = ("test",)) -> Inputs:
     """The same with a single row of all splits but some; see `train.sentiment.rows.released`."""
     sets = released(inputs.sets, keep)

@@ -19,12 +19,21 @@ from train.engine import cli, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.progress import say
 from train.engine.run import Run, begin
+from train.engine.tables import seeds_in_words
 from train.engine.workdir import write_text
 from train.sentiment import corrkd, report, results, trained
 from train.sentiment.debiasing import program as debiasing
 from train.sentiment.evaluate import evaluate, evaluate_models, with_data
 from train.sentiment.export import export
-from train.sentiment.inputs import Inputs, check_source, load, place, release, stage_sets
+from train.sentiment.inputs import (
+    Inputs,
+    check_source,
+    described,
+    load,
+    place,
+    release,
+    stage_sets,
+)
 
 __all__ = ["NAME", "evaluate", "export", "main", "train"]
 
@@ -103,15 +112,11 @@ def train(
 
 def facts_of(config: MsaConfig, inputs: Inputs) -> list[str]:
     """Lines of a report on data and labels."""
-    sizes = ", ".join(f"{name} {len(rows)}" for name, rows in inputs.sets.items())
-    shapes = ", ".join(
-        f"{m} {x.shape[1]} x {x.shape[2]}" for m, x in inputs.dataset.train.features.items()
-    )
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
     return [
-        f"data: {Path(inputs.dataset.source).name} ({inputs.dataset.layout}); rows: {sizes}; "
-        f"frames x features: {shapes}",
-        f"labels: {inputs.task.mode}; seeds {config.first_seed} to "
-        f"{config.first_seed + config.seeds - 1}; epoch chosen on the validation split",
+        described(inputs),
+        f"labels: {inputs.task.mode}; {seeds_in_words(seeds)}; epoch chosen on the validation "
+        "split",
     ]
 
 
@@ -122,7 +127,13 @@ def write_results(
     figures = json.dumps(results.to_json(rows, truth), indent=1) + "\n"
     write_text(run.folder / "results.json", figures)
     page = report.build(
-        rows, truth, title=f"CorrKD, {preset}", preset=preset, facts=facts, metrics=run.metrics()
+        rows,
+        truth,
+        title=f"CorrKD, {preset}",
+        preset=preset,
+        facts=facts,
+        folder=run.folder,
+        metrics=run.metrics(),
     )
     page.write(run.folder)
     say(report.table(rows, truth))

@@ -1,12 +1,13 @@
 """What a person reads of a run: the table, the curve, the differences, the figures."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from train.engine import tables
-from train.engine.report import Report
+from train.engine.report import Report, command, legend_beside
 from train.engine.tables import Claims, cell, paired, points
 from train.sentiment import corrkd, paper_tables
 from train.sentiment.results import (
@@ -24,6 +25,28 @@ from train.sentiment.results import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+MEANINGS = {
+    corrkd.TEACHER_ROW: "the teacher, which learned from complete input; zeros stand for what is "
+    "missing",
+    corrkd.BASELINE: "the baseline, a student that learns from labels, its input masked at random",
+    "+ KL": "from the teacher's probabilities as well",
+    "+ DKD": "from the teacher's decoupled probabilities as well",
+    corrkd.METHOD: "from the teacher as well, by contrast between samples (SCD), prototypes of "
+    "classes (CPD) and its disentangled responses (RCD)",
+    "w/o": "without that loss",
+    "KL for RCD": "with another loss in its place",
+    corrkd.CONTROL: "the control, every sample with another sample's teacher",
+}
+"""What the rows of the table stand for."""
+
+MEANING = (
+    "Weighted F1 x 100; columns are the modalities that are there (l text, a audio, v vision); Avg "
+    "is the mean of the six incomplete subsets. *always ...* is a constant prediction: a row that "
+    "equals it has collapsed."
+)
+"""What a cell of the table is."""
 
 
 def table(
@@ -99,7 +122,7 @@ def differences(rows: Sequence[Row], truth: Truth) -> str:
         if row is not base_row:
             d = paired(average(row, truth), base)
             lines.append([row.name, points(d), f"{d['least']:+.2f}", str(len(d["each"]))])
-    return tables.table([f"Avg minus {base_row.name}", "mean ± std", "least seed", "seeds"], lines)
+    return tables.table([f"Avg minus {base_row.name}", "mean", "least seed", "seeds"], lines)
 
 
 def planted_claims(rows: Sequence[Row], truth: Truth) -> Claims:
@@ -132,6 +155,7 @@ def build(
     title: str,
     preset: str,
     facts: Sequence[str],
+    folder: Path,
     metrics: Sequence[dict[str, Any]] = (),
 ) -> Report:
     """The report of a run and its figures.
@@ -142,21 +166,26 @@ def build(
         title: heading.
         preset: for the paper's table beside the measured one.
         facts: lines on data, seeds and machine.
+        folder: of the run.
         metrics: rows of `metrics.jsonl`, for the training curves.
     """
     paper = paper_tables.rows_for(preset)
-    meaning = (
-        "Weighted F1 x 100 on the test split; columns are the modalities "
-        "that are there (l text, a audio, v vision); Avg is the mean of the six incomplete "
-        "subsets. *always ...* is a constant prediction: a row that equals it has collapsed."
-    )
+    meaning = MEANING
     if paper:
         meaning += (
             " Rows marked *paper* are the authors', on their features and split: a direction, "
             "not a target."
         )
     report = Report(title, facts)
-    report.section("Missing modalities", meaning, table(rows, truth, paper))
+    names = [row.name for row in rows]
+    seeds = len(rows[0].subsets)
+    report.section(
+        "Missing modalities, test split",
+        meaning,
+        tables.glossary(names, MEANINGS),
+        tables.spread_in_words(seeds),
+        table(rows, truth, paper),
+    )
     if preset == "planted" and (claims := planted_claims(rows, truth)):
         report.section("What was planted", claims.table())
     report.section("Against the baseline, seed by seed", differences(rows, truth))
@@ -168,29 +197,40 @@ def build(
         report.section("Training")
         caption = "validation score and loss"
         report.figure("training.png", caption, _training_figure(metrics))
+    report.next_steps(next_steps(folder))
     return report
+
+
+def next_steps(folder: Path) -> dict[str, str]:
+    """Commands that go on from a finished run."""
+    return {
+        command("train.evaluate", folder): "table, curve and predictions.csv; --data.path FILE: "
+        "on another file",
+        command("train.export", folder, folder / "export"): "a model to use elsewhere",
+    }
 
 
 def _curve_figure(rows: Sequence[Row], truth: Truth) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in rows:
         f1 = 100 * headline_f1(row.curve, truth).mean(axis=-1)
-        mean, std = f1.mean(axis=0), f1.std(axis=0)
+        mean, std = f1.mean(axis=0), tables.deviation(f1)
         (drawn,) = axes.plot(RATIOS, mean, marker="o", markersize=3, label=row.name)
         axes.fill_between(RATIOS, mean - std, mean + std, color=drawn.get_color(), alpha=0.12)
-    axes.axhline(100 * floors(truth).max(axis=1).mean(), color="0.6", linestyle=":", lw=1)
+    floor = 100 * floors(truth).max(axis=1).mean()
+    axes.axhline(floor, color="0.6", linestyle=":", lw=1, label="best constant prediction")
     axes.set(xlabel="share of frames missing in every modality", ylabel="weighted F1 x 100")
-    axes.legend(fontsize=7)
+    legend_beside(axes)
     return figure
 
 
 def _training_figure(metrics: Sequence[dict[str, Any]]) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     scores, losses = figure.subplots(1, 2)
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in metrics:
@@ -202,5 +242,5 @@ def _training_figure(metrics: Sequence[dict[str, Any]]) -> "Figure":
             axes.plot(epochs, [np.mean(p[key]) for p in shown], label=name, lw=1)
     scores.set(xlabel="epoch", ylabel="validation F1 (teacher: complete input)")
     losses.set(xlabel="epoch", ylabel="training loss, total")
-    scores.legend(fontsize=6)
+    legend_beside(losses)
     return figure

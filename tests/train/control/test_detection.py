@@ -67,18 +67,22 @@ def test_faults_strike_early_but_in_the_oracles_episodes(stage):
 def test_heads_drive_for_the_leg_that_failed_or_seems_to_have(stage, batch, started, monkeypatch):
     monkeypatch.setattr(canonical, "drive", lambda *args: jnp.tile(args[-1][:, None] / 4, 4))
     struck = fault(jnp.full(COUNT, POWER_LOSS), 50)
-    struck = struck._replace(power_loss=jnp.roll(struck.power_loss, 2, axis=-1))
+    # every leg fails in some robot of each driver, and every other seems to have
+    failed, believed = jnp.arange(COUNT) // 3 % 4, (jnp.arange(COUNT) // 3 + 1) % 4
+    struck = struck._replace(power_loss=jnp.arange(4) == failed[:, None])
     state = with_info(started, step=jnp.full(COUNT, 60), fault=struck)
     worlds, memory = state.robots.tree
     # a detector in doubt, which leaves what was believed before
     params = jax.tree.map(jnp.zeros_like, started.params)
-    own = detection.parallel.Own((worlds, memory._replace(leg=jnp.full(COUNT, 3))))
+    own = detection.parallel.Own((worlds, memory._replace(leg=believed)))
     (worlds, _), _ = stage._rollout(
         state._replace(params=params, robots=own), batch["policy"], jax.random.key(3)
     )
     legs = np.round(4 * np.asarray(worlds.states.obs[:, 3:7]))
-    assert (legs[of(ORACLE)] == 2).all()
-    assert (legs[of(DETECTOR)] == 3).all()
+    for driver, expected in ((ORACLE, failed), (DETECTOR, believed)):
+        own = np.asarray(expected)[of(driver)]
+        assert set(own) == {0, 1, 2, 3}
+        np.testing.assert_array_equal(legs[of(driver)], np.tile(own[:, None], 4))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Whole episodes on a toy that falls when it is told to."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from configs.quadruped import PRESETS
 from envs import surrogate
-from envs.faults import POWER_LOSS
+from envs.faults import LOCKED, POWER_LOSS, Fault
 from train.control import episodes, ppo, robots
 
 FALL = 7
@@ -53,6 +55,25 @@ def test_who_stands_earns_to_the_end(run):
     assert found.survived.all()
     assert (found.reward == surrogate.EPISODE_STEPS).all()
     assert (found.trail["step"][:, 0] == np.arange(surrogate.EPISODE_STEPS)).all()
+
+
+def test_an_oracle_sees_every_joint():
+    """And the worst of a robot's conditions: locked before without power before healthy."""
+    for joints in (4, 8):
+        one, none = jnp.eye(joints, dtype=bool), jnp.zeros((joints, joints), bool)
+        for fault, expected in (
+            (Fault(one, none, jnp.full(joints, 3)), POWER_LOSS),
+            (Fault(none, one, jnp.full(joints, 3)), LOCKED),
+            (Fault(one, jnp.roll(one, 1, axis=1), jnp.full(joints, 3)), LOCKED),
+        ):
+            states = SimpleNamespace(info={"step": jnp.full(joints, 3), "fault": fault})
+            assert (episodes.condition(states) == expected).all()
+            # late by a step, and shown a step later
+            assert not episodes.condition(states, 1).any()
+            assert not episodes.shown(states).any()
+            after = SimpleNamespace(info=states.info | {"step": jnp.full(joints, 4)})
+            assert (episodes.shown(after).max(axis=-1) == expected).all()
+            assert (episodes.shown(after) > 0).sum() == (fault.power_loss | fault.locked).sum()
 
 
 def test_each_robot_is_struck_at_a_step_of_its_own(run):

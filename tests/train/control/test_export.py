@@ -71,6 +71,21 @@ def test_numpy_alone_walks_the_same(exported, stepped):
             np.testing.assert_allclose(controller.probabilities, probabilities[robot, t], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [1, 2])
+def test_every_joint_speaks_for_its_leg(exported, kind):
+    _, out, observations = exported
+    joints = Controller(out / "policy.npz").metadata["joints"]
+    for joint in range(joints):
+        controller = Controller(out / "policy.npz")
+        sure = np.tile(np.float32([1, 0, 0]), (joints, 1))
+        sure[joint] = np.eye(3)[kind]
+        controller._detect = lambda sure=sure: sure
+        for _ in range(controller.metadata["strike_steps"]):
+            assert controller.kind == 0
+            controller(observations[0, 0])
+        assert (controller.kind, controller.leg) == (kind, joint // (joints // 4))
+
+
 def test_needs_numpy_only(exported, stepped):
     _, out, observations = exported
     np.save(out / "observations.npy", observations[0])
@@ -90,6 +105,15 @@ def test_says_what_an_observation_is(exported):
     assert len(metadata["observation"]) == loaded.robot.env.observation_size
     assert len(metadata["action"]) == loaded.robot.env.action_size
     assert all(what in text for what in (*metadata["observation"], *metadata["action"]))
+    # legs by their names, which are those of observations and actions
+    legs = {"solo8": ("FL", "FR", "HL", "HR"), "surrogate": [f"leg {n}" for n in range(1, 5)]}
+    expected = ", ".join(f"{n} {leg}" for n, leg in enumerate(legs[loaded.config.robot]))
+    assert f"Legs: {expected}; in health the leg is 0." in text
+    for leg in legs[loaded.config.robot]:
+        assert any(leg in what for what in metadata["action"])
+    assert "leg 0" not in text
+    assert "Arm ours, seed 1; the run has seed 1." in text
+    assert "takes another controller's gait for a\nfault" in text
     assert ("Clip the action to 10.0 either way" in text) == (loaded.config.robot == "solo8")
 
 
@@ -107,6 +131,10 @@ def test_a_policy_for_one_leg_serves_all(exported, leg):
     found = canonical.drive(loaded.policy, params, tables, image, heads, legs)
     expected = np.stack([mirror.mirror(x, mirror.JOINTS, leg) for x in np.asarray(action)])
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    # robots side by side each have their own leg
+    mixed = canonical.drive(loaded.policy, params, tables, o, heads, jnp.arange(4))
+    alone = canonical.drive(loaded.policy, params, tables, o, heads, legs)
+    np.testing.assert_allclose(mixed[leg], alone[leg], atol=1e-6)
     # the healthy head is not mirrored, whichever leg is to fail
     well = [
         canonical.drive(loaded.policy, params, tables, o, 0 * heads, x) for x in (legs, 0 * legs)

@@ -160,7 +160,9 @@ def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
     """Of the report, its figures and the results."""
     results = Results({"x": Row(np.ones((1, 3)), np.ones((1, 3)))}, None, {})
     kind = robots.kind_of(PRESETS["surrogate"])
-    page = report.build(kind, results, title="x", facts=[], metrics=[], rates=[])
+    page = report.build(
+        kind, results, title="x", facts=[], metrics=[], rates=[], folder=tmp_path, seeds=range(1)
+    )
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(InputError, match=r"survival\.png: cannot be written: No space left"):
         report.write(tmp_path, page, kind, results)

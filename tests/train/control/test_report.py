@@ -1,11 +1,20 @@
 """Verdicts of the toy's report, from numbers made by hand."""
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from train.control import report
+from configs.quadruped import PRESETS
+from tests.train.control.test_training_report import row as trained
+from tests.train.figures import assert_nothing_hidden
+from tests.train.pages import assert_believed_alone
+from train.control import program, report
 from train.control.reflection import Gate
-from train.control.report import BLIND, LEARNED, ORACLE, Row, row_name
+from train.control.report import BLIND, LEARNED, ORACLE, Results, Row, row_name
+from train.control.solo8 import Solo8
+from train.control.surrogate import Surrogate
 
 OTHER = row_name("no-reflection", "oracle")
 GOOD = {
@@ -110,3 +119,78 @@ def test_gates(rho, p, difference, holds):
     assert [float(x) for x in cells[1:3]] == pytest.approx(least.tolist())
     # the farthest, with its sign
     assert float(cells[3]) == max(difference, key=abs)
+
+
+def page(kind, rows, metrics, seeds=range(1, 3)):
+    rows = {name: Row(np.tile(x, (len(seeds), 1)), np.ones((len(seeds), 3))) for name, x in rows}
+    return report.build(
+        kind,
+        Results(rows, None, {}),
+        title="x",
+        facts=["a fact"],
+        metrics=metrics,
+        rates=[],
+        folder=Path("my runs/x"),
+        seeds=seeds,
+    ).text()
+
+
+def test_a_run_of_the_real_robot_says_how_it_went_and_what_to_run_next():
+    """It is not evaluated by its own run: survival, reward, walking and recall are training's."""
+    metrics = [trained(0, train_missed_speed=[0.2, 0.5]), trained(0, stage="detector")]
+    text = page(Solo8(), [], metrics)
+    for words in (
+        "| in training | epoch kept | survival x 100, health |",
+        "reward a step x 1000, power loss",
+        "| ours, seed 1 | 0.20 | 0.58 | walks |",
+        "| ours, seed 2 | 0.50 | 0.29 | DOES NOT WALK |",
+        "| recall of the detector x 100, all joints together |",
+        "these figures are no evaluation",
+        "± is the standard deviation over 2 seeds",
+    ):
+        assert words in text
+    lines = text.split("## Next\n```\n")[1].splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("python")]
+    assert [command[2:] for command in commands] == [
+        ["train.evaluate", "my runs/x"],
+        ["train.evaluate", "my runs/x", "--seed", "2"],
+        ["train.export", "my runs/x", "my runs/x/export"],
+        ["train.quadruped", "render", "my runs/x", "my runs/x/film.gif"],
+    ]
+    # nothing to switch by, nothing to export
+    assert "train.export" not in page(Solo8(), [], metrics[:1])
+
+
+def test_a_run_says_how_it_was_evaluated():
+    assert program.evaluation_of(PRESETS["solo8"]).startswith("evaluated: not yet")
+    # Wilson's of 1024 of 1024: 1.96^2 / (1024 + 1.96^2) = 0.0037
+    assert "1024 robots a seed" in program.evaluation_of(PRESETS["surrogate"])
+    assert "up to 0.4 % of such robots may fall" in program.evaluation_of(PRESETS["surrogate"])
+
+
+def test_the_toy_says_what_it_does_not_show():
+    """With the figures of the rows that do as well; no row, no figure."""
+    mix = row_name("mix", "blind")
+    rows = [*GOOD.items(), (mix, (1.0, 0.97, 0.95))]
+    text = page(Surrogate(), rows, [])
+    assert "Not shown: that a head for each fault, or reflection, is needed." in text
+    # means over power loss and locked
+    assert f"{ORACLE} 98.0, {mix} 96.0, {OTHER} 96.5." in text
+    assert "*Mix*: one network for everything; *oracle switch*" in text
+    assert "*Normal*" not in text
+    assert_believed_alone(text, Path("my runs/x"), 2)
+    text = page(Surrogate(), [(name, GOOD[name]) for name in (ORACLE, BLIND)], [])
+    assert "Not shown" not in text
+    assert "*Mix*" not in text
+
+
+def test_one_seed_is_said_to_be_one():
+    rows = [(name, GOOD[name]) for name in (ORACLE, BLIND)]
+    text = page(Surrogate(), rows, [], seeds=range(1, 2))
+    assert_believed_alone(text, Path("my runs/x"), 1)
+    assert "--seed" not in text
+
+
+def test_bars_are_not_hidden_by_their_legend():
+    rows = {name: Row(np.tile(x, (2, 1)), np.ones((2, 3))) for name, x in GOOD.items()}
+    assert_nothing_hidden(report._survival_figure(rows))

@@ -1,16 +1,33 @@
 """What a report says of figures that are known."""
 
 import base64
+import csv
 import dataclasses
+import io
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from configs.dfkd import presets
 from corrkd_jax.errors import InputError
-from train.datafree import report
+from tests.train.pages import assert_believed_alone
+from train.datafree import evaluate, report
 from train.datafree.arms import ALONE, BALANCED, KDCI, pictured
+from train.datafree.evaluate import Answers
 from train.datafree.report import Results
+
+FOLDER = Path("runs/a b")
+
+
+class Five:
+    """A set of five images without names of their own."""
+
+    images = None
+
+    def __len__(self):
+        return 5
 
 
 def test_whose_images_are_shown():
@@ -43,7 +60,7 @@ def build(classes, site="logits"):
     kdci = dataclasses.replace(config.compensation, site=site)
     config = dataclasses.replace(config, compensation=kdci)
     picture = np.zeros((4, 4, 3), np.uint8)
-    return report.build("cifar10", config, results(classes), picture, ["a fact"])
+    return report.build("cifar10", config, results(classes), picture, ["a fact"], FOLDER)
 
 
 @pytest.mark.parametrize("classes", [3, 10, 100])
@@ -86,6 +103,58 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         "rights and space"
     )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_is_believed_alone():
+    text = build(10).text()
+    assert_believed_alone(text, FOLDER, 2)
+    before = text.partition("\n|")[0]
+    for column in ("`last`", "`best`", "`rare 5`", "`drop`", "`keep`"):
+        assert column in before
+    assert "*host*: the method that KDCI is added to" in before
+    assert "*teacher*" not in before
+
+
+def test_one_seed_has_no_deviation():
+    one = dataclasses.replace(
+        results(10),
+        right={mode: right[:1] for mode, right in results(10).right.items()},
+        top5=results(10).top5[:1],
+        best={mode: best[:1] for mode, best in results(10).best.items()},
+        histogram=results(10).histogram[:1],
+    )
+    config, picture = presets("fast")["cifar10"], np.zeros((4, 4, 3), np.uint8)
+    text = report.build("cifar10", config, one, picture, [], FOLDER).text()
+    assert_believed_alone(text, FOLDER, 1)
+    assert "| KDCI | +9.00 | +9.0 | 1 of 1 | +59.00 |" in text
+
+
+def test_predictions_are_of_their_seed_arm_and_mode():
+    """Each seed, arm and mode says another class of each image."""
+    classes = np.arange(2 * 2 * 5).reshape(2, 2, 5) % 7
+    told = {"drop": classes, "keep": (classes + 3) % 7}
+    sure = {mode: x / 10 for mode, x in told.items()}
+    answers = Answers(told, sure, {}, np.arange(5))
+    run = SimpleNamespace(arms=("host", "KDCI"), seeds=range(4, 6), classes=tuple("abcdefg"))
+    lines = list(csv.DictReader(io.StringIO(evaluate._predictions(run, Five(), answers))))
+    assert len(lines) == 2 * 2 * 5
+    for line in lines:
+        at = (int(line["seed"]) - 4, run.arms.index(line["arm"]), int(line["image"]))
+        assert line["true"] == "abcdefg"[int(line["image"])]
+        for mode, x in told.items():
+            assert line[mode] == "abcdefg"[x[at]]
+            assert float(line[f"p_{mode}"]) == x[at] / 10
+
+
+def test_the_rarest_classes_are_each_seeds_own():
+    """The first seed's data have least of class 0, the second's of class 2."""
+    histogram = np.full((2, 2, 3), 0.4)
+    histogram[0, :, 0] = histogram[1, :, 2] = 0.1
+    right = np.array([[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [7, 8, 9]]], float)
+    shown = dataclasses.replace(results(3), histogram=histogram, right={"drop": right})
+    assert shown.rare(KDCI, "drop", count=1).tolist() == [0.4, 0.9]
+    assert shown.rare(ALONE, "drop", count=1).tolist() == [0.1, 0.3]
+    assert shown.accuracy(KDCI, "drop").tolist() == [0.5, 0.8]
 
 
 def test_classes_of_students_that_need_their_compensation():

@@ -29,6 +29,9 @@ def test_one_model_of_a_run():
     assert list(run.seeds) == [7, 8]
     np.testing.assert_array_equal(run.one("b")["w"], [4, 5, 6, 7])
     np.testing.assert_array_equal(run.one("c", 8)["w"], [20, 21, 22, 23])
+    assert [run.seed(seed) for seed in (0, 7, 8)] == [7, 7, 8]
+    with pytest.raises(InputError, match="--seed 9: the run has seeds 7 to 8"):
+        run.seed(9)
 
 
 def test_by_arm_copies_nothing():

@@ -4,14 +4,17 @@ import base64
 import errno
 import io
 import os
+import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from corrkd_jax.errors import InputError
-from train.engine.report import Report, page
+from tests.train.figures import assert_nothing_hidden
+from train.engine.report import Report, command, legend_beside, page
 
 
 def small_report():
@@ -73,6 +76,30 @@ def test_the_page_needs_no_other_file(tmp_path):
     assert "b" not in reader.tags
     assert "<b>x</b>" in reader.words
     assert "Title & more" in reader.words
+
+
+def test_what_to_do_next_is_a_command_that_a_shell_takes():
+    report = small_report()
+    folder = Path("my runs") / "first"
+    report.next_steps({command("train.evaluate", folder): "judge it", "x": "y"})
+    *_, heading, first, last, end = report.text().splitlines()
+    assert (heading, end) == ("```", "```")
+    assert first == "python -m train.evaluate 'my runs/first'  # judge it"
+    assert shlex.split(first, comments=True) == ["python", "-m", "train.evaluate", str(folder)]
+    assert last == f"{'x':40}  # y"
+    assert "## Next\n```" in report.text()
+    assert "code" in Reader(report.html()).tags
+
+
+def test_a_legend_hides_nothing():
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.bar([0, 1], [1, 1], label="as high as the axes")
+    legend_beside(axes)
+    assert_nothing_hidden(figure)
+    axes.legend(loc="center")
+    with pytest.raises(AssertionError, match="hides"):
+        assert_nothing_hidden(figure)
 
 
 def test_links_that_run_code_are_text():

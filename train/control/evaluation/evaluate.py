@@ -3,7 +3,7 @@
 Every kind of fault, leg and set of joints at two speeds, for every arm and switch, without sensor
 noise and pushes; and once more, strictly: a fault within seconds 1 to 4, and 4 seconds to survive
 from it on. Writes `evaluation.md`, `evaluation.json`, figures and the detector's
-`confusion.csv`.
+`evaluation_confusion.csv`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from train.control.report import row_name
 from train.control.robot import CONDITIONS, PARTS
 from train.control.watching import measure
 from train.engine import cli
-from train.engine.finished import choose, seed_number
+from train.engine.finished import choose
 from train.engine.predict import positions
 from train.engine.progress import Bar, say
 from train.engine.workdir import make_folder
@@ -87,7 +87,7 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
     check(options)
     run = finished.load_run(folder, options.switch)
     arms = list(choose(run.models, options.arms or run.arms))
-    seed = run.seeds[seed_number(options.seed, run.config.first_seed, run.config.seeds)]
+    seed = run.seed(options.seed)
     out = Path(options.out) if options.out else folder
     # before hours of simulation, not after them
     make_folder(out)
@@ -102,6 +102,7 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
         "run": folder.name,
         "robot": kind.name,
         "seed": seed,
+        "seeds_of_the_run": others(run.seeds, seed),
         "model": fingerprint(run, arms, seed),
         "backend": device.platform,
         "device": device.device_kind,
@@ -114,6 +115,19 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
         "survival": kind.survival,
     }
     grid_report.write(out, facts, evaluation._replace(rates=rates), kind)
+
+
+def others(seeds: Sequence[int], seed: int) -> str:
+    """How much of a run an evaluation shows.
+
+    Args:
+        seeds: of the run.
+        seed: that is evaluated.
+    """
+    if len(seeds) == 1:
+        return "this one alone; another training may differ by more than the intervals"
+    rest = ", ".join(str(x) for x in seeds if x != seed)
+    return f"{len(seeds)}; this page is of seed {seed} alone, --seed N evaluates another ({rest})"
 
 
 def check(options: EvaluateOptions) -> None:

@@ -10,6 +10,7 @@ from envs.solo8_constants import CONTROL_DT, EPISODE_STEPS, LEGS
 from train.control.evaluation.scores import Row
 from train.control.report import BLIND, LEARNED, ORACLE
 from train.control.robot import CONDITIONS
+from train.engine.report import legend_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,7 +104,7 @@ def tracking_figure(rows: Sequence[Row]) -> "Figure":
     panels[0, 0].set_ylim(len(cells) - 0.5, -0.5)
     for axes in panels[:, 0]:
         axes.set_xlim(left=0)
-    panels[0, 0].legend(fontsize=7)
+    legend_beside(panels[0, -1])
     figure.suptitle(
         "open: the second before the onset; filled: seconds 1 to 3 after it; robots that stand",
         fontsize=9,
@@ -148,7 +149,7 @@ def aligned_figure(rows: Sequence[Row]) -> "Figure":
     """Mean speed and tilt of the robots that stand, around the onset."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for policy in dict.fromkeys(row.policy for row in rows):
         for column, kind in enumerate(range(HEALTHY + 1, len(CONDITIONS))):
@@ -164,7 +165,7 @@ def aligned_figure(rows: Sequence[Row]) -> "Figure":
     panels[0, 0].set_ylabel("mean forward speed, m/s")
     panels[1, 0].set_ylabel("mean size of the tilt")
     panels[1, 0].set_xlabel("seconds from the onset; robots that stand")
-    panels[0, 0].legend(fontsize=7)
+    legend_beside(panels[0, -1])
     return figure
 
 
@@ -174,12 +175,12 @@ def gait_figure(rows: Sequence[Row]) -> "Figure":
 
     policies = shown(rows)
     kinds = range(HEALTHY + 1, len(CONDITIONS))
-    figure = Figure(figsize=(11, 2 * len(policies) + 0.8), layout="constrained")
+    figure = Figure(figsize=(14, 2 * len(policies) + 0.8), layout="constrained")
     panels = figure.subplots(len(policies), len(kinds), squeeze=False, sharex=True)
     for (at, column), axes in np.ndenumerate(panels):
         gaits = [r for r in rows if (r.policy, r.kind) == (policies[at], kinds[column]) and r.gait]
         axes.set_title(f"{policies[at]}: {CONDITIONS[kinds[column]]}", fontsize=9)
-        axes.set(yticks=range(4), yticklabels=LEGS, ylim=(4.6, -0.6))
+        axes.set(yticks=range(4), yticklabels=LEGS, ylim=(3.6, -0.6))
         if not gaits:
             continue
         # both joints, where they were asked for: the paper's fault
@@ -196,7 +197,7 @@ def gait_figure(rows: Sequence[Row]) -> "Figure":
         if not alive.all():
             axes.axvspan(seconds[alive.argmin()], seconds[-1], color="0.9", label="fallen")
         axes.set_xlim(seconds[0], seconds[-1])
-        axes.legend(fontsize=7, loc="lower left", ncols=3)
+        legend_beside(axes)
     for axes in panels[-1]:
         axes.set_xlabel("seconds from the fault; bars: the foot stands")
     return figure

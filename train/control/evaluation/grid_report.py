@@ -10,8 +10,9 @@ import numpy as np
 from envs.solo8_constants import LEGS
 from train.control import detector_report, throughput
 from train.control.evaluation import grid_figures
-from train.control.evaluation.grid import ONSETS
+from train.control.evaluation.grid import ONSETS, SPEEDS
 from train.control.evaluation.scores import STRICT_SECONDS, Row, Sides, interval
+from train.control.report import MEANINGS
 from train.control.robot import CONDITIONS, Kind
 from train.control.throughput import Rate
 from train.control.watching import Watched
@@ -61,15 +62,19 @@ def build(facts: Mapping[str, Any], evaluation: Evaluation, kind: Kind) -> Repor
     rows, watched, rates = evaluation
     anywhere = [row for row in rows if row.onset == "anywhere"]
     head = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
-    report = Report(f"Evaluation of {facts['run']}", head, figures="")
+    report = Report(f"Evaluation of {facts['run']}", head)
+    report.add(tables.glossary({row.policy for row in rows}, MEANINGS))
     for onset in dict.fromkeys(row.onset for row in rows):
         report.section(f"Survival, {TITLES[onset].format(*ONSETS[onset])}")
-        report.add("x 100, mean over cells, 95 % bootstrap interval over groups of robots")
+        report.add(
+            "x 100, of the robots of all cells together, with Wilson's 95 % interval. It is of "
+            "this seed's networks; how far another training would differ it does not say."
+        )
         report.add(survival_table([row for row in rows if row.onset == onset]))
         if onset == "anywhere":
             report.add(PAPER if kind.published else "")
             picture = grid_figures.survival_figure(anywhere)
-            report.figure("survival.png", "survival by condition and speed", picture)
+            report.figure("evaluation_survival.png", "survival by condition and speed", picture)
     places = {(row.leg, row.joints) for row in anywhere if row.leg}
     if len(places) > 1:
         report.section("Cell by cell", "Survival x 100, fault anywhere, middle; high speed")
@@ -77,17 +82,17 @@ def build(facts: Mapping[str, Any], evaluation: Evaluation, kind: Kind) -> Repor
         report.add("Speed missed by robots that stand, 1 to 3 s after the onset, rms, m/s")
         report.add(cells_table(anywhere, lambda row: _sides([row.missed_speed]).rpartition(" ")[2]))
         picture = grid_figures.map_figure(anywhere)
-        report.figure("survival_map.png", "survival by leg and joints", picture)
+        report.figure("evaluation_survival_map.png", "survival by leg and joints", picture)
     report.section(
         "Tracking",
-        "Root mean square of what is missed by robots that stand, 1 s before -> 1 to 3 s after; "
-        "mean over cells",
+        "Root mean square of what is missed by robots that have not fallen, 1 s before the onset "
+        f"-> 1 to 3 s after it; mean over cells. {_standing_still(anywhere)}",
         tracking_table(anywhere),
     )
     tracking = grid_figures.tracking_figure(anywhere)
-    report.figure("tracking.png", "what is missed before and after the onset", tracking)
+    report.figure("evaluation_tracking.png", "what is missed before and after the onset", tracking)
     onset = grid_figures.aligned_figure(anywhere)
-    report.figure("onset.png", "speed and tilt around the onset", onset)
+    report.figure("evaluation_onset.png", "speed and tilt around the onset", onset)
     if any(row.contact is not None for row in rows):
         report.section(
             "Contact of the failing leg's foot",
@@ -98,9 +103,13 @@ def build(facts: Mapping[str, Any], evaluation: Evaluation, kind: Kind) -> Repor
             contact_table(anywhere),
         )
         picture = grid_figures.contact_figure(anywhere)
-        report.figure("contact.png", "seconds that the failing leg's foot is loaded", picture)
+        report.figure(
+            "evaluation_contact.png", "seconds that the failing leg's foot is loaded", picture
+        )
     if any(row.gait for row in rows):
-        report.figure("gait.png", "footfall around a fault", grid_figures.gait_figure(rows))
+        report.figure(
+            "evaluation_gait.png", "footfall around a fault", grid_figures.gait_figure(rows)
+        )
     report.section(
         "Return",
         "Reward summed over an episode or until the fall, mean over robots",
@@ -109,11 +118,11 @@ def build(facts: Mapping[str, Any], evaluation: Evaluation, kind: Kind) -> Repor
     if watched:
         picture = detector_report.figure(watched, watched.by_joint, kind.joints)
         report.section("Detector")
-        report.add(*detector_report.tables(watched))
-        report.figure("detector.png", "confusion and delay", picture)
+        report.add(*detector_report.tables(watched, kind.joints))
+        report.figure("evaluation_detector.png", "confusion and delay", picture)
     report.section("Throughput")
     report.add(throughput.table(rates))
-    report.figure("throughput.png", "control steps a second", throughput.figure(rates))
+    report.figure("evaluation_throughput.png", "control steps a second", throughput.figure(rates))
     return report
 
 
@@ -132,7 +141,7 @@ def write(folder: Path, facts: Mapping[str, Any], evaluation: Evaluation, kind: 
     text = build(facts, evaluation, kind).write(folder, "evaluation")
     rows, watched, rates = evaluation
     if watched:
-        detector_report.write(folder, watched, watched.by_joint, kind.joints)
+        detector_report.write(folder, watched, watched.by_joint, kind.joints, "evaluation_")
     figures = {
         "facts": facts,
         "rows": [to_json(row) for row in rows],
@@ -175,9 +184,7 @@ def survival_table(rows: Sequence[Row]) -> str:
     """Survival of every policy by condition and speed."""
 
     def cell(rows: list[Row]) -> str:
-        groups = np.concatenate([row.groups for row in rows])
-        low, high = interval(groups)
-        return f"{100 * groups.mean():.1f} ({100 * low:.1f}-{100 * high:.1f})"
+        return tables.share(sum(row.survived for row in rows), sum(row.robots for row in rows))
 
     return _table("policy", rows, cell)
 
@@ -222,6 +229,16 @@ def contact_table(rows: Sequence[Row]) -> str:
 def return_table(rows: Sequence[Row]) -> str:
     """Reward of an episode."""
     return _table("policy", rows, lambda rows: f"{np.mean([row.reward for row in rows]):.2f}")
+
+
+def _standing_still(rows: Sequence[Row]) -> str:
+    """What a robot that does not walk misses, as a sentence."""
+    missed = []
+    for name in dict.fromkeys(row.speed for row in rows):
+        low, high = SPEEDS[name]
+        # of a command that is uniform in between
+        missed.append(f"{((low**2 + low * high + high**2) / 3) ** 0.5:.2f} m/s at {name} speed")
+    return f"One that does not walk misses {' and '.join(missed)}."
 
 
 def _sides(pairs: list[Sides]) -> str:

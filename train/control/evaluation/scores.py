@@ -6,6 +6,7 @@ import numpy as np
 
 from envs.solo8_constants import LEGS
 from train.control.evaluation.grid import Cell
+from train.engine.tables import proportion
 
 GROUPS, RESAMPLED = 32, 2000
 """Equal groups of a cell's robots, and how often they are drawn anew for an interval."""
@@ -42,7 +43,9 @@ class Row(NamedTuple):
         kind, leg, joints: of the cell.
         speed, onset: names in `train.control.evaluation.grid.SPEEDS` and `ONSETS`.
         groups: survival of each group of robots.
-        interval: 95 % bootstrap interval of their mean.
+        survived: number of robots that survived.
+        robots: number of robots.
+        interval: Wilson's 95 % interval of the share that survived.
         missed_speed, missed_yaw: root mean square of what tracking misses, on both sides of the
             onset; None where nothing yaws.
         reward: summed over the episode until its end or the fall, mean over robots.
@@ -62,6 +65,8 @@ class Row(NamedTuple):
     speed: str
     onset: str
     groups: np.ndarray
+    survived: int
+    robots: int
     interval: tuple[float, float]
     missed_speed: Sides
     missed_yaw: Sides
@@ -123,7 +128,9 @@ def summarize(trail: Trail, dt: float, policy: str, cell: Cell, speed: str, onse
         speed,
         onset,
         groups,
-        interval(groups),
+        int(survived.sum()),
+        len(survived),
+        proportion(survived.sum(), len(survived)),
         rms("missed_speed"),
         rms("missed_yaw"),
         float(trail["reward"].sum(axis=0).mean()),
@@ -161,7 +168,7 @@ def in_groups(robots: np.ndarray) -> list[np.ndarray]:
 
 
 def interval(groups: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over groups."""
+    """95 % bootstrap interval of the mean over groups; of shares use `tables.proportion`."""
     rng = np.random.default_rng(0)
     means = rng.choice(groups, (RESAMPLED, len(groups))).mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))

@@ -31,6 +31,7 @@ from train.control.policy import Controller
 from train.control.robot import CONDITIONS, PARTS
 from train.engine import cli
 from train.engine.progress import say
+from train.engine.tables import seeds_in_words
 
 KINDS = {"none": faults.HEALTHY, "power-loss": faults.POWER_LOSS, "locked": faults.LOCKED}
 EVERY = 2
@@ -85,7 +86,8 @@ def render(folder: Path, out: Path, argv: Sequence[str]) -> None:
         moments = list(walk_surrogate(controller, options, steps))
         frames = curves(moments, options, dt)
     save(out, frames, round(1 / (EVERY * dt)))
-    say(f"{out}: {options.seconds:g} s")
+    arm, seed = export.arm_of(run, options.arm), run.seed(options.seed)
+    say(f"{out}: {options.seconds:g} s; arm {arm}, seed {seed} of {seeds_in_words(run.seeds)}")
 
 
 def check(out: Path, options: RenderOptions) -> None:

@@ -14,10 +14,11 @@ from train.engine import cli
 from train.engine.progress import say
 from train.engine.report import Report
 from train.engine.stage import lanes_for
+from train.engine.tables import seeds_in_words
 from train.engine.workdir import write_text
 from train.sentiment.debiasing.inputs import load
 from train.sentiment.debiasing.models import build_model
-from train.sentiment.debiasing.report import Table, parts_of
+from train.sentiment.debiasing.report import Table, introduction, parts_of, titles
 from train.sentiment.debiasing.results import outputs, table_of
 from train.sentiment.debiasing.trained import Trained, load_run
 from train.sentiment.evaluate import EvaluateOptions
@@ -48,13 +49,15 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
     table = table_of(answers, inputs, splits, run.arms, run.config.seeds, run.coefficients)
     facts = [
         f"run {folder}, preset {run.preset}, model {run.config.model}, de-biasing "
-        f"{run.config.debias}, seeds {run.seeds[0]} to {run.seeds[-1]}",
+        f"{run.config.debias}, {seeds_in_words(run.seeds)}",
         f"file {Path(inputs.dataset.source).name}, "
         + ", ".join(f"{name} {len(inputs.sets[name])} rows" for name in splits),
         *inputs.dataset.notes,
     ]
     page = Report(f"Evaluation of {folder.name}", facts)
-    page.add(*parts_of(table))
+    planted = not (options.data.path or run.config.data.path)
+    named = titles(run.config, planted)
+    page.add(*introduction([table], named, planted), *parts_of(table, named))
     text = page.write(out, "evaluation")
     write_text(out / "evaluation.json", json.dumps(table.to_json(), indent=1) + "\n")
     write_text(out / "predictions.csv", _predictions(table, inputs, run.seeds))

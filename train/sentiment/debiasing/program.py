@@ -24,6 +24,7 @@ from train.engine import cli, parallel
 from train.engine.pipeline import Pipeline
 from train.engine.progress import say
 from train.engine.run import Run, begin
+from train.engine.tables import seeds_in_words
 from train.engine.workdir import write_text
 from train.sentiment import inputs
 from train.sentiment.debiasing import counterfactual, trained
@@ -36,7 +37,7 @@ from train.sentiment.debiasing.inputs import check_data, load
 from train.sentiment.debiasing.models import build_model
 from train.sentiment.debiasing.report import Table
 from train.sentiment.debiasing.results import outputs, table_of
-from train.sentiment.inputs import Inputs, place
+from train.sentiment.inputs import Inputs, described, place
 from train.sentiment.results import truth_of
 
 __all__ = ["NAME", "asked_for", "evaluate", "export", "main", "train"]
@@ -98,7 +99,7 @@ def train(preset: str, config: DebiasConfig, options: cli.RunOptions, folder: Pa
     if planted and config.debias != "none":
         tasks = planted_tasks(config)
     reports: list[tuple[str, Table]] = []
-    notes: list[str] = []
+    facts: list[str] = []
     whole: Run | None = None
     pipeline = None
     # the first task's folder is the run's, and its clock too
@@ -117,12 +118,12 @@ def train(preset: str, config: DebiasConfig, options: cli.RunOptions, folder: Pa
             if name:
                 say(f"\n{name.replace('-', ' ')}:")
             with_file = dataclasses.replace(config, data=data)
-            table, pipeline, told = _run_task(preset, with_file, run, pipeline)
-            notes += told
+            table, read, pipeline = _run_task(preset, with_file, run, pipeline)
             reports.append((name, table))
+            facts += [f"{name}, {fact}" if name else fact for fact in read]
             whole = whole or run
     if parallel.is_main() and whole is not None:
-        _report(whole, preset, config, reports, notes)
+        _report(whole, preset, config, reports, facts)
 
 
 def planted_tasks(config: DebiasConfig) -> dict[str, Any]:
@@ -148,15 +149,16 @@ def planted_tasks(config: DebiasConfig) -> dict[str, Any]:
 
 def _run_task(
     preset: str, config: DebiasConfig, run: Run, pipeline: Pipeline | None
-) -> tuple[Table, Pipeline, tuple[str, ...]]:
+) -> tuple[Table, list[str], Pipeline]:
     """Train on one file and evaluate every test split; reuses a pipeline of the same shapes.
 
     Returns:
-        The table, the pipeline and the notes on the file.
+        The table, what was read, and the pipeline.
     """
     loaded, strata = load(config)
     check_data(config, loaded)
     run.workdir.claim()
+    facts = [described(loaded), *loaded.dataset.notes]
     for note in loaded.dataset.notes:
         say(f"{loaded.dataset.source}: {note}")
     rows = len(loaded.sets["train"])
@@ -193,7 +195,7 @@ def _run_task(
     trained.save(run.workdir, loaded, best, strata, absent, coefficients)
     tests = [name for name in splits if name.startswith("test")]
     table = table_of(answers, loaded, tests, names, config.seeds, coefficients)
-    return table, pipeline, loaded.dataset.notes
+    return table, facts, pipeline
 
 
 def _absent(config: DebiasConfig, loaded: Inputs) -> Any:
@@ -209,16 +211,18 @@ def _report(
     preset: str,
     config: DebiasConfig,
     reports: Sequence[tuple[str, Table]],
-    notes: Sequence[str],
+    facts: Sequence[str],
 ) -> None:
+    chosen = "last" if config.optimizer.choose == "last" else "chosen on the validation split"
     facts = [
-        f"model {config.model}, de-biasing {config.debias}; seeds {run.seeds[0]} to "
-        f"{run.seeds[-1]}",
+        f"model {config.model}, de-biasing {config.debias}; {seeds_in_words(run.seeds)}; epoch: "
+        f"{chosen}",
+        *facts,
         run.machine(jax.device_count()),
-        *dict.fromkeys(notes),
     ]
     title = f"{config.model}, {config.debias}, {preset}"
-    page = debias_report.build(title, config, reports, facts, planted=not config.data.path)
+    planted = not config.data.path
+    page = debias_report.build(title, config, reports, facts, planted, run.folder)
     text = page.write(run.folder)
     figures = {name or "main": table.to_json() for name, table in reports}
     write_text(run.folder / "results.json", json.dumps(figures, indent=1) + "\n")

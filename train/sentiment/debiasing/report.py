@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from configs.debias import DebiasConfig
 from corrkd_jax import metrics
 from train.engine import tables
-from train.engine.report import Report
+from train.engine.report import Report, command, legend_beside
 from train.engine.tables import Claims, cell, paired, points
 from train.sentiment.debiasing import arms, counterfactual
 from train.sentiment.report import class_name
@@ -80,12 +81,40 @@ class Table:
         return rows
 
 
-NAMES = {
-    "test": "test",
-    "test_reversed": "reversed",
-    "test_iid": "as training",
-    "test_seen": "seen subjects",
+MEANINGS = {
+    counterfactual.VANILLA: "the model as it was trained",
+    counterfactual.LABEL: "less what it says without any content",
+    counterfactual.CONTEXT: "less what it says without the words that carry content",
+    counterfactual.BOTH: "less both",
+    "fixed": "coefficients (label, context) that nobody searched",
+    counterfactual.BIASED: "of a validation split that leans as training does",
+    counterfactual.BALANCED: "of a search that weighs the classes alike",
+    **dict.fromkeys(arms.TITLES.values(), "the base model, without de-biasing"),
+    arms.DOT: "the paper's attention over a memory of subjects",
+    "random dictionary": "noise of the memory's mean and spread in its place, a control",
+    arms.OWN: "a training sample's own subject, and the prior over subjects afterwards",
+    "additive": "another attention",
+    "no attention": "all subjects alike",
+    "flat prior": "equal shares in the place of the prior",
+    "always": "a constant prediction; a row that equals it has collapsed",
 }
+"""What the rows of the table stand for."""
+
+
+def titles(config: DebiasConfig, planted: bool) -> dict[str, str]:
+    """Test splits as tables and claims name them.
+
+    Args:
+        config: of the run.
+        planted: whether the data are, so that the test split is made for something.
+    """
+    test = {"mcis": "unbiased", "suci": "new subjects"}.get(config.debias, "test")
+    return {
+        "test": test if planted else "test",
+        "test_reversed": "reversed",
+        "test_iid": "as training",
+        "test_seen": "seen subjects",
+    }
 
 
 def build(
@@ -94,6 +123,7 @@ def build(
     reports: Sequence[tuple[str, Table]],
     facts: Sequence[str],
     planted: bool,
+    folder: Path,
 ) -> Report:
     """The report of a run and its figure.
 
@@ -103,34 +133,68 @@ def build(
         reports: name of a task, empty for the method's own, and its table.
         facts: lines on seeds and machine.
         planted: whether the data are, so that the run has something to show.
+        folder: of the run.
     """
     report = Report(title, facts)
+    named = titles(config, planted)
+    report.add(*introduction([table for _, table in reports], named, planted), _reading(config))
     for name, table in reports:
         if name:
             report.section(name.replace("-", " ").capitalize())
-        report.add(*parts_of(table))
+        report.add(*parts_of(table, named))
     if planted and (claims := planted_claims(config, dict(reports))):
         report.section("What was planted", claims.table())
-    report.add(_reading(config))
-    report.figure("accuracy.png", "accuracy by row", _figure(reports))
+    report.figure("accuracy.png", "accuracy by row", _figure(reports, named))
+    report.next_steps(next_steps(folder))
     return report
 
 
-def parts_of(table: Table) -> list[str]:
-    """Figures of one table in Markdown."""
-    parts = [_accuracies(table)]
+def introduction(
+    shown: Sequence[Table], named: Mapping[str, str], planted: bool = False
+) -> list[str]:
+    """What columns and rows of some tables are.
+
+    Args:
+        shown: the tables, of one run.
+        named: of `titles`.
+        planted: whether the data are.
+    """
+    table = shown[0]
+    columns = "Accuracy and weighted F1, x 100."
+    if planted:
+        known = [named.get(split, split) for split in table.truths]
+        parts = [f"*{name}*: {_SPLITS[name]}" for name in known if name in _SPLITS]
+        columns += f" Columns: {'; '.join(parts)}." if parts else ""
+    seeds = len(next(iter(next(iter(table.outputs.values())).values())))
+    names = [name for each in shown for name in each.outputs]
+    return [columns, tables.glossary([*names, "always"], MEANINGS), tables.spread_in_words(seeds)]
+
+
+_SPLITS = {
+    "unbiased": "a test split without the bias of training",
+    "new subjects": "a test split of subjects that training has not met",
+    "reversed": "one that leans the other way",
+    "as training": "one that leans as training does, where taking the bias away must cost",
+    "seen subjects": "one of the training's subjects, where taking the bias away must cost",
+}
+"""What the planted test splits are made for."""
+
+
+def parts_of(table: Table, named: Mapping[str, str]) -> list[str]:
+    """Figures of one table in Markdown; `named` is of `titles`."""
+    parts = [_accuracies(table, named)]
     if table.coefficients:
         parts.append(_coefficients(table))
     if len(table.outputs) > 1:
-        parts.append(_differences(table))
+        parts.append(_differences(table, named))
     if any(truth.scores is not None for truth in table.truths.values()):
-        parts += [_sentiment(table, split) for split in table.truths]
+        parts += [_sentiment(table, split, named) for split in table.truths]
     return parts
 
 
-def _accuracies(table: Table) -> str:
+def _accuracies(table: Table, named: Mapping[str, str]) -> str:
     splits = list(table.truths)
-    head = [f"{NAMES.get(s, s)}: {m}" for s in splits for m in ("accuracy", "F1")]
+    head = [f"{named.get(s, s)}: {m}" for s in splits for m in ("accuracy", "F1")]
     lines = []
     for row in table.outputs:
         cells = []
@@ -154,9 +218,9 @@ def _coefficients(table: Table) -> str:
     return tables.table(["coefficient of", "label term", "context term"], lines)
 
 
-def _differences(table: Table) -> str:
+def _differences(table: Table, named: Mapping[str, str]) -> str:
     base, splits = next(iter(table.outputs)), list(table.truths)
-    head = [NAMES.get(split, split) for split in splits]
+    head = [named.get(split, split) for split in splits]
     lines = []
     for row in table.outputs:
         if row != base:
@@ -165,7 +229,7 @@ def _differences(table: Table) -> str:
     return tables.table([f"accuracy minus {base}", *head], lines)
 
 
-def _sentiment(table: Table, split: str) -> str:
+def _sentiment(table: Table, split: str, named: Mapping[str, str]) -> str:
     truth = table.truths[split]
     metrics_of = {row: table.sentiment(row, split) for row in table.outputs}
     metrics_of |= {f"*{name}*": values for name, values in sentiment_floors(truth).items()}
@@ -174,12 +238,12 @@ def _sentiment(table: Table, split: str) -> str:
         [row, *(cell(values[k] if k in ("mae", "corr") else 100 * values[k]) for k in keys)]
         for row, values in metrics_of.items()
     ]
-    return tables.table([NAMES.get(split, split), *keys], lines)
+    return tables.table([named.get(split, split), *keys], lines)
 
 
 def planted_claims(config: DebiasConfig, results: Mapping[str, Table]) -> Claims:
     """What the planted task was built to show, and whether it did."""
-    main = results[""]
+    main, named = results[""], titles(config, planted=True)
     base = next(iter(main.outputs))
     claims = Claims("accuracy", "measured", "required")
 
@@ -200,7 +264,7 @@ def planted_claims(config: DebiasConfig, results: Mapping[str, Table]) -> Claims
         claim(f"{both} - {base}, reversed", gain(main, both, "test_reversed"), 25.0 * known)
         for split in ("test", "test_reversed"):
             d = paired(main.accuracy(both, split), main.accuracy(counterfactual.CONTEXT, split))
-            claim(f"{both} - context term, {NAMES[split]}", d, -1.0)
+            claim(f"{both} - context term, {named[split]}", d, -1.0)
         claim(f"{both} - {base}, as training", gain(main, both, "test_iid"), -np.inf, 0.0)
         if "label-bias-only" in results:
             label = counterfactual.LABEL
@@ -220,7 +284,7 @@ def planted_claims(config: DebiasConfig, results: Mapping[str, Table]) -> Claims
         )
         claim(f"{own} - {base}, seen subjects", gain(main, own, "test_seen"), -np.inf, 0.0)
         for split in ("test", "test_reversed"):
-            claim(f"{dot} - {base}, {NAMES[split]}", gain(main, dot, split), -np.inf, 1.5)
+            claim(f"{dot} - {base}, {named[split]}", gain(main, dot, split), -np.inf, 1.5)
         if "control-no-confounder" in results:
             control = results["control-no-confounder"]
             claim(f"control: {own} - {base}", gain(control, own, "test"), -2.0, 2.0)
@@ -238,15 +302,24 @@ def _reading(config: DebiasConfig) -> str:
         )
     if config.debias == "suci":
         return (
-            "All rows have the same head and differ in the confounder that it reads. `dot` is the "
-            "paper's letter, attention over a memory of subjects; `own_subject` conditions on a "
-            "training sample's own subject and on the prior afterwards, which is the adjustment. "
-            "The dictionary and the prior are of the training split alone."
+            "All rows have the same head and differ in the confounder that it reads. `own_subject` "
+            "is the adjustment, `dot` the paper's letter; on planted data the claims ask the first "
+            "to gain and the second not to. The dictionary and the prior are of the training split "
+            "alone."
         )
     return "No de-biasing was asked for."
 
 
-def _figure(reports: Sequence[tuple[str, Table]]) -> "Figure":
+def next_steps(folder: Path) -> dict[str, str]:
+    """Commands that go on from a finished run."""
+    return {
+        command("train.evaluate", folder): "tables and predictions.csv; --data.path FILE: on "
+        "another file",
+        command("train.export", folder, folder / "export"): "a model to use elsewhere",
+    }
+
+
+def _figure(reports: Sequence[tuple[str, Table]], named: Mapping[str, str]) -> "Figure":
     """Accuracy of every row on every test split, as bars with the deviation over seeds."""
     from matplotlib.figure import Figure
 
@@ -263,11 +336,10 @@ def _figure(reports: Sequence[tuple[str, Table]]) -> "Figure":
                 place,
                 values.mean(axis=1),
                 wide,
-                yerr=values.std(axis=1),
-                label=NAMES.get(split, split),
+                yerr=tables.deviation(values.T),
+                label=named.get(split, split),
             )
         axes.set_xticks(np.arange(len(rows)), rows, rotation=20, ha="right", fontsize=7)
         axes.set(ylabel="accuracy x 100", title=name.replace("-", " "))
-        # beside the bars, not over them
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        legend_beside(axes)
     return figure

@@ -59,6 +59,7 @@ def test_every_policy_in_every_cell(evaluated):
     facts = found["facts"]
     assert facts["robot"] == "surrogate"
     assert facts["seed"] == 1
+    assert facts["seeds_of_the_run"].startswith("this one alone")
     assert len(facts["model"]) == 16
     assert facts["backend"] == "cpu"
     for row in found["rows"]:
@@ -104,12 +105,18 @@ def test_writes_tables_and_figures(evaluated):
     assert "macro F1 of the joints" in text
     assert "| evaluation |" in text
     figures = ("survival", "tracking", "onset", "detector", "throughput")
-    for name in (*(f"{name}.png" for name in figures), "confusion.csv", "confusion_heads.csv"):
+    for name in figures:
+        assert (folder / "figures" / f"evaluation_{name}.png").stat().st_size > 50
+    for name in ("evaluation_confusion.csv", "evaluation_confusion_heads.csv"):
         assert (folder / name).stat().st_size > 50
-    assert not (folder / "figures").exists()
     page = (folder / "evaluation.html").read_text()
     assert page.count("data:image/png;base64,") == len(figures)
-    assert all(f"({name}.png)" in text for name in figures)
+    assert all(f"(figures/evaluation_{name}.png)" in text for name in figures)
+    # in words, and as sure as 8 robots make it
+    assert "*oracle switch*: the simulator tells of a fault at once" in text
+    assert "One that does not walk misses 0.80 m/s at high speed." in text
+    assert "0.0 (0.0-0.0)" not in text
+    assert "100.0 (100.0-100.0)" not in text
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,39 @@ def test_a_full_disk_is_one_line(evaluated, monkeypatch, tmp_path):
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(InputError, match=r"survival\.png: cannot be written: No space left"):
         grid_report.write(tmp_path, found["facts"], evaluation, KIND)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_networks_of_the_seed_are_evaluated(monkeypatch):
+    """Policy and detector; every arm its own."""
+    loaded = untrained(replace(TINY, robot="surrogate", arms=("ours", "mix"), seeds=2))
+    models = {name: {"mark": np.array([n, n + 10.0])} for n, name in enumerate(loaded.arms)}
+    loaded = replace(loaded, models=models, detector_params={"mark": np.array([100.0, 200.0])})
+
+    def run(trained, robot, params, detector, course, key, count):
+        trail = {name: jax.numpy.asarray(x) for name, x in fallen().items()}
+        shape = (*trail["head"].shape, 4)
+        trail |= {name: jax.numpy.zeros(shape, int) for name in ("true", "verdict")}
+        trail["reward"] = trail["reward"].at[0].set(params["mark"] + detector["mark"])
+        # without which the arguments would not be mapped
+        return trail | {"speed": trail["speed"] + 0 * course.speed[0]}
+
+    monkeypatch.setattr(grid, "run", run)
+    options = quadruped_evaluate.EvaluateOptions(num_envs=2, speeds=("high",), strict=False)
+    for seed, expected in ((1, {"ours": 100, "mix": 101}), (2, {"ours": 210, "mix": 211})):
+        rows = quadruped_evaluate.evaluate_grid(loaded, loaded.arms, seed, options, 8).rows
+        assert {row.policy: row.reward for row in rows} == {
+            ORACLE: expected["ours"],
+            LEARNED: expected["ours"],
+            BLIND: expected["ours"],
+            "Mix (one network)": expected["mix"],
+        }
+
+
+def test_a_page_says_of_which_seed_it_is():
+    assert quadruped_evaluate.others(range(1, 2), 1).startswith("this one alone")
+    text = quadruped_evaluate.others(range(1, 4), 2)
+    assert text == "3; this page is of seed 2 alone, --seed N evaluates another (1, 3)"
 
 
 def test_the_fingerprint_is_of_what_was_evaluated():

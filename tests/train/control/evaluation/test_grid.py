@@ -12,7 +12,7 @@ from configs.quadruped import QuadrupedConfig
 from envs import solo8_model
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
 from tests.train.control.tiny_quadruped import TINY, untrained
-from train.control import robots
+from train.control import canonical, robots
 from train.control.evaluation import grid
 from train.control.solo8 import Solo8
 
@@ -142,6 +142,36 @@ def test_each_switch_chooses_the_head(oracle, follow):
     # three sure verdicts
     expected = np.where(np.arange(STEPS) < 2, HEALTHY, LOCKED)
     np.testing.assert_array_equal(learned["head"], np.tile(expected[:, None], (1, COUNT)))
+
+
+@pytest.mark.parametrize("switch", ["oracle", "learned"])
+def test_policies_are_mirrored_for_the_leg_that_failed_or_seems_to_have(toy, monkeypatch, switch):
+    """Every leg in turn; the toy's speed shows which leg its driver was told of."""
+    monkeypatch.setattr(canonical, "drive", lambda *args: jnp.tile(args[-1][:, None] / 4, 4))
+    detector = SimpleNamespace(
+        # sure that the leg which its parameters name is locked
+        apply=lambda variables, window: jnp.tile(
+            20.0 * jax.nn.one_hot(LOCKED * (jnp.arange(4) == variables["params"]), 3),
+            (window.shape[0], 1, 1),
+        )
+    )
+    told = replace(toy, detector=detector)
+    robot = told.robot._replace(steps=8)
+    params = jax.tree.map(lambda x: x[0], toy.models["ours"])
+
+    @jax.jit
+    def speeds(leg):
+        locked = jnp.arange(4) == (0 if switch == "learned" else leg)
+        cell = grid.Cell(LOCKED, "", "", jnp.zeros(4, bool), locked)
+        course = grid.course(cell, switch, "high", "strict", DT)
+        return grid.run(told, robot, params, leg, course, jax.random.key(0), 2)["speed"]
+
+    for leg in range(4):
+        found = np.asarray(speeds(jnp.int32(leg)))
+        # four legs push with a quarter of its number from the step on in which it is known
+        first = 2 if switch == "learned" else 0
+        np.testing.assert_allclose(found[: first + 1], 0, atol=1e-6)
+        np.testing.assert_allclose(found[first + 1], DT * leg, rtol=1e-5)
 
 
 def test_an_oracle_may_be_late(oracle, follow):

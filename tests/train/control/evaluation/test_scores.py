@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from envs.faults import HEALTHY, LOCKED, POWER_LOSS
+from envs.solo8_constants import LEGS
+from tests.train.figures import assert_nothing_hidden
 from train.control.evaluation import grid, grid_figures, grid_report, scores
 from train.control.report import BLIND, LEARNED
 from train.control.solo8 import Solo8
@@ -48,8 +50,17 @@ def test_survival_and_its_strict_form():
     assert row.groups.tolist() == [0, 0, 1, 1]
     row = scores.summarize(each, 0.02, "x", CELL, "high", "strict")
     assert row.groups.tolist() == [1, 0, 1, 1]
-    low, high = row.interval
-    assert 0 <= low < 0.75 < high <= 1
+    assert (row.survived, row.robots) == (3, 4)
+    # Wilson's of 3 of 4: a zero of the quadratic in p, (0.75 - p)^2 = 1.96^2 p (1 - p) / 4
+    for p in row.interval:
+        assert (0.75 - p) ** 2 == pytest.approx(1.95996**2 * p * (1 - p) / 4, abs=1e-4)
+
+
+def test_robots_that_do_not_fill_their_groups_evenly_count_once_each():
+    """Of 33 robots one falls: 32 of 33, whatever the mean of the 32 groups is."""
+    row = scores.summarize(trail(100, {0: 150}, robots=33), 0.02, "x", CELL, "high", "anywhere")
+    assert (row.survived, row.robots) == (32, 33)
+    assert row.groups.mean() == pytest.approx(31.5 / 32)
 
 
 @pytest.mark.parametrize("onset", ["anywhere", "strict"])
@@ -104,6 +115,17 @@ def test_share_of_the_time_that_a_foot_is_loaded():
     assert row.loaded[0] == pytest.approx(0.5 / 4)
 
 
+@pytest.mark.parametrize(("number", "leg"), enumerate(LEGS))
+def test_the_share_is_of_the_foot_of_the_leg_that_fails(number, leg):
+    each = trail(100, {})
+    each["standing"] = np.zeros((400, 4, 4), bool)
+    each["standing"][100:, :, number] = True
+    cell = CELL._replace(leg=leg)
+    row = scores.summarize(each, 0.02, "x", cell, "high", "anywhere")
+    assert row.loaded == [0, 1]
+    assert not np.delete(row.contact, number, axis=1).any()
+
+
 def test_groups_of_a_hundred():
     robots = np.repeat(np.arange(32), 100)
     groups = scores.in_groups(robots)
@@ -145,7 +167,9 @@ def rows():
 
 @pytest.mark.parametrize("name", ["survival", "contact", "tracking", "aligned", "map", "gait"])
 def test_figures(rows, tmp_path, name):
-    (tmp_path / "x.png").write_bytes(drawn(getattr(grid_figures, f"{name}_figure")(rows)))
+    figure = getattr(grid_figures, f"{name}_figure")(rows)
+    assert_nothing_hidden(figure)
+    (tmp_path / "x.png").write_bytes(drawn(figure))
     with Image.open(tmp_path / "x.png") as image:
         assert np.ptp(np.asarray(image.convert("L"))) > 100
 
@@ -166,18 +190,18 @@ def test_the_contact_figure_is_of_the_papers_fault(rows, monkeypatch):
 
 def test_survival_table_by_policy_condition_and_speed():
     """Each cell of the table from its own rows, with the interval of their groups."""
-    groups = np.random.default_rng(0).binomial(100, 0.7, (2, 32)) / 100
     row = scores.summarize(trail(100, {}), 0.02, "x", CELL, "high", "anywhere")
+    row = row._replace(robots=3200)
     rows = [
-        row._replace(groups=groups[0]),
-        row._replace(groups=groups[1], leg="FL"),
-        row._replace(groups=np.ones(32), speed="middle"),
-        row._replace(groups=np.zeros(32), policy="y"),
-        row._replace(groups=np.ones(32), policy="y", speed="middle"),
+        row._replace(survived=2240),
+        row._replace(survived=2304, leg="FL"),
+        row._replace(survived=3200, speed="middle"),
+        row._replace(survived=0, policy="y"),
+        row._replace(survived=16, robots=16, policy="y", speed="middle"),
     ]
     # a grid has all conditions
     rows += [
-        row._replace(kind=kind, groups=np.ones(32), policy=policy, speed=speed)
+        row._replace(kind=kind, survived=3200, policy=policy, speed=speed)
         for kind in (HEALTHY, LOCKED)
         for policy in ("x", "y")
         for speed in ("high", "middle")
@@ -185,13 +209,11 @@ def test_survival_table_by_policy_condition_and_speed():
     head, _, *lines = grid_report.survival_table(rows).splitlines()
     names = [cell.strip() for cell in head.split("|")[4:6]]
     assert names == ["power loss, high", "power loss, middle"]
-    both = groups.ravel()
-    low, high = (100 * x for x in scores.interval(both))
+    # Wilson's: 4544 of 6400; of all or none it does not collapse
     cells = [cell.strip() for cell in lines[0].split("|")[4:6]]
-    assert cells == [f"{100 * both.mean():.1f} ({low:.1f}-{high:.1f})", "100.0 (100.0-100.0)"]
-    assert high - low < 4
+    assert cells == ["71.0 (69.9-72.1)", "100.0 (99.9-100.0)"]
     cells = [cell.strip() for cell in lines[1].split("|")[4:6]]
-    assert cells == ["0.0 (0.0-0.0)", "100.0 (100.0-100.0)"]
+    assert cells == ["0.0 (0.0-0.1)", "100.0 (80.6-100.0)"]
 
 
 def test_cells_table_has_every_fault_leg_and_set_of_joints(rows):
