@@ -174,7 +174,7 @@ def test_commands_are_what_the_programs_take(command, tmp_path):
 
 def test_commands_are_found_and_wrong_ones_refused(tmp_path):
     text = "Run `python -m train.msa --seeds 2` or\n```\npython -m train.evaluate RUN  # all\n```\n"
-    text += "As `corrkd evaluate RUN`; the command `corrkd` is in `corrkd.py`, `corrkd --help`.\n"
+    text += "As `corrkd evaluate RUN`; `corrkd` is in `corrkd_jax/command.py`, `corrkd --help`.\n"
     text += "Not one: `--parts corrkd solo8`, and where corrkd is.\n"
     assert pages.commands(text) == [
         *("train.msa --seeds 2", "train.evaluate RUN", "corrkd evaluate RUN", "corrkd --help")

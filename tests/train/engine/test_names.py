@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-import corrkd
+from corrkd_jax import command
 from tests.train.sentiment.tiny import ROOT
 from train.engine import names
 
@@ -37,7 +37,7 @@ def python(folder, *words):
 
 def test_ours_are_ours():
     names.require_ours()
-    assert corrkd.NAMES == names.OURS
+    assert command.NAMES == names.OURS
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,27 @@ def test_a_package_in_the_way_is_one_line_and_not_executed(folder, door, package
 
 
 def test_the_command_sees_none_of_them(folder):
-    """As `-m corrkd`, which looks in the current folder first, unlike what pip installs."""
-    done = python(folder, "-m", "corrkd", "--help")
+    """By `-m`, which looks in the current folder first, unlike what pip installs."""
+    done = python(folder, "-m", "corrkd_jax.command", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "the user runs" not in done.stdout
     assert "corrkd evaluate RUN" in done.stdout
-    asks = "import sys, corrkd; sys.meta_path.insert(0, corrkd.Ours); import train, configs; "
-    done = python(folder, "-c", asks + "print(train.__file__, configs.__file__)")
+    asks = """if True:
+        import sys
+        from corrkd_jax import command
+        sys.meta_path.insert(0, command.Ours)
+        import train, configs
+        print(train.__file__, configs.__file__)
+    """
+    done = python(folder, "-c", asks)
     assert done.stdout.split() == [
         str(ROOT / name / "__init__.py") for name in ("train", "configs")
     ]
 
 
 def test_other_packages_are_not_looked_for():
-    assert corrkd.Ours.find_spec("jax") is None
-    assert corrkd.Ours.find_spec("train.engine") is None
+    assert command.Ours.find_spec("jax") is None
+    assert command.Ours.find_spec("train.engine") is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,6 @@ def test_another_distributions_file_in_our_place_is_found(tmp_path, monkeypatch)
 
 def test_what_is_installed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["project"]["scripts"] == {"corrkd": "corrkd:main"}
+    assert project["project"]["scripts"] == {"corrkd": "corrkd_jax.command:main"}
     setuptools = project["tool"]["setuptools"]
-    assert setuptools["py-modules"] == ["corrkd"]
     assert {f"{name}*" for name in names.OURS} == set(setuptools["packages"]["find"]["include"])

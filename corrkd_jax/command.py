@@ -1,5 +1,6 @@
-"""The command `corrkd`, and `python -m corrkd`: programs, whatever the current folder holds."""
+"""The command `corrkd`: every program, whatever the current folder holds."""
 
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -10,7 +11,7 @@ NAMES = ("corrkd_jax", "train", "configs", "envs")
 
 
 class Ours:
-    """Finds the packages beside this file, before any others of their names are looked for."""
+    """Finds the project's packages, before any others of their names are looked for."""
 
     @staticmethod
     def find_spec(
@@ -19,7 +20,7 @@ class Ours:
         """Where a package of ours is; None for all others, as `sys.meta_path` has it."""
         if name not in NAMES:
             return None
-        folder = Path(__file__).resolve().parent / name
+        folder = Path(__file__).resolve().parents[1] / name
         return importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
@@ -28,9 +29,8 @@ class Ours:
 def main() -> None:
     """Run the command line of this process."""
     sys.meta_path.insert(0, Ours)
-    from train import command
-    from train.engine import cli
-
+    # by name: this floor knows none of those above, which this file only opens the door to
+    command, cli = map(importlib.import_module, ("train.command", "train.engine.cli"))
     cli.guard(command.main, sys.argv[1:])
 
 
