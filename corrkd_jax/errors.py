@@ -1,4 +1,6 @@
-"""Exception that tells a user about bad input."""
+"""Exception that tells a user about bad input, and what its one line is made of."""
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -7,3 +9,33 @@ class InputError(ValueError):
     The message is one line that names the file, the field and what to do, so that a program may
     print it without a traceback.
     """
+
+
+def few(names: Iterable[object], most: int = 8, separator: str = ", ") -> str:
+    """The first of many names, for a message.
+
+    Args:
+        names: what to name, in order.
+        most: names that are shown.
+        separator: between two names.
+
+    Returns:
+        Such as "a, b and 40 more"; "none" where there is no name. A long name is cut.
+    """
+    listed = [" ".join(str(name).split()) for name in names]
+    shown = [name if len(name) <= 120 else f"{name[:117]}..." for name in listed[:most]]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return separator.join(shown) + more or "none"
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of a library says, in one line.
+
+    Args:
+        error: as caught.
+
+    Returns:
+        Its type and its text, of at most 200 characters.
+    """
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__

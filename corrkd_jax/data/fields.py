@@ -3,9 +3,7 @@
 `where` is always file and split, `key` the field, as the messages name them.
 """
 
-import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,23 +236,3 @@ def pad(sequences: Sequence[np.ndarray], frames: int, where: str, key: str) -> n
             if len(sequence):
                 target[: len(sequence)] = sequence[:frames]
     return padded
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`, none of them of Python objects.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Name -> array.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a whole .npz file of plain arrays ({reason})") from error

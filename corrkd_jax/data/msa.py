@@ -28,7 +28,7 @@ from corrkd_jax.data.dataset import (
     take_rows,
 )
 from corrkd_jax.data.labels import LABEL_MODES, check_classes, labels
-from corrkd_jax.data.npz import is_zip, read_npz, write_npz
+from corrkd_jax.data.npz import is_npz, read_npz, write_npz
 from corrkd_jax.data.scaling import Scaler, apply_scaler, fit_scaler
 from corrkd_jax.data.words import (
     WordVectors,
@@ -160,7 +160,7 @@ def _open(
     notes: list[str],
 ) -> tuple[str, dict]:
     """The layout of a path and its splits by key; an `.npz` is left for `read_npz`."""
-    if is_zip(path):
+    if is_npz(path):
         return "npz", {}
     if not path.is_dir():
         content = unpickle.load(path)
@@ -240,7 +240,7 @@ def _embedding(
                 "a file in GloVe's text format"
             )
         return None
-    if is_zip(Path(word_vectors)):
+    if is_npz(Path(word_vectors)):
         return tuples.read_matrix(Path(word_vectors))
     return read_vectors(word_vectors, words) if words else None
 

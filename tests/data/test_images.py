@@ -211,9 +211,9 @@ def test_batches_of_different_sizes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cifar10", r"batches\.meta: no such file"),
-        ("imagenet32", r"no train_data_batch_1; unpack"),
-        ("svhn", r"train_32x32\.mat: no such file"),
+        ("cifar10", r"no batches\.meta of CIFAR-10's python version; the folder is empty"),
+        ("imagenet32", r"no train_data_batch_1 of the python version; the folder is empty"),
+        ("svhn", r"no train_32x32\.mat of SVHN"),
         ("cifar", r"cifar: no such set of images; there are digits, cifar10"),
     ],
 )

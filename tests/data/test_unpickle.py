@@ -287,7 +287,7 @@ def test_other_bytes_raise_nothing_else(tmp_path_factory, data: bytes):
         unpickle.load(path)
 
 
-@pytest.mark.parametrize("data", [b"id,text\n1,a\n", b"\x89PNG\r\n", b"{}", b"\x80\x63."])
+@pytest.mark.parametrize("data", [b"id,text\n1,a\n", b"\x80\x63.", b"\x80"])
 def test_not_a_pickle(tmp_path: Path, data: bytes):
     path = tmp_path / "other.pkl"
     path.write_bytes(data)

@@ -74,7 +74,7 @@ def test_bfloat16_comes_as_float32(tmp_path, torch, suffix):
 def test_a_pickled_module_is_refused_unread(tmp_path, torch):
     torch.save(torch.nn.Linear(1, 1), tmp_path / "teacher")
     (tmp_path / "teacher").rename(tmp_path / "teacher.pth")
-    with pytest.raises(InputError, match=r"teacher\.pth: refused.*state_dict\(\)"):
+    with pytest.raises(InputError, match=r"whole module \(torch\.nn\.modules\.linear\.Linear\)"):
         read_weights(tmp_path / "teacher.pth")
 
 
@@ -108,7 +108,7 @@ def test_files_that_hold_something_else(tmp_path):
     for name, words in (
         ("objects.npz", "not a whole"),
         ("strings.npz", "a: is not an array of numbers"),
-        ("nothing.npz", "holds no weights"),
+        ("nothing.npz", "an empty zip archive, not a file of weights"),
         ("absent.npz", "no such file"),
         ("teacher.onnx", r"must be a file named \.npz"),
     ):
