@@ -7,8 +7,13 @@ class InputError(ValueError):
     """Bad input from the user: a file, a field or an option that cannot be used.
 
     The message is one line that names the file, the field and what to do, so that a program may
-    print it without a traceback.
+    print it without a traceback. Line breaks in it, which a name from a file may bring, become
+    spaces, and the middle of a message beyond 2,000 characters is left out.
     """
+
+    def __init__(self, message: str):
+        line = " ".join(str(message).splitlines())
+        super().__init__(line if len(line) <= 2000 else f"{line[:1500]} ... {line[-400:]}")
 
 
 def few(names: Iterable[object], most: int = 8, separator: str = ", ") -> str:

@@ -148,6 +148,24 @@ def check_kind(path: str | Path, wanted: str, *readable: str) -> str:
     return kind.key
 
 
+def check_text(path: str | Path, wanted: str) -> None:
+    """Refuse a file that is known to be no text; text may begin with a bracket, as JSON does.
+
+    Args:
+        path: the file; whoever reads it says that it is missing, empty or cannot be read.
+        wanted: what the reader takes, in words with the article, for the message.
+
+    Raises:
+        InputError: the file is of another kind.
+    """
+    try:
+        kind = kind_of(path)
+    except InputError:
+        return
+    if kind is not None:
+        check_kind(path, wanted, "json")
+
+
 def zip_members(path: str | Path) -> list[str] | None:
     """Names of the members of a zip archive.
 

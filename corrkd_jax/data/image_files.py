@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from corrkd_jax.data.file_kinds import check_kind
+from corrkd_jax.data.file_kinds import check_kind, check_text
 from corrkd_jax.data.image_set import ImageSet, Index, absent, entries, place_of
 from corrkd_jax.errors import InputError, reason
 
@@ -269,6 +269,7 @@ def _annotations(path: Path, ids: Sequence[str], separators: str) -> Mapping[str
 
 
 def _lines(path: Path) -> list[str]:
+    check_text(path, "a list as text")
     try:
         return path.read_text("utf8").splitlines()
     except FileNotFoundError:

@@ -216,7 +216,7 @@ def load(path: str | Path) -> object:
         tuples = scan(path)
         with path.open("rb") as file:
             unpickler = _Unpickler(file, path.stat().st_size)
-            return _plain(with_stack(tuples, unpickler.load), {})
+            return with_stack(tuples, lambda: _plain(unpickler.load(), {}))
     except _RefusedGlobal as refused:
         raise InputError(
             f"{path}: refused: the pickle asks for {refused}, and only NumPy arrays and plain "
@@ -245,10 +245,14 @@ def _plain(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
     """
     if isinstance(value, _Dtype):
         return value.plain
-    if not isinstance(value, _Array | list | tuple | dict):
+    if not isinstance(value, _Array | list | tuple | dict | set | frozenset):
         return value
     if id(value) in seen:
         return seen[id(value)][1]
+    if isinstance(value, set | frozenset):
+        seen[id(value)] = value, value
+        _plain(tuple(value), seen)
+        return value
     if isinstance(value, tuple):
         result = tuple(_plain(item, seen) for item in value)
         seen[id(value)] = value, result
@@ -256,6 +260,8 @@ def _plain(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
     result = value.view(np.ndarray) if isinstance(value, _Array) else value
     seen[id(value)] = value, result
     if isinstance(result, dict):
+        # Keys hold no array, but like all the rest they must not be nested without end.
+        _plain(tuple(result), seen)
         for key, item in result.items():
             result[key] = _plain(item, seen)
     elif isinstance(result, list):
