@@ -144,11 +144,11 @@ def read_folders(
             raise InputError(f"{folder / part / others[0]}: no such class in {folder / 'train'}")
         return _labelled(folder, part, ids, titles, size, resize)
     wanted = _annotations(Path(labels), ids, ", \t")
-    listing = _files(folder / part)
+    listing = _files(folder, part)
     files = {Path(name).stem: name for name in listing.paths}
     if missing := [name for name in wanted if Path(name).stem not in files]:
         raise InputError(f"{labels}: {missing[0]}: no such file in {folder / part}")
-    paths = tuple(f"{part}/{files[Path(name).stem]}" for name in wanted)
+    paths = tuple(files[Path(name).stem] for name in wanted)
     numbers = np.fromiter(wanted.values(), np.int32, len(wanted))
     images = Files(folder, paths, size, resize)
     return ImageSet(images, numbers, titles, f"{folder}: {part}", notes=_notes([listing]))
@@ -177,8 +177,8 @@ def read_unlabelled(root: str | Path, size: int, channels: int = 3) -> ImageSet:
 def _labelled(
     folder: Path, part: str, ids: Sequence[str], titles: tuple[str, ...], size: int, resize: int
 ) -> ImageSet:
-    listings = [_files(folder / part / name) for name in ids]
-    paths = [f"{part}/{c}/{x}" for c, one in zip(ids, listings, strict=True) for x in one.paths]
+    listings = [_files(folder, f"{part}/{name}") for name in ids]
+    paths = [path for one in listings for path in one.paths]
     labels = np.repeat(np.arange(len(ids), dtype=np.int32), [len(one.paths) for one in listings])
     images = Files(folder, tuple(paths), size, resize)
     return ImageSet(images, labels, titles, f"{folder}: {part}", notes=_notes(listings))
@@ -211,10 +211,11 @@ class _Listing(NamedTuple):
     skipped: tuple[str, ...]
 
 
-def _files(folder: Path) -> _Listing:
+def _files(folder: Path, part: str = "") -> _Listing:
+    """The images of `folder/part`."""
     paths, skipped = [], []
-    entries(folder)  # os.walk is silent about a folder that is not there
-    for inner, folders, names in os.walk(folder):
+    entries(folder / part)  # os.walk is silent about a folder that is not there
+    for inner, folders, names in os.walk(folder / part):
         hidden = [name for name in folders if _is_hidden(name)]
         folders[:] = sorted(set(folders) - set(hidden))
         for name in names:
@@ -224,7 +225,7 @@ def _files(folder: Path) -> _Listing:
             (paths if image else skipped).append(path)
         skipped += [os.path.relpath(os.path.join(inner, name), folder) for name in hidden]
     if not paths:
-        raise absent(folder, f"image ({', '.join(ENDINGS)})")
+        raise absent(folder / part, f"image ({', '.join(ENDINGS)})")
     return _Listing(tuple(sorted(paths)), tuple(sorted(skipped)))
 
 

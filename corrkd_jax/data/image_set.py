@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
-from corrkd_jax.data.file_kinds import check_kind
+from corrkd_jax.data.file_kinds import MATLAB, PICKLE, check_kind
 from corrkd_jax.errors import InputError, few
 
 Index = np.ndarray | slice
@@ -132,7 +132,7 @@ def place_of(root: str | Path, name: str = "") -> Path:
     if name and (root / name).is_dir():
         return root / name
     if root.is_file():
-        check_kind(root, "a folder")
+        check_kind(root, "a folder", PICKLE.key, MATLAB.key)
         raise InputError(f"{root}: is a file; name the folder of the data set")
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; docs/data.md says what must lie there")
