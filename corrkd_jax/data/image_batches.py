@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from corrkd_jax.data import unpickle
-from corrkd_jax.data.file_kinds import MATLAB, check_kind
 from corrkd_jax.data.image_set import ImageSet, Index, absent, check_labels, place_of
-from corrkd_jax.errors import InputError, few, reason
+from corrkd_jax.data.matlab import read_matlab
+from corrkd_jax.errors import InputError, few
 
 IMAGENET_CLASSES = 1000
 
@@ -118,17 +118,10 @@ def read_svhn(root: str | Path, split: str) -> ImageSet:
     Raises:
         InputError: the file is missing, is not of MATLAB's version 5, or lacks images or labels.
     """
-    from scipy import io
-
     path = place_of(root) / f"{split}_32x32.mat"
     if not path.is_file():
         raise absent(path.parent, f"{path.name} of SVHN's format 2 (cropped digits)", "svhn")
-    check_kind(path, "a .mat of version 5", MATLAB.key)
-    try:
-        content = io.loadmat(path, variable_names=("X", "y"))
-    except Exception as error:
-        # damaged files make SciPy raise nearly any exception
-        raise InputError(f"{path}: not a whole .mat file of version 5 ({reason(error)})") from error
+    content = read_matlab(path, ("X", "y"))
     if missing := {"X", "y"} - content.keys():
         raise InputError(f"{path}: {min(missing)}: no such variable; SVHN's cropped digits have it")
     images = content["X"]

@@ -51,7 +51,7 @@ def scan(path: Path) -> int:
             the file ends before the pickle does.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _scan(data)
+        return scan_at(data, 0)[0]
 
 
 def mentions(path: Path, text: bytes) -> bool:
@@ -68,8 +68,20 @@ def mentions(path: Path, text: bytes) -> bool:
         return data.find(text) >= 0
 
 
-def _scan(data: mmap.mmap | bytes) -> int:
-    at, end, tuples = 0, len(data), 0
+def scan_at(data: mmap.mmap | bytes, at: int) -> tuple[int, int]:
+    """`scan` of a pickle that begins at a byte of a file.
+
+    Args:
+        data: the file.
+        at: where the pickle begins.
+
+    Returns:
+        Number of its tuples, and where it ends.
+
+    Raises:
+        pickle.UnpicklingError: as `scan`.
+    """
+    end, tuples = len(data), 0
     while True:
         at = _PLAIN.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing as well
         if at >= end:
@@ -99,7 +111,7 @@ def _scan(data: mmap.mmap | bytes) -> int:
             _check_place(int(line), at)
             at += 2 + len(line)
         elif opcode == _STOP:
-            return tuples
+            return tuples, at + 1
         else:
             raise pickle.UnpicklingError(f"byte {at}, {opcode:#04x}, begins no whole opcode")
 

@@ -6,6 +6,7 @@ their place: nothing of these names is imported or called, and the weights besid
 """
 
 import io
+import mmap
 import pickle
 import pickletools
 import zipfile
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from corrkd_jax.data.file_kinds import kind_of
+from corrkd_jax.data.file_kinds import TORCH, kind_of
+from corrkd_jax.data.pickle_scan import scan_at
 from corrkd_jax.errors import InputError, few, reason
 
 RESAVE = "save its weights alone with torch.save(model.state_dict(), FILE)"
@@ -25,8 +27,8 @@ _PREFERRED = ("state_dict", "model_state_dict", "model", "net", "network", "modu
 """Names of a network's own weights; others, such as `model_ema`, are taken where they are alone."""
 
 _LEVELS = 3
-_OLD_HEADER = 3
-"""Pickles before the content of a file of torch's older form: a number, a version, the machine."""
+_OLD_PICKLES = 5
+"""Pickles of torch's older form: a number, a version, the machine, the content, the tensors."""
 
 
 class _StandIn:
@@ -99,33 +101,52 @@ def _load(path: Path) -> tuple[Any, list[str]]:
     import torch
 
     others: list[str] = []
+    kind = kind_of(path)
     try:
+        if kind is None or kind.key != TORCH.key:
+            _check_old(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True), others
         except pickle.UnpicklingError:
             others = sorted(_others(path))
             if not others:
                 raise
-        stand_ins = [(_StandIn, name) for name in others]
-        with torch.serialization.safe_globals(stand_ins):
+        with torch.serialization.safe_globals([(_StandIn, name) for name in others]):
             return torch.load(path, map_location="cpu", weights_only=True), others
-    except pickle.UnpicklingError as error:
-        named = f" ({few(others, 3)})" if others else ""
-        raise InputError(
-            f"{path}: refused: pickles more than weights{named}, or is damaged; where you trust "
-            f"it, {RESAVE}"
-        ) from error
     except Exception as error:
+        if others and isinstance(error, pickle.UnpicklingError):
+            raise InputError(
+                f"{path}: refused: pickles more than weights ({few(others, 3)}); where you trust "
+                f"it, {RESAVE}"
+            ) from error
         # damaged archives make torch raise nearly any exception
         raise InputError(f"{path}: not a whole file of torch ({reason(error)})") from error
+
+
+def _check_old(path: Path) -> None:
+    """Refuse a file of the older form whose pickles ask for more than the file holds.
+
+    torch allocates what is announced, of strings and of tensors, before it reads.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at, number = 0, 0
+        for _ in range(_OLD_PICKLES):
+            end = scan_at(data, at)[1]
+            for opcode, argument, _ in pickletools.genops(data[at:end]):
+                if isinstance(argument, int):
+                    number = argument
+                # the last number of what describes a tensor's memory is its size
+                elif opcode.name == "BINPERSID" and number > len(data):
+                    raise pickle.UnpicklingError(f"a tensor announces {number:,} numbers")
+            at = end
 
 
 def _others(path: Path) -> set[str]:
     """Names of classes and functions, none of them torch's way to store arrays, in a file."""
     kind = kind_of(path)
     with path.open("rb") as file:
-        pickles, stream = _OLD_HEADER + 1, file
-        if kind is not None and kind.key == "torch":
+        pickles, stream = _OLD_PICKLES, file
+        if kind is not None and kind.key == TORCH.key:
             with zipfile.ZipFile(file) as archive:
                 (name,) = [x for x in archive.namelist() if f"/{x}".endswith("/data.pkl")]
                 pickles, stream = 1, io.BytesIO(archive.read(name))
