@@ -42,7 +42,7 @@ def _careless(path: Path) -> object:
             error.args = ("two\nlines",)
             raise error
         case 2:
-            return bytearray(2**27)
+            return bytearray(2**21)
         case 3:
             return "wrong"
     raise InputError("one line")
@@ -55,6 +55,7 @@ def test_a_careless_reader_is_found_out(monkeypatch: pytest.MonkeyPatch):
 
     reader = Reader(write, _careless, lambda found: "wrong" if found == "wrong" else "")
     monkeypatch.setitem(READERS, "careless", reader)
+    monkeypatch.setattr(fuzz, "MEMORY", 2**20)
     outcome = fuzz.fuzz("careless", 200, seed=0)
     kinds = {kind.split(" at ")[0] for kind in outcome.failures}
     assert kinds == {"KeyError", "several lines", "memory", "broken promise"}
