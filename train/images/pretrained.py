@@ -157,8 +157,8 @@ def _from_notes(
         raise InputError(f"{path}: is a {model.network}, not a {network}")
     expected = {_slashed(place): x.shape for place, x in _leaves(_shapes(model))}
     given = {_slashed(place): x.shape for place, x in _leaves(variables)}
-    if wrong := _wrong(given, expected):
-        raise InputError(f"{path}: does not fit a {model.network}: {few(wrong, 8, '; ')}")
+    if any(wrong := _wrong(given, expected)):
+        raise InputError(f"{path}: does not fit a {model.network}: {_named(wrong)}")
     return model
 
 
@@ -185,12 +185,12 @@ def _from_torch(
         # a size of 0 is shown as one that does not fit
         model = Pretrained(name, last or 1, side, int(channels) or 1, None)
         shapes = _shapes(model)
-        if not (wrong := _wrong_in_torch(state, table, shapes)):
+        if not any(wrong := _wrong_in_torch(state, table, shapes)):
             return replace(model, variables=to_flax(state, table, shapes, str(path)))
         misfits.append((name, wrong))
-    name, wrong = min(misfits, key=lambda pair: len(pair[1]))
+    name, wrong = min(misfits, key=lambda pair: sum(map(len, pair[1])))
     assumed = "" if network else f" (the nearest network known here; {option} names another)"
-    raise InputError(f"{path}: does not fit a {name}{assumed}: {few(wrong, 8, '; ')}")
+    raise InputError(f"{path}: does not fit a {name}{assumed}: {_named(wrong)}")
 
 
 def _near(state: Mapping[str, np.ndarray], side: int) -> list[str]:
@@ -224,7 +224,7 @@ def _table(name: str, side: int, state: Mapping[str, np.ndarray]) -> Sequence[La
 
 def _wrong_in_torch(
     state: Mapping[str, np.ndarray], table: Sequence[Layer], shapes: Any
-) -> list[str]:
+) -> list[list[str]]:
     """`_wrong` by torch's names, whose shapes are those of the variables laid out for torch."""
     hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
     expected = {name: x.shape for name, x in to_torch(hollow, table).items()}
@@ -234,17 +234,22 @@ def _wrong_in_torch(
 
 def _wrong(
     given: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
-) -> list[str]:
-    """Every array that is missing, in excess or of another shape, from names to shapes."""
+) -> list[list[str]]:
+    """The arrays that are missing, in excess and of another shape, from names to shapes."""
     return [
-        *(f"{name}: missing" for name in expected if name not in given),
-        *(f"{name}: no place for it" for name in given if name not in expected),
-        *(
+        [f"{name}: missing" for name in expected if name not in given],
+        [f"{name}: no place for it" for name in given if name not in expected],
+        [
             f"{name}: shape {given[name]}, the network has {shape}"
             for name, shape in expected.items()
             if given.get(name, shape) != shape
-        ),
+        ],
     ]
+
+
+def _named(wrong: Sequence[Sequence[str]]) -> str:
+    """The first of each kind of misfit, and how many more there are."""
+    return "; ".join(few(kind, 5, "; ") for kind in wrong if kind)
 
 
 def _shapes(model: Pretrained) -> Any:
