@@ -28,8 +28,9 @@ from typing import Annotated
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import NotNegative, Positive
 from train.engine import cli
-from train.engine.progress import Bar, say
-from train.engine.tables import table
+from train.engine.progress import say
+from train.engine.tables import line, rule
+from train.engine.workdir import make_folder
 
 SLOW = 5.0
 """Seconds that an input may take."""
@@ -215,31 +216,27 @@ def main(argv: Sequence[str]) -> None:
     options = cli.parse_options(Options, argv, "python -m benchmarks.fuzz", __doc__ or "")
     if unknown := set(options.reader) - set(READERS):
         raise InputError(f"--reader {min(unknown)}: choose from {', '.join(READERS)}")
-    rows, failed = [], 0
-    with Bar(len(options.reader or READERS), unit="readers") as bar:
-        for number, name in enumerate(options.reader or READERS):
-            bar.update(number, name)
-            outcome = fuzz(name, options.inputs, options.seed)
-            failed += outcome.failures.total()
-            for kind, (data, said) in outcome.examples.items():
-                stem = "".join(x if x.isalnum() else "-" for x in f"{name} {kind}")
-                path = Path(options.out) / f"{stem}-{options.seed}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.with_suffix(".bin").write_bytes(data)
-                path.with_suffix(".txt").write_text(said)
-            failures = ", ".join(f"{kind} ({n})" for kind, n in outcome.failures.items())
-            rows.append(
-                [
-                    name,
-                    f"{outcome.read:,}",
-                    f"{outcome.refused:,}",
-                    failures or "none",
-                    f"{1e3 * outcome.seconds / options.inputs:.1f}",
-                    f"{outcome.peak / 2**20:.1f}",
-                ]
-            )
     head = ["reader", "read", "refused", "failures", "ms an input", "most MiB"]
-    say(table(head, rows))
+    say("\n".join([line(head[0], head[1:]), rule(len(head))]))
+    failed = 0
+    for name in options.reader or READERS:
+        outcome = fuzz(name, options.inputs, options.seed)
+        failed += outcome.failures.total()
+        for kind, (data, said) in outcome.examples.items():
+            stem = "".join(x if x.isalnum() else "-" for x in f"{name} {kind}")
+            path = Path(options.out) / f"{stem}-{options.seed}"
+            make_folder(path.parent)
+            path.with_suffix(".bin").write_bytes(data)
+            path.with_suffix(".txt").write_text(said)
+        # a row as soon as it is known: all readers take half an hour
+        cells = [
+            f"{outcome.read:,}",
+            f"{outcome.refused:,}",
+            ", ".join(f"{kind} ({n})" for kind, n in outcome.failures.items()) or "none",
+            f"{1e3 * outcome.seconds / options.inputs:.1f}",
+            f"{outcome.peak / 2**20:.1f}",
+        ]
+        say(line(name, cells))
     if failed:
         raise InputError(f"{failed} inputs failed; the first of each kind is in {options.out}")
 
