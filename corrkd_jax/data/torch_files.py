@@ -75,18 +75,24 @@ def read_torch(path: Path, notes: list[str] | None = None) -> dict[str, np.ndarr
     content, others = _load(path)
     sets = _sets(content, torch.Tensor)
     place = "" if "" in sets and len(sets[""]) == len(content) else _own(list(sets))
-    if place is None:
+    named = place is not None and place.rpartition("/")[2] in _PREFERRED
+    hidden = [name for name in _PREFERRED if isinstance(_at(content, name), _StandIn)]
+    if place is None or (hidden and not named):
         modules = [name for name in others if name.startswith("torch.nn.") or ".models." in name]
-        if not sets and others:
+        if hidden or (not sets and others):
             what = f"a whole module ({few(modules, 3)})" if modules else few(others, 3)
-            raise InputError(f"{path}: pickles {what} and no weights; where you trust it, {RESAVE}")
+            where = f"{hidden[0]}: " if hidden else ""
+            raise InputError(
+                f"{path}: {where}pickles {what} and no weights; where you trust it, {RESAVE}"
+            )
         raise InputError(
             f"{path}: must hold one dictionary of weights or name it state_dict (found: "
             f"{few(sets)}); {RESAVE}"
         )
     left = [x for x in sets if x != place]
-    if notes is not None and left:
-        notes.append(f"weights: took {place or 'those at the top'!r}, left {few(map(repr, left))}")
+    if notes is not None and (left or not (named or place == "")):
+        rest = f", left {few(map(repr, left))}" if left else ""
+        notes.append(f"weights: took {place or 'those at the top'!r}{rest}")
     try:
         return {
             name: (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy()
@@ -158,6 +164,10 @@ def _others(path: Path) -> set[str]:
         }
     stored = ("torch.", "collections.OrderedDict")
     return {x for x in asked if x.startswith("torch.nn.") or not x.startswith(stored)}
+
+
+def _at(content: object, name: str) -> object:
+    return content.get(name) if isinstance(content, Mapping) else None
 
 
 def _own(places: list[str]) -> str | None:
