@@ -114,9 +114,10 @@ def check_finite(array: np.ndarray, where: str, key: str) -> None:
         key: field, for messages.
 
     Raises:
-        InputError: a label is NaN or infinite.
+        InputError: a label is NaN or infinite, or would be as float32, which labels become.
     """
-    bad = array.size - np.count_nonzero(np.isfinite(array))
+    with np.errstate(over="ignore"):
+        bad = array.size - np.count_nonzero(np.isfinite(array.astype(np.float32)))
     if bad:
         raise InputError(
             f"{where}: {key}: {bad} labels are not finite; correct or remove those samples"

@@ -132,7 +132,13 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str) -> Split:
     if "scores" in fields:
         scores = checked.label_field(fields, "regression_labels", n, where)[:, 0].astype(np.float32)
     if "classes" in fields:
-        classes = checked.label_field(fields, "classification_labels", n, where).astype(np.int32)
+        numbers = checked.label_field(fields, "classification_labels", n, where)
+        if np.any((numbers != np.rint(numbers)) | (numbers < 0) | (numbers >= 2**31)):
+            raise InputError(
+                f"{where}: classes: class labels must be whole numbers from 0; write the "
+                "file again with write_npz"
+            )
+        classes = numbers.astype(np.int32)
     if scores is None and classes is None:
         checked.take(fields, "scores", where)
     if "raw_text" in fields:

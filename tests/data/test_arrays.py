@@ -173,3 +173,28 @@ def test_a_checked_field_of_ones_own_file_has_a_checksum(tmp_path: Path):
         (tmp_path / "y.npz").write_bytes(data)
         with pytest.raises(InputError, match=r"y\.npz: not a whole .*Bad CRC-32"):
             msa.read(tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("value", [1e300, -1e39, float("inf")])
+def test_a_score_that_is_finite_in_the_file_alone(tmp_path: Path, value: float):
+    """Scores become float32; what is beyond it would be infinite without a word."""
+    content = files.mmsa_aligned()
+    content["train"]["regression_labels"][0] = value
+    with pytest.raises(InputError, match="train: regression_labels: 1 labels are not finite"):
+        msa.read(files.save(tmp_path / "x.pkl", content))
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 3e9])
+def test_a_class_that_is_no_number_of_a_class(tmp_path: Path, value: float):
+    content = files.mmsa_aligned()
+    path = tmp_path / "x.npz"
+    msa.write_npz(msa.read(files.save(tmp_path / "x.pkl", content)), path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["train/classes"] = arrays["train/classes"].astype(float)
+    np.savez(path, **arrays)
+    assert msa.read(path).train.classes.dtype == np.int32
+    arrays["train/classes"].flat[0] = value
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="train: class.*must be whole numbers from 0"):
+        msa.read(path)
