@@ -196,5 +196,5 @@ def test_a_class_that_is_no_number_of_a_class(tmp_path: Path, value: float):
     assert msa.read(path).train.classes.dtype == np.int32
     arrays["train/classes"].flat[0] = value
     np.savez(path, **arrays)
-    with pytest.raises(InputError, match="train: class.*must be whole numbers from 0"):
+    with pytest.raises(InputError, match=r"train: class.*must be whole numbers from 0"):
         msa.read(path)
