@@ -21,6 +21,9 @@ class ImageConfig:
     digits: patches of two photographs."""
     labels: str = ""
     """ImageNet: file of labels of validation images that lie in one folder."""
+    size: Annotated[int, NotNegative] = 0
+    """Side in pixels to which the images of imagenet and folders are scaled and cut; 0: 224 and
+    64."""
     feed: Literal["auto", "device", "grain"] = "auto"
     """Place of the pool of dfnd and mosaic. device: it lives on the device; grain: it is read from
     disk, batch by batch; auto: on the device if it fits."""
@@ -354,6 +357,7 @@ _JOINT = Method(
         "cifar100": _JOINT_100,
         "tiny_imagenet": _JOINT_LARGE,
         "imagenet": _JOINT_LARGE,
+        "folders": _JOINT_LARGE,
     },
 )
 """DAFL's own step and settings (huawei-noah), for CIFAR-10."""
@@ -462,6 +466,7 @@ HOSTS: dict[str, Method] = {
             "svhn": _UNKNOWN_TEACHER,
             "tiny_imagenet": _UNKNOWN_TEACHER,
             "imagenet": _UNKNOWN_TEACHER,
+            "folders": _UNKNOWN_TEACHER,
         },
     ),
 }
@@ -507,6 +512,7 @@ def presets(host: str, joint: bool = False) -> dict[str, DfkdConfig]:
         "svhn": run("svhn", augment=False),
         "tiny_imagenet": replace(run("tiny_imagenet", batch_size=128), student="resnet18"),
         "imagenet": replace(run("imagenet", batch_size=64), student="resnet18"),
+        "folders": replace(run("folders", batch_size=128), student="resnet18"),
     }
 
 

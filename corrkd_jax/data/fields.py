@@ -3,9 +3,7 @@
 `where` is always file and split, `key` the field, as the messages name them.
 """
 
-import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,7 +115,7 @@ def check_finite(array: np.ndarray, where: str, key: str) -> None:
         key: field, for messages.
 
     Raises:
-        InputError: a label is NaN or infinite.
+        InputError: a label is NaN or infinite, or would be as float32, which labels become.
     """
     with np.errstate(over="ignore"):  # scores become float32, where a large one is infinite
         bad = array.size - np.count_nonzero(np.isfinite(array.astype(np.float32)))
@@ -286,23 +284,3 @@ def pad(
                 target[: len(sequence)] = sequence[:frames]
     lengths = np.array([len(sequence) for sequence in sequences])
     return padded, np.arange(frames) < lengths[:, None]
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`, none of them of Python objects.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Name -> array.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a whole .npz file of plain arrays ({reason})") from error

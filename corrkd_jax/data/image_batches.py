@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from corrkd_jax.data import unpickle
-from corrkd_jax.data.image_set import ImageSet, Index, check_labels, place_of
-from corrkd_jax.errors import InputError
+from corrkd_jax.data.image_set import ImageSet, Index, absent, check_labels, place_of
+from corrkd_jax.data.matlab import read_matlab
+from corrkd_jax.errors import InputError, few
 
 IMAGENET_CLASSES = 1000
 
@@ -50,6 +51,8 @@ def read_cifar10(root: str | Path, split: str) -> ImageSet:
         InputError: a file is missing, damaged, of another set, or has labels beyond 0 to 9.
     """
     folder = place_of(root, "cifar-10-batches-py")
+    if not (folder / "batches.meta").is_file():
+        raise absent(folder, "batches.meta of CIFAR-10's python version", "cifar10")
     names = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}[split]
     classes = _names(folder / "batches.meta", "label_names")
     parts = [_read_batch(folder / name, "labels", len(classes)) for name in names]
@@ -70,6 +73,8 @@ def read_cifar100(root: str | Path, split: str) -> ImageSet:
         InputError: as `read_cifar10`, with 100 classes.
     """
     folder = place_of(root, "cifar-100-python")
+    if not (folder / "meta").is_file():
+        raise absent(folder, "meta of CIFAR-100's python version", "cifar100")
     classes = _names(folder / "meta", "fine_label_names")
     part = _read_batch(folder / split, "fine_labels", len(classes))
     return _image_set([part], classes, f"{folder}: {split}")
@@ -93,8 +98,9 @@ def read_small_imagenet(root: str | Path, split: str) -> ImageSet:
     if split == "train":
         found = folder.glob("train_data_batch_*")
         paths = sorted(found, key=lambda path: (len(path.name), path.name))
-        if not paths:
-            raise InputError(f"{folder}: no train_data_batch_1; unpack the python version there")
+    if not paths or not paths[0].is_file():
+        wanted = "train_data_batch_1" if split == "train" else "val_data"
+        raise absent(folder, f"{wanted} of the python version", "imagenet32")
     parts = [_read_batch(path, "labels", IMAGENET_CLASSES, first=1) for path in paths]
     return _image_set(parts, tuple(map(str, range(IMAGENET_CLASSES))), f"{folder}: {split}")
 
@@ -112,17 +118,10 @@ def read_svhn(root: str | Path, split: str) -> ImageSet:
     Raises:
         InputError: the file is missing, is not of MATLAB's version 5, or lacks images or labels.
     """
-    from scipy import io
-
     path = place_of(root) / f"{split}_32x32.mat"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; SVHN's format 2 (cropped digits) has it")
-    try:
-        content = io.loadmat(path, variable_names=("X", "y"))
-    except Exception as error:
-        # damaged files make SciPy raise nearly any exception
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{path}: not a whole .mat file of version 5 ({reason})") from error
+        raise absent(path.parent, f"{path.name} of SVHN's format 2 (cropped digits)", "svhn")
+    content = read_matlab(path, ("X", "y"))
     if missing := {"X", "y"} - content.keys():
         raise InputError(f"{path}: {min(missing)}: no such variable; SVHN's cropped digits have it")
     images = content["X"]
@@ -150,9 +149,9 @@ def _read_batch(
     fields = _fields(path)
     for name in ("data", key):
         if name not in fields:
-            found = ", ".join(sorted(fields)[:8]) or "none"
             raise InputError(
-                f"{path}: no key {name!r} (found: {found}); is this the data set you named?"
+                f"{path}: no key {name!r} (found: {few(sorted(fields))}); is this the data set you "
+                "named?"
             )
     rows = fields["data"]
     if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2:

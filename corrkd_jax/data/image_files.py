@@ -1,17 +1,22 @@
 """Image sets in folders of files: Tiny-ImageNet, ImageNet, and pools without labels."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from corrkd_jax.data.image_set import ImageSet, Index, place_of
-from corrkd_jax.errors import InputError
+from corrkd_jax.data.file_kinds import check_kind, check_text
+from corrkd_jax.data.image_set import ImageSet, Index, absent, entries, place_of
+from corrkd_jax.errors import InputError, reason
 
 ENDINGS = (".png", ".jpg", ".jpeg")
+
+_LONGEST = 64
+"""Largest ratio of an image's sides; scaling a longer one would take gigabytes."""
 
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -55,16 +60,19 @@ class Files:
             with Image.open(path) as file:
                 if file.mode not in _EIGHT_BITS:
                     raise InputError(f"{path}: pixels of mode {file.mode}; save it with 8 bits")
+                if max(file.size) > _LONGEST * min(file.size):
+                    sides = " x ".join(map(str, file.size))
+                    raise InputError(f"{path}: {sides} pixels are too narrow; remove it")
                 image = file.convert("RGB" if self.channels == 3 else "L")
         except InputError:
             raise
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; the set is not whole") from None
         except Exception as error:
+            check_kind(path, "an image", "picture")
             # damaged files make Pillow raise nearly any exception
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f"{path}: not a whole image ({reason}); remove or replace it"
+                f"{path}: not a whole image ({reason(error)}); remove or replace it"
             ) from error
         if image.size != (self.size, self.size):
             factor = self.resize / min(image.size)
@@ -89,7 +97,7 @@ def read_tiny_imagenet(root: str | Path, split: str) -> ImageSet:
         InputError: the tree is not whole, or `val_annotations.txt` names a file that is not there.
     """
     folder = place_of(root, "tiny-imagenet-200")
-    ids = _class_folders(folder / "train")
+    ids = _class_folders(folder, "train")
     if split == "train":
         return _labelled(folder, "train", ids, _titles(folder, ids), 64, 64)
     path = folder / "val" / "val_annotations.txt"
@@ -100,16 +108,19 @@ def read_tiny_imagenet(root: str | Path, split: str) -> ImageSet:
 
 
 def read_folders(
-    root: str | Path, split: str, size: int = 224, resize: int = 256, labels: str | Path = ""
+    root: str | Path, split: str, size: int = 224, resize: int = 0, labels: str | Path = ""
 ) -> ImageSet:
     """ImageNet, or any set with a folder for each class; classes are the sorted folders of `train`.
+
+    A folder whose name begins with a dot is no class.
 
     Args:
         root: folder of `train/CLASS/FILE`, and of `val/CLASS/FILE` (or `test/CLASS/FILE`) or
             `val/FILE`.
         split: `train` or `test`.
         size: side of the images in pixels.
-        resize: shorter side, in pixels, before the central square of `size` is cut out.
+        resize: shorter side, in pixels, before the central square of `size` is cut out; 0: 8/7 of
+            `size`, 256 for 224.
         labels: file for `val/FILE`, with lines of a file's name and its class, as in Kaggle's
             `LOC_val_solution.csv`. Numbers in the order of ILSVRC's own list do not serve, because
             they do not follow the sorted folders.
@@ -120,23 +131,27 @@ def read_folders(
     Raises:
         InputError: the tree is not whole, or the list names a file that is not there.
     """
-    folder = place_of(root)
-    ids = _class_folders(folder / "train")
+    folder, resize = place_of(root), resize or round(size * 8 / 7)
+    ids = _class_folders(folder, "train")
     titles = _titles(folder, ids)
     if split == "train":
         return _labelled(folder, "train", ids, titles, size, resize)
-    part = "val" if (folder / "val").is_dir() else "test"
+    part = next((name for name in ("val", "test") if (folder / name).is_dir()), "")
+    if not part:
+        raise absent(folder, "folder val or test")
     if not labels:
-        if others := sorted(set(_class_folders(folder / part)) - set(ids)):
+        if others := sorted(set(_class_folders(folder, part)) - set(ids)):
             raise InputError(f"{folder / part / others[0]}: no such class in {folder / 'train'}")
         return _labelled(folder, part, ids, titles, size, resize)
     wanted = _annotations(Path(labels), ids, ", \t")
-    files = {Path(name).stem: name for name in _files(folder / part)}
-    if absent := [name for name in wanted if Path(name).stem not in files]:
-        raise InputError(f"{labels}: {absent[0]}: no such file in {folder / part}")
-    paths = tuple(f"{part}/{files[Path(name).stem]}" for name in wanted)
+    listing = _files(folder, part)
+    files = {Path(name).stem: name for name in listing.paths}
+    if missing := [name for name in wanted if Path(name).stem not in files]:
+        raise InputError(f"{labels}: {missing[0]}: no such file in {folder / part}")
+    paths = tuple(files[Path(name).stem] for name in wanted)
     numbers = np.fromiter(wanted.values(), np.int32, len(wanted))
-    return ImageSet(Files(folder, paths, size, resize), numbers, titles, f"{folder}: {part}")
+    images = Files(folder, paths, size, resize)
+    return ImageSet(images, numbers, titles, f"{folder}: {part}", notes=_notes([listing]))
 
 
 def read_unlabelled(root: str | Path, size: int, channels: int = 3) -> ImageSet:
@@ -154,42 +169,74 @@ def read_unlabelled(root: str | Path, size: int, channels: int = 3) -> ImageSet:
         InputError: the folder holds no image.
     """
     folder = place_of(root)
-    images = Files(folder, tuple(_files(folder)), size, size, channels)
-    return ImageSet(images, None, (), str(folder))
+    listing = _files(folder)
+    images = Files(folder, listing.paths, size, size, channels)
+    return ImageSet(images, None, (), str(folder), notes=_notes([listing]))
 
 
 def _labelled(
     folder: Path, part: str, ids: Sequence[str], titles: tuple[str, ...], size: int, resize: int
 ) -> ImageSet:
-    paths, labels = [], []
-    for label, name in enumerate(ids):
-        found = _files(folder / part / name)
-        paths += [f"{part}/{name}/{path}" for path in found]
-        labels += [label] * len(found)
+    listings = [_files(folder, f"{part}/{name}") for name in ids]
+    paths = [path for one in listings for path in one.paths]
+    labels = np.repeat(np.arange(len(ids), dtype=np.int32), [len(one.paths) for one in listings])
     images = Files(folder, tuple(paths), size, resize)
-    return ImageSet(images, np.asarray(labels, np.int32), titles, f"{folder}: {part}")
+    return ImageSet(images, labels, titles, f"{folder}: {part}", notes=_notes(listings))
 
 
-def _class_folders(folder: Path) -> list[str]:
-    names = sorted(x.name for x in folder.iterdir() if x.is_dir()) if folder.is_dir() else []
+def _class_folders(folder: Path, part: str) -> list[str]:
+    if not (folder / part).is_dir():
+        raise absent(folder, f"folder {part}")
+    inner = [x.name for x in entries(folder / part) if x.is_dir()]
+    names = [name for name in inner if not _is_hidden(name)]
     if not names:
-        raise InputError(f"{folder}: no folder a class; docs/data.md says what must lie there")
+        raise absent(folder / part, "folder a class")
     return names
 
 
-def _files(folder: Path) -> list[str]:
-    found = []
-    for inner, folders, names in os.walk(folder):
-        folders.sort()
-        found += [
-            os.path.relpath(os.path.join(inner, name), folder)
-            for name in names
+def _is_hidden(name: str) -> bool:
+    """Whether a name is that of an editor's or a system's own file or folder."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+class _Listing(NamedTuple):
+    """Image files of a folder and of those in it, and what else is there.
+
+    Attributes:
+        paths: images, relative to the folder, sorted.
+        skipped: other files and hidden folders.
+    """
+
+    paths: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def _files(folder: Path, part: str = "") -> _Listing:
+    """The images of `folder/part`."""
+    paths, skipped = [], []
+    entries(folder / part)  # os.walk is silent about a folder that is not there
+    for inner, folders, names in os.walk(folder / part):
+        hidden = [name for name in folders if _is_hidden(name)]
+        folders[:] = sorted(set(folders) - set(hidden))
+        for name in names:
             # macOS leaves ._NAME beside NAME
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
-        ]
-    if not found:
-        raise InputError(f"{folder}: holds no image ({', '.join(ENDINGS)}); check the path")
-    return sorted(found)
+            image = name.lower().endswith(ENDINGS) and not _is_hidden(name)
+            path = os.path.relpath(os.path.join(inner, name), folder)
+            (paths if image else skipped).append(path)
+        skipped += [os.path.relpath(os.path.join(inner, name), folder) for name in hidden]
+    if not paths:
+        raise absent(folder / part, f"image ({', '.join(ENDINGS)})")
+    return _Listing(tuple(sorted(paths)), tuple(sorted(skipped)))
+
+
+def _notes(listings: Iterable[_Listing]) -> tuple[str, ...]:
+    """How many files of some folders were skipped, with an example; nothing where none was."""
+    # Tiny-ImageNet has a list of boxes in every class
+    skipped = [x for one in listings for x in one.skipped if not x.endswith("_boxes.txt")]
+    if not skipped:
+        return ()
+    example = next((x for x in skipped if not _is_hidden(Path(x).name)), skipped[0])
+    return (f"{len(skipped)} skipped, hidden or not {', '.join(ENDINGS)}, such as {example}",)
 
 
 def _titles(folder: Path, ids: Sequence[str]) -> tuple[str, ...]:
@@ -223,6 +270,7 @@ def _annotations(path: Path, ids: Sequence[str], separators: str) -> Mapping[str
 
 
 def _lines(path: Path) -> list[str]:
+    check_text(path, "a list as text")
     try:
         return path.read_text("utf8").splitlines()
     except FileNotFoundError:

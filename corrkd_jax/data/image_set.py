@@ -7,10 +7,31 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
-from corrkd_jax.errors import InputError
+from corrkd_jax.data.file_kinds import MATLAB, PICKLE, check_kind
+from corrkd_jax.errors import InputError, few
 
 Index = np.ndarray | slice
 """Rows of an image set: integer numbers, a mask, or a slice."""
+
+_SIGNS = {
+    "data_batch_1.bin": "CIFAR-10's binary version; download the python version",
+    "cifar-10-batches-bin": "CIFAR-10's binary version; download the python version",
+    "data_batch_1.mat": "CIFAR-10's MATLAB version; download the python version",
+    "cifar-10-batches-mat": "CIFAR-10's MATLAB version; download the python version",
+    "fine_label_names.txt": "CIFAR-100's binary version; download the python version",
+    "cifar-100-binary": "CIFAR-100's binary version; download the python version",
+    "cifar-100-matlab": "CIFAR-100's MATLAB version; download the python version",
+    "data_batch_1": "CIFAR-10; name the set cifar10",
+    "cifar-10-batches-py": "CIFAR-10; name the set cifar10",
+    "meta": "CIFAR-100; name the set cifar100",
+    "cifar-100-python": "CIFAR-100; name the set cifar100",
+    "train_data_batch_1": "ImageNet at 32 or 64 pixels; name the set imagenet32",
+    "train_32x32.mat": "SVHN; name the set svhn",
+    "tiny-imagenet-200": "Tiny-ImageNet; name the set tiny_imagenet",
+}
+"""Files and folders by which a version or a set that was not asked for is known."""
+
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
 class Images(Protocol):
@@ -36,6 +57,7 @@ class ImageSet:
         classes: names of the classes, in the order of the labels; empty without labels.
         source: file or folder, for messages.
         white: value of a pixel that means 1.0; digits have 16.
+        notes: what a user should know of the reading, such as files that were skipped.
     """
 
     images: np.ndarray | Images
@@ -43,6 +65,7 @@ class ImageSet:
     classes: tuple[str, ...]
     source: str
     white: int = 255
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -108,9 +131,54 @@ def place_of(root: str | Path, name: str = "") -> Path:
     root = Path(root)
     if name and (root / name).is_dir():
         return root / name
+    if root.is_file():
+        check_kind(root, "a folder", PICKLE.key, MATLAB.key)
+        raise InputError(f"{root}: is a file; name the folder of the data set")
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; docs/data.md says what must lie there")
     return root
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        Its files and folders, sorted by name.
+
+    Raises:
+        InputError: there is no such folder, or it may not be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no such folder; the set is not whole") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
+
+
+def absent(folder: Path, wanted: str, name: str = "") -> InputError:
+    """Error for a folder that lacks what a reader needs, which says what lies there instead.
+
+    Args:
+        folder: an existing folder.
+        wanted: what is not there, in words.
+        name: of the data set, whose own files are no sign of another.
+
+    Returns:
+        The exception, to be raised.
+    """
+    names = sorted(x.name for x in entries(folder) if not x.name.startswith("."))
+    for file in names:
+        if file in _SIGNS and not (name and _SIGNS[file].endswith(f" {name}")):
+            return InputError(f"{folder}: no {wanted}; {file} is of {_SIGNS[file]}")
+        if file.lower().endswith(_ARCHIVES):
+            unpack = "unzip" if file.lower().endswith(".zip") else "tar -xf"
+            return InputError(f"{folder}: no {wanted}; unpack the archive there: {unpack} {file}")
+    there = f"there are {few(names)}" if names else "the folder is empty"
+    return InputError(f"{folder}: no {wanted}; {there}; docs/data.md says what must lie there")
 
 
 def check_labels(

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_PHOTOGRAPHS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 NORMALIZATIONS = {
     "digits": Normalization((0.0,), (1.0,)),
@@ -38,12 +39,19 @@ NORMALIZATIONS = {
     "svhn": _HALF,
     "tiny_imagenet": _HALF,
     "imagenet32": _HALF,
-    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet": _PHOTOGRAPHS,
+    "folders": _PHOTOGRAPHS,
 }
 """Normalisations of the published teachers of a data set (zju-vipa/CMI, torchvision)."""
 
-NAMES = ("digits", "cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet", "imagenet32")
-"""Names of the labelled sets."""
+NAMES = (
+    *("digits", "cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet", "imagenet32"),
+    "folders",
+)
+"""Names of the labelled sets; `folders` is any set with a folder for each class."""
+
+SIDES = {"imagenet": 224, "folders": 64}
+"""Side of the images, in pixels, of the sets of which another may be asked for."""
 
 _BATCHES = {
     "cifar10": ("cifar-10-batches-py", "data_batch_*"),
@@ -54,7 +62,13 @@ _BATCHES = {
 
 
 def read(
-    name: str, root: str | Path, split: str, *, seed: int = 0, labels: str | Path = ""
+    name: str,
+    root: str | Path,
+    split: str,
+    *,
+    seed: int = 0,
+    labels: str | Path = "",
+    size: int = 0,
 ) -> ImageSet:
     """Labelled set of images.
 
@@ -65,22 +79,26 @@ def read(
         seed: seed of the split of digits.
         labels: labels of ImageNet's validation files where they lie in one folder, see
             `read_folders`.
+        size: side of the images in pixels, of the sets in `SIDES`; 0: as there. A file of another
+            size is scaled until its shorter side is 8/7 of it, and its centre is cut out.
 
     Returns:
         Image set.
 
     Raises:
-        InputError: no such set, or its files cannot be used.
+        InputError: no such set, one that has a size of its own, or its files cannot be used.
         ValueError: another split.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be train or test, got {split!r}")
     if name not in NAMES:
         raise InputError(f"{name}: no such set of images; there are {', '.join(NAMES)}")
+    if size and name not in SIDES:
+        raise InputError(f"size {size}: {name} has its own; only {', '.join(SIDES)} are scaled")
+    if name in SIDES:
+        return read_folders(root, split, size or SIDES[name], labels=labels)
     if name == "digits":
         return read_digits(seed)[split == "test"]
-    if name == "imagenet":
-        return read_folders(root, split, labels=labels)
     readers = {
         "cifar10": read_cifar10,
         "cifar100": read_cifar100,

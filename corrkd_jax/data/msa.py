@@ -35,7 +35,7 @@ from corrkd_jax.data.labels import (
     labels,
     second_labels,
 )
-from corrkd_jax.data.npz import is_zip, read_npz, write_npz
+from corrkd_jax.data.npz import is_npz, read_npz, write_npz
 from corrkd_jax.data.scaling import Scaler, apply_scaler, fit_scaler
 from corrkd_jax.data.words import (
     WordVectors,
@@ -188,7 +188,7 @@ def _open(
 
     An `.npz` is left for `read_npz`.
     """
-    if is_zip(path):
+    if is_npz(path):
         return "npz", {}, ()
     if not path.is_dir():
         content = unpickle.load(path)
@@ -300,7 +300,7 @@ def _embedding(
                 "a file in GloVe's text format"
             )
         return None
-    if is_zip(Path(word_vectors)):
+    if is_npz(Path(word_vectors)):
         return tuples.read_matrix(Path(word_vectors))
     return read_vectors(word_vectors, words) if words else None
 

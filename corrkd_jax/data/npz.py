@@ -1,18 +1,18 @@
 """File format of this project: plain arrays that `read` maps from disk instead of loading."""
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from corrkd_jax.atomic import write_atomically
 from corrkd_jax.data import fields as checked
+from corrkd_jax.data.arrays import read_arrays
 from corrkd_jax.data.dataset import MODALITIES, SENTIMENT, SPLITS, Dataset, Split, make_dataset
+from corrkd_jax.data.file_kinds import NPZ, kind_of
 from corrkd_jax.data.padding import blind_rows
-from corrkd_jax.errors import InputError
+from corrkd_jax.errors import InputError, few
 
 _MEMBERS = {
     *(f"{modality}{suffix}" for modality in MODALITIES for suffix in ("", "_valid")),
@@ -61,8 +61,8 @@ def _to_json(strings: Sequence) -> np.ndarray:
     return np.frombuffer(json.dumps(strings).encode(), np.uint8)
 
 
-def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip archive does.
+def is_npz(path: Path) -> bool:
+    """Whether a file is an `.npz`, by its content.
 
     Args:
         path: the file.
@@ -71,10 +71,10 @@ def is_zip(path: Path) -> bool:
         False for another file, and for one that cannot be opened.
     """
     try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PK\x03\x04"
-    except OSError:
-        return False  # unpickle.load says what is wrong with the path
+        kind = kind_of(path)
+    except InputError:
+        return False  # whoever reads it says what is wrong with it
+    return kind is not None and kind.key == NPZ.key
 
 
 def read_npz(path: Path) -> Dataset:
@@ -89,20 +89,12 @@ def read_npz(path: Path) -> Dataset:
     Raises:
         InputError: the file is no such file, or is damaged.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            arrays = {
-                member.filename.removesuffix(".npy"): _member(path, archive, file, member)
-                for member in archive.infolist()
-                if member.filename.endswith(".npy")
-            }
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a whole .npz file of plain arrays ({reason})") from error
+    # a map is not compared with a checksum, so that all that is small is loaded
+    arrays = read_arrays(path, lambda name: name.rpartition("/")[2] in MODALITIES)
     if not any(f"{split}/text" in arrays for split in SPLITS):
-        found = ", ".join(sorted(arrays)[:12]) or "none"
         raise InputError(
-            f"{path}: no member 'train/text'; use a file from write_npz (found: {found})"
+            f"{path}: no member 'train/text'; use a file from write_npz (found: "
+            f"{few(sorted(arrays))})"
         )
     found = [key.removesuffix("/text") for key in arrays if key.endswith("/text")]
     notes = list(_strings(arrays["notes"], f"{path}: notes")) if "notes" in arrays else []
@@ -112,31 +104,6 @@ def read_npz(path: Path) -> Dataset:
     }
     tasks = tuple(map(str, np.atleast_1d(arrays.get("tasks", SENTIMENT))))
     return make_dataset(splits, path, "npz", notes, tasks)
-
-
-def _member(
-    path: Path, archive: zipfile.ZipFile, file: BinaryIO, member: zipfile.ZipInfo
-) -> np.ndarray:
-    """One array of an `.npz`: a read-only memory map, or loaded where it is compressed or empty."""
-    if member.compress_type == zipfile.ZIP_STORED:
-        # The local header has name and extra fields of its own lengths, at bytes 26 to 29.
-        file.seek(member.header_offset + 26)
-        skip = np.frombuffer(file.read(4), "<u2").sum()
-        file.seek(member.header_offset + 30 + int(skip))
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is not None:
-            shape, fortran, dtype = read_header(file)
-            if dtype.hasobject:
-                raise ValueError(f"{member.filename} holds Python objects")
-            if 0 not in shape and dtype.itemsize:
-                order = "F" if fortran else "C"
-                return np.memmap(path, dtype, "r", file.tell(), shape, order)
-    with archive.open(member) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str, notes: list[str]) -> Split:
@@ -208,7 +175,7 @@ def _strings(array: np.ndarray, where: str) -> tuple[str, ...]:
 def _from_json(array: np.ndarray, where: str) -> list:
     try:
         value = json.loads(np.asarray(array, np.uint8).tobytes())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{where}: is no JSON list; write the file again") from error
     if not isinstance(value, list):
         raise InputError(f"{where}: is no JSON list; write the file again")

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from corrkd_jax.data import unpickle
+from corrkd_jax.data.arrays import read_arrays
 from corrkd_jax.data.dataset import MODALITIES
-from corrkd_jax.data.fields import numbers, pad, read_arrays
+from corrkd_jax.data.fields import numbers, pad
+from corrkd_jax.data.file_kinds import check_text
 from corrkd_jax.errors import InputError
 
 TASKS = ("sarcasm",)
@@ -111,9 +113,10 @@ def read_folder(
 
 def _items(path: Path) -> dict[str, dict]:
     """The annotations, each with the four fields that are read."""
+    check_text(path, "JSON")
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read as JSON ({reason}); copy it again") from error
     if not isinstance(items, dict):

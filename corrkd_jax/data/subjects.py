@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from corrkd_jax.data.dataset import SPLITS, Dataset, Split, concatenate, make_dataset, take_rows
+from corrkd_jax.data.file_kinds import check_text
 from corrkd_jax.errors import InputError
 
 _COLUMNS = ("video_id", "subject_id")
@@ -93,6 +94,7 @@ def read_table(path: str | Path) -> dict[str, str]:
     """
     path = Path(path)
     table: dict[str, str] = {}
+    check_text(path, "a table as text, .csv")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from corrkd_jax.data import unpickle
+from corrkd_jax.data.arrays import read_arrays
 from corrkd_jax.data.dataset import MODALITIES
-from corrkd_jax.data.fields import numbers, pad, read_arrays, string
+from corrkd_jax.data.fields import numbers, pad, string
 from corrkd_jax.data.words import WordVectors
 from corrkd_jax.errors import InputError
 

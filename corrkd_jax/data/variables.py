@@ -56,14 +56,20 @@ def check_ending(path: Path) -> None:
         raise InputError(f"{path}: give the output a name that ends in {' or '.join(ENDINGS)}")
 
 
-def split_notes(arrays: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]] | None:
+def split_notes(
+    arrays: Mapping[str, np.ndarray], source: str | Path
+) -> tuple[Any, dict[str, Any]] | None:
     """Tree and notes of a file's arrays.
 
     Args:
         arrays: path -> array, as read.
+        source: the file, for messages.
 
     Returns:
         The tree and the notes, or None where `write_variables` did not write the file.
+
+    Raises:
+        InputError: the notes are no JSON object, or a name is both an array and the path to others.
     """
     if _NOTES not in arrays:
         return None
@@ -73,9 +79,19 @@ def split_notes(arrays: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]] 
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise InputError(f"{source}: {name}: lies below an array; convert it again")
+        if last in node:
+            raise InputError(f"{source}: {name}: lies above an array; convert it again")
         node[last] = array
     del tree[_NOTES]
-    return tree, json.loads(arrays[_NOTES].tobytes())
+    try:
+        notes = json.loads(arrays[_NOTES].tobytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: {_NOTES}: is no JSON; convert the file again") from error
+    if not isinstance(notes, dict):
+        raise InputError(f"{source}: {_NOTES}: is no JSON object; convert the file again")
+    return tree, notes
 
 
 def read_variables(path: str | Path) -> tuple[Any, dict[str, Any]]:
@@ -90,7 +106,7 @@ def read_variables(path: str | Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         InputError: the file is missing, damaged, or was written by another program.
     """
-    found = split_notes(read_weights(path))
+    found = split_notes(read_weights(path), path)
     if found is None:
         raise InputError(f"{path}: no file of python -m train.convert; convert it first")
     return found

@@ -17,6 +17,7 @@ import numpy as np
 
 from corrkd_jax.data import fields as checked
 from corrkd_jax.data.dataset import Dataset, Split, make_dataset
+from corrkd_jax.data.file_kinds import check_text
 from corrkd_jax.data.seed_lexicon import NEGATIVE, POSITIVE
 from corrkd_jax.errors import InputError
 
@@ -81,6 +82,7 @@ def read_vectors(path: str | Path, vocabulary: Iterable[str]) -> WordVectors:
         InputError: the file cannot be read, or a line is not a word and its numbers.
     """
     path, vocabulary = Path(path), set(vocabulary)
+    check_text(path, "word vectors in GloVe's text format")
     wanted = vocabulary | {word.lower() for word in vocabulary}
     table: dict[str, np.ndarray] = {}
     size = 0
@@ -389,6 +391,7 @@ def keep_bias_words(
 
 
 def _lines(path: Path, what: str) -> list[str]:
+    check_text(path, what)
     try:
         # not splitlines: a vocabulary may hold signs that it takes for the end of a line
         return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")

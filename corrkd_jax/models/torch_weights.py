@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from corrkd_jax.errors import InputError
+from corrkd_jax.errors import InputError, few
 
 Arrays = dict[str, np.ndarray]
 Change = Callable[[np.ndarray], np.ndarray]
@@ -214,8 +214,8 @@ def to_flax(state: Mapping[str, Any], table: Sequence[Layer], like: Any, source:
         A tree like `like`, NumPy arrays.
 
     Raises:
-        InputError: weights without a place, places without a weight, shapes that differ; all of
-            them are listed.
+        InputError: weights without a place, places without a weight, shapes that differ; the first
+            ones are named and all are counted.
         ValueError: the table fills a place twice.
     """
     wanted = dict(_leaves(like))
@@ -252,7 +252,7 @@ def to_flax(state: Mapping[str, Any], table: Sequence[Layer], like: Any, source:
         for at in np.argwhere(absent).tolist():
             problems.append(f"{path}{at or ''}: missing")
     if problems:
-        raise InputError(f"{source}: does not fit the model: " + "; ".join(problems))
+        raise InputError(f"{source}: does not fit the model: {few(problems, 8, '; ')}")
     return _tree(found)
 
 
@@ -267,7 +267,7 @@ def to_torch(variables: Any, table: Sequence[Layer]) -> Arrays:
         Torch names -> arrays.
 
     Raises:
-        ValueError: no row of the table takes a variable; all such variables are listed.
+        ValueError: no row of the table takes a variable; the first such variables are named.
     """
     flat = {path: np.asarray(x) for path, x in _leaves(variables)}
     state, used = {}, set()
@@ -283,7 +283,7 @@ def to_torch(variables: Any, table: Sequence[Layer]) -> Arrays:
             state[_joined(".", layer.source, name)] = array
         used |= {origin[inner] for inner in arrays.read}
     if lost := [path for path in flat if path not in used]:
-        raise ValueError("the table has no row for " + ", ".join(lost))
+        raise ValueError(f"the table has no row for {few(lost)}")
     return state
 
 

@@ -89,8 +89,77 @@ def test_a_set_on_disk_feeds_grain(tmp_path: Path):
     np.testing.assert_array_equal(np.stack(batches), expected[[[3, 0], [2, 1]]])
 
 
+def test_hidden_names_are_no_classes_and_no_images(tmp_path: Path):
+    values = _imagenet(tmp_path)
+    for part in ("train", "val"):
+        for name in (".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/x.png", "n1/._b.png"):
+            layouts.image(tmp_path / part / name, values[0])
+    layouts.image(tmp_path / "train" / "n1" / ".ipynb_checkpoints" / "c.png", values[0])
+    for name in ("n1", "n2"):
+        layouts.image(tmp_path / "val" / name / "v.png", values[2])
+    train, test = read_folders(tmp_path, "train", 4, 4), read_folders(tmp_path, "test", 4, 4)
+    assert train.classes == test.classes == ("n1", "n2")
+    assert train.images.paths == ("train/n1/b.png", "train/n2/a.png")
+    assert train.labels.tolist() == test.labels.tolist() == [0, 1]
+    assert train.notes == ("2 skipped, hidden or not .png, .jpg, .jpeg, such as train/n1/._b.png",)
+    pool = images.read_pool(tmp_path / "train", 4)
+    assert pool.images.paths == ("n1/b.png", "n2/a.png")
+
+
+def test_files_that_are_skipped_are_counted(tmp_path: Path):
+    for name in ("a.png", "b/c.png"):
+        layouts.image(tmp_path / name, layouts.pixels(1, 4)[0])
+    for name in ("b/d.webp", "b/e.tiff", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"x")
+    pool = images.read_pool(tmp_path, 4)
+    assert pool.images.paths == ("a.png", "b/c.png")
+    assert pool.notes == ("3 skipped, hidden or not .png, .jpg, .jpeg, such as b/d.webp",)
+    layouts.tiny_imagenet(tmp_path / "tiny")  # whose lists of boxes belong to it
+    assert images.read("tiny_imagenet", tmp_path / "tiny", "train").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("rename", "split", "message"),
+    [
+        (("train", "trian"), "train", r"no folder train; there are trian, val; docs/data\.md"),
+        (("val", "validate"), "test", r"no folder val or test; there are train, validate"),
+        (("val/n1", "val/n01"), "test", r"val/n01: no such class in .*train"),
+        (("val/n1", "val2"), "test", r"val/n1: no such folder"),
+    ],
+)
+def test_a_misspelt_folder_is_named_with_what_is_there(tmp_path: Path, rename, split, message):
+    values = _imagenet(tmp_path)
+    for name in ("n1", "n2"):
+        layouts.image(tmp_path / "val" / name / "v.png", values[2])
+    (tmp_path / rename[0]).rename(tmp_path / rename[1])
+    with pytest.raises(InputError, match=message):
+        images.read("imagenet", tmp_path, split)
+
+
+def test_a_set_of_ones_own_has_a_size_of_its_own(tmp_path: Path):
+    layouts.image(tmp_path / "train" / "cat" / "a.png", layouts.pixels(1, 90)[0])
+    layouts.image(tmp_path / "test" / "cat" / "a.png", layouts.pixels(1, 64)[0])
+    assert images.read("folders", tmp_path, "train").images.shape == (1, 64, 64, 3)
+    kept = images.read("folders", tmp_path, "test").images[:]
+    np.testing.assert_array_equal(kept, layouts.pixels(1, 64))
+    small = images.read("folders", tmp_path, "train", size=32)
+    assert small.images[:].shape == (1, 32, 32, 3)
+    assert small.images.resize == 37
+    assert images.read("imagenet", tmp_path, "train", size=96).images.shape[1] == 96
+    assert images.read("imagenet", tmp_path, "train").images.resize == 256
+    with pytest.raises(InputError, match=r"size 64: cifar10 has its own; only imagenet, folders"):
+        images.read("cifar10", tmp_path, "train", size=64)
+
+
+def test_an_image_that_is_all_edge(tmp_path: Path):
+    """Its shorter side scaled to 224 pixels would make the longer one 14 million."""
+    layouts.image(tmp_path / "a.png", np.zeros((1, 65, 3), np.uint8))
+    with pytest.raises(InputError, match=r"a\.png: 65 x 1 pixels are too narrow"):
+        images.read_pool(tmp_path, 224).images[:]
+
+
 def test_refused_files(tmp_path: Path):
-    with pytest.raises(InputError, match=r"holds no image \(\.png, \.jpg, \.jpeg\)"):
+    with pytest.raises(InputError, match=r"no image \(\.png, \.jpg, \.jpeg\)"):
         images.read_pool(tmp_path, 4)
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(path)
@@ -108,7 +177,7 @@ def test_refused_files(tmp_path: Path):
 
 
 def test_refused_trees(tmp_path: Path):
-    with pytest.raises(InputError, match=r"train: no folder a class"):
+    with pytest.raises(InputError, match=r"no folder train; the folder is empty"):
         images.read("imagenet", tmp_path, "train")
     folder = layouts.tiny_imagenet(tmp_path)
     path = folder / "val" / "val_annotations.txt"

@@ -211,9 +211,9 @@ def test_batches_of_different_sizes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cifar10", r"batches\.meta: no such file"),
-        ("imagenet32", r"no train_data_batch_1; unpack"),
-        ("svhn", r"train_32x32\.mat: no such file"),
+        ("cifar10", r"no batches\.meta of CIFAR-10's python version; the folder is empty"),
+        ("imagenet32", r"no train_data_batch_1 of the python version; the folder is empty"),
+        ("svhn", r"no train_32x32\.mat of SVHN"),
         ("cifar", r"cifar: no such set of images; there are digits, cifar10"),
     ],
 )
@@ -222,6 +222,76 @@ def test_empty_folder(tmp_path: Path, name: str, message: str):
         images.read(name, tmp_path, "train")
     with pytest.raises(InputError, match=r"no such"):
         images.read(name, tmp_path / "nowhere", "train")
+
+
+def _folder(*names: str):
+    def lay(root: Path) -> None:
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(b"x")
+
+    return lay
+
+
+@pytest.mark.parametrize(
+    ("name", "lay", "message"),
+    [
+        (
+            "cifar10",
+            _folder("cifar-10-python.tar.gz"),
+            "the archive there: tar -xf cifar-10",
+        ),
+        ("cifar100", _folder("cifar-100-python.tar.gz"), "there: tar -xf cifar-100-python.tar.gz"),
+        ("tiny_imagenet", _folder("tiny-imagenet-200.zip"), "there: unzip tiny-imagenet-200.zip"),
+        ("imagenet32", _folder("Imagenet32_train.zip"), "there: unzip Imagenet32_train.zip"),
+        ("imagenet", _folder("ILSVRC2012_img_train.tar"), "no folder train; unpack the archive"),
+        ("svhn", _folder("train.tar.gz"), "no train_32x32.mat of SVHN's format 2 .* tar -xf train"),
+        ("cifar10", _folder("cifar-10-batches-bin/data_batch_1.bin"), "CIFAR-10's binary version"),
+        (
+            "cifar10",
+            _folder("data_batch_1.bin", "batches.meta.txt"),
+            "binary version; download",
+        ),
+        ("cifar10", _folder("cifar-10-batches-mat/batches.meta.mat"), "CIFAR-10's MATLAB version"),
+        ("cifar100", _folder("cifar-100-binary/train.bin"), "CIFAR-100's binary version"),
+        ("cifar10", lambda root: layouts.cifar100(root, layouts.pixels(2, SIDE)), "set cifar100$"),
+        ("cifar100", lambda root: layouts.cifar10(root, layouts.pixels(12, SIDE)), "set cifar10$"),
+        ("cifar10", _folder("cifar-10-batches-py/data_batch_1"), "there are data_batch_1; docs"),
+        ("cifar10", _folder(*(f"a{i}" for i in range(500))), "a10.* and 492 more; docs/data.md"),
+    ],
+)
+def test_what_lies_there_instead(tmp_path: Path, name: str, lay, message: str):
+    lay(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        images.read(name, tmp_path, "train")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_folder_of_the_other_set(tmp_path: Path, name: str):
+    """Its inner folder, which has files of the same names or none."""
+    layouts.cifar10(tmp_path, layouts.pixels(12, SIDE))
+    layouts.cifar100(tmp_path, layouts.pixels(2, SIDE))
+    inner = {"cifar10": "cifar-100-python", "cifar100": "cifar-10-batches-py"}[name]
+    other = {"cifar10": "cifar100", "cifar100": "cifar10"}[name]
+    with pytest.raises(InputError, match=rf"{inner}: no .*name the set {other}"):
+        images.read(name, tmp_path / inner, "test")
+
+
+def test_the_archive_itself(tmp_path: Path):
+    import tarfile
+
+    layouts.cifar10(tmp_path, layouts.pixels(12, SIDE))
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
+    with pytest.raises(InputError, match="is a tar archive compressed by gzip, not a folder"):
+        images.read("cifar10", tmp_path / "cifar-10-python.tar.gz", "test")
+    batch = tmp_path / "cifar-10-batches-py" / "test_batch"
+    with pytest.raises(InputError, match="test_batch: is a file; name the folder of the data set"):
+        images.read("cifar10", batch, "test")
+    batch.write_bytes((tmp_path / "cifar-10-python.tar.gz").read_bytes())
+    with pytest.raises(InputError, match="test_batch: is a tar archive compressed by gzip"):
+        images.read("cifar10", tmp_path, "test")
 
 
 def test_refused_svhn(tmp_path: Path):

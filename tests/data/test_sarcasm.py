@@ -131,7 +131,10 @@ BAD = {
         lambda f: files.save(f / "text.pkl", {f"1_{i}": np.ones(1 + i % 2) for i in range(18)}),
         "text: rows have [1, 2] features",
     ),
-    "npz": (lambda f: (f / "audio.npz").write_bytes(b"PK\x03\x04"), "audio.npz: not a whole .npz"),
+    "npz": (
+        lambda f: (f / "audio.npz").write_bytes(b"PK\x03\x04"),
+        "audio.npz: is a damaged zip archive",
+    ),
 }
 
 

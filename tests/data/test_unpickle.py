@@ -4,8 +4,10 @@ import collections
 import contextlib
 import os
 import pickle
+import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +209,12 @@ def test_refusing_imports_nothing(tmp_path: Path):
 
 _DTYPE = _global("numpy", "dtype") + files._python2(("O8", 0, 1)) + b"R"
 _FLOAT = _global("numpy", "dtype") + files._python2(("f8", 0, 1)) + b"R"
+_SWAPPED = (
+    _FLOAT.replace(b"U\x02f8", b"U\x02u2")
+    + b"(K\x03U\x01>NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+)
+_BOOL = _global("numpy", "dtype") + files._python2(("b1", 0, 1)) + b"R"
+_TEXT = _global("numpy", "dtype") + files._python2(("U1", 0, 1)) + b"R"
 _VOID = _global("numpy", "dtype") + files._python2(("V8", 0, 1)) + b"R"
 _FIELDS = b"(J\x03\0\0\0U\x01|N(U\x01xt}U\x01x(" + _DTYPE + b"J\0\0\0\0tsJ\x08\0\0\0K\x01K\0tb"
 _EMPTY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85U\x01btR"
@@ -250,6 +258,103 @@ def test_forged_arrays_are_refused(tmp_path: Path, name: str):
     assert done.stdout.startswith(f"refused {path}"), done.stdout
 
 
+_MUCH = 813_041_292
+_GREEDY = {
+    # a memo of 13 GB, asked for by a file of ten bytes
+    "memo": (b"\x80\x02Nr" + struct.pack("<I", _MUCH) + b".", r"place 813,041,292 in the memo"),
+    "memo in text": (b"Np813041292\n.", r"place 813,041,292 in the memo"),
+    "memo without a number": (b"Np-1\n.", "names no place in the memo"),
+    "frame": (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.", "announces"),
+    "bytes of 8": (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".", "announces"),
+    "text of 8": (b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b".", "announces"),
+    "bytearray": (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".", "announces"),
+    "bytes": (b"\x80\x03B" + struct.pack("<I", _MUCH) + b".", "announces 813,041,292 bytes; 1 are"),
+    "text": (b"\x80\x02X" + struct.pack("<I", _MUCH) + b".", "announces"),
+    "string": (b"\x80\x02T" + struct.pack("<I", _MUCH) + b".", "announces"),
+    "short text": (b"\x80\x04\x8c\xffab.", "announces 255 bytes; 3 are there"),
+    "number": (b"\x80\x02\x8b" + struct.pack("<I", 9000) + bytes(9000) + b".", "number of 9,000"),
+    "opcode": (b"\x80\x02\xff.", "begins no whole opcode"),
+    "bytes by the dozen": (_global("__builtin__", "bytearray") + b"J\0\0\0\x7f\x85R.", "len"),
+    "bytes by number": (_global("__builtin__", "bytes") + b"J\0\0\0\x7f\x85R.", "len"),
+    "another codec": (
+        _global("_codecs", "encode") + b"X\x01\0\0\0aX\x06\0\0\0utf-32\x86R.",
+        "bytes in 'utf-32' are not supported",
+    ),
+    # one string of 100 kB, of which 200 swapped arrays would be copies
+    "copies of an array": (
+        b"\x80\x02(T\xa0\x86\x01\0"
+        + bytes(100_000)
+        + b"q\x010"
+        + 200 * (_EMPTY + b"(K\x01JP\xc3\0\0\x85" + _SWAPPED + b"\x89h\x01tb")
+        + b"l.",
+        "more memory than its size explains",
+    ),
+    "copies of a list": (
+        b"\x80\x02(]("
+        + b"N" * 50_000
+        + b"eq\x010"
+        + 200 * (_global("__builtin__", "list") + b"h\x01\x85R")
+        + b"l.",
+        "more memory than its size explains",
+    ),
+    "an empty array of many": (
+        b"\x80\x02" + _EMPTY + b"(K\x01K\0J\0\0\0\x7f\x86" + _FLOAT + b"\x89U\0tb.",
+        "too large for an array without elements",
+    ),
+    "a boolean of 2": (
+        b"\x80\x02" + _EMPTY + b"(K\x01K\x01\x85" + _BOOL + b"\x89U\x01\x02tb.",
+        "holds values that are no bool",
+    ),
+    "a letter beyond Unicode": (
+        b"\x80\x02" + _EMPTY + b"(K\x01K\x01\x85" + _TEXT + b"\x89U\x04\xff\xff\xff\x7ftb.",
+        "holds values that are no <U1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(_GREEDY))
+def test_what_a_file_may_ask_for(tmp_path: Path, name: str):
+    """Refused, and in no more memory than a few times the file."""
+    data, said = _GREEDY[name]
+    path = tmp_path / "greedy.pkl"
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=rf"greedy\.pkl: not a whole pickle file .*{said}"):
+            unpickle.load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**23
+
+
+def test_tuples_in_tuples_do_not_end_the_process(tmp_path: Path):
+    """As a key they are hashed, which recurses in C: 200,000 overflow the usual stack."""
+    path = tmp_path / "deep.pkl"
+    path.write_bytes(b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.")
+    code = (
+        "import sys; from corrkd_jax.data import unpickle; from corrkd_jax.errors import InputError"
+        "\ntry: unpickle.load(sys.argv[1])"
+        "\nexcept InputError as error: print('refused', error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done
+    assert "RecursionError" in done.stdout
+
+
+def test_scan_passes_what_pickle_writes(tmp_path: Path):
+    """Numbers, texts and memos of every length, of every protocol, and 300 of them."""
+    content = [2**k for k in range(0, 300, 7)] + [-(2**70), 1.5, True, None, "é" * 300, b"x" * 300]
+    content += [["a" * k, (k, {k: "b" * k})] for k in range(300)] + [{"s"}, frozenset("f")]
+    for protocol in range(6):
+        assert unpickle.load(files.save(tmp_path / "x.pkl", content, protocol)) == content
+
+
 def test_structured_arrays_are_refused(tmp_path: Path):
     path = files.save(tmp_path / "x.pkl", np.zeros(2, [("a", "f4")]))
     with pytest.raises(InputError, match="not supported"):
@@ -287,7 +392,7 @@ def test_other_bytes_raise_nothing_else(tmp_path_factory, data: bytes):
         unpickle.load(path)
 
 
-@pytest.mark.parametrize("data", [b"id,text\n1,a\n", b"\x89PNG\r\n", b"{}", b"\x80\x63."])
+@pytest.mark.parametrize("data", [b"id,text\n1,a\n", b"\x80\x63.", b"\x80"])
 def test_not_a_pickle(tmp_path: Path, data: bytes):
     path = tmp_path / "other.pkl"
     path.write_bytes(data)

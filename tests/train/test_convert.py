@@ -1,5 +1,7 @@
 """Weights of torch networks from the command line: told apart, exact, strict, whole or not."""
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,8 @@ def weights(name, classes=3, side=32, channels=3):
     image = jnp.zeros((1, side, side, channels))
     shapes = jax.eval_shape(network.init, jax.random.key(0), image)
     random = np.random.default_rng(0)
-    tree = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), shapes)
+    # no variance is negative
+    tree = jax.tree.map(lambda x: abs(random.normal(size=x.shape)).astype(x.dtype), shapes)
     state = to_torch(tree, table)
     counters = {
         f"{key.removesuffix('running_var')}num_batches_tracked": np.int64(5)
@@ -256,6 +259,82 @@ def test_a_whole_layer_that_is_missing_or_too_many(tmp_path, name, layer):
     assert listed == [*(f"{key}: missing" for key in gone), "more.weight: no place for it"]
 
 
+def test_a_long_list_is_counted_and_not_printed(tmp_path, small):
+    state = dict(small[1]) | {f"extra{i}.weight": np.zeros(2) for i in range(500)}
+    del state["bn1.bias"]
+    message = refused(tmp_path, save(tmp_path / "w.npz", state), "--arch", SMALL)
+    assert "bn1.bias: missing; extra0.weight: no place for it" in message
+    assert message.endswith("extra4.weight: no place for it and 495 more")
+    assert len(message) < 500
+
+
+def test_a_variance_below_zero(tmp_path, small):
+    state = small[1] | {"bn1.running_var": np.full(64, -0.5, np.float32)}
+    message = refused(tmp_path, save(tmp_path / "w.npz", state))
+    assert "batch_stats/norm/var: holds a negative variance, -0.5" in message
+    # a file of its own as well
+    tree = jax.tree.map(np.array, small[0])
+    tree["batch_stats"]["norm"]["var"][3] = -1e-3
+    pretrained.save(tmp_path / "own.npz", pretrained.Pretrained(SMALL, 3, 32, 3, tree))
+    assert "batch_stats/norm/var: holds a negative" in refused(tmp_path, tmp_path / "own.npz")
+
+
+def test_weights_of_a_quantised_network(tmp_path, small):
+    state = small[1] | {"fc.weight": np.ones((3, 64), np.int8)}
+    message = refused(tmp_path, save(tmp_path / "w.npz", state))
+    assert "fc.weight: holds int8 numbers" in message
+
+
+def test_wrappers_from_the_command_line(tmp_path, small, capsys):
+    """Settings, a NumPy number and Lightning's prefix; a second set of weights is told."""
+    torch = pytest.importorskip("torch")
+    state = {f"model.{name}": torch.tensor(x) for name, x in small[1].items()}
+    other = {name: x + 1 for name, x in state.items()}
+    content = {"args": argparse.Namespace(lr=1), "best": np.float64(1), "model_ema": other}
+    torch.save({**content, "model": state}, tmp_path / "teacher.ckpt")
+    run(tmp_path / "teacher.ckpt", tmp_path / "teacher.npz")
+    same(pretrained.load(tmp_path / "teacher.npz").variables, small[0])
+    assert "teacher.ckpt: weights: took 'model', left 'model_ema'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"side": 10**9}, "side 1000000000: is not possible"),
+        ({"classes": -1}, "classes -1: is not possible"),
+        ({"network": "wrn999994_1"}, "wrn999994_1: no such network"),
+        ({"normalization": [1]}, "its notes are not those of train.convert"),
+        ({"classes": float("inf")}, "its notes are not those of train.convert"),
+    ],
+)
+def test_notes_that_cannot_be(tmp_path, small, change, part):
+    notes = {"network": SMALL, "classes": 3, "side": 32, "channels": 3, "normalization": None}
+    variables.write_variables(tmp_path / "own.npz", small[0], notes | change)
+    assert part in refused(tmp_path, tmp_path / "own.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "part"),
+    [
+        ({"__notes__": np.frombuffer(b"no JSON", np.uint8)}, "__notes__: is no JSON"),
+        ({"__notes__": np.frombuffer(b"[" * 10**5, np.uint8)}, "__notes__: is no JSON"),
+        ({"__notes__": np.frombuffer(b"[1]", np.uint8)}, "__notes__: is no JSON object"),
+        (
+            {"__notes__": np.frombuffer(b"{}", np.uint8), "a": np.ones(1), "a/b": np.ones(1)},
+            "a/b: lies below an array",
+        ),
+        (
+            {"__notes__": np.frombuffer(b"{}", np.uint8), "a/b": np.ones(1), "a": np.ones(1)},
+            "a: lies above an array",
+        ),
+    ],
+)
+def test_notes_that_are_none(tmp_path, arrays, part):
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(InputError, match=part):
+        variables.read_variables(tmp_path / "own.npz")
+
+
 def test_weights_that_are_near_no_network(tmp_path, small):
     few = {name: x for name, x in small[1].items() if name.startswith("block1.")}
     message = refused(tmp_path, save(tmp_path / "w.npz", few))
@@ -299,7 +378,8 @@ def test_bad_files(tmp_path, small):
     variables.write_variables(tmp_path / "own.npz", tree, notes)
     message = refused(tmp_path, tmp_path / "own.npz")
     assert "does not fit a wrn16_1: " in message
-    assert "params/group1_block1/conv1/kernel: missing" in message
+    assert "batch_stats/group1_block1/norm1/mean: missing" in message
+    assert message.endswith("missing and 25 more")
     grey = {"mean": [0.5], "std": [0.5]}
     notes = {**notes, "network": SMALL, "normalization": grey}
     variables.write_variables(tmp_path / "own.npz", tree, notes)

@@ -82,7 +82,9 @@ def evaluate(folder: Path, argv: Sequence[str]) -> None:
     run = load_run(folder)
     config = run.config.data
     root = options.data.path or config.root
-    data = images.read(run.preset, root, options.split, labels=config.labels)
+    data = images.read(run.preset, root, options.split, labels=config.labels, size=config.size)
+    for note in data.notes:
+        say(f"{data.source}: {note}")
     run.check(data)
     answers = ask(run, data)
     text = _report(folder, run, data, answers).write(out, "evaluation")

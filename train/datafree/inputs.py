@@ -96,6 +96,11 @@ def check(preset: str, config: DfkdConfig) -> None:
         raise InputError(
             "--compensation.start zero: W_z would stay zero; add --compensation.train-confounder"
         )
+    if config.data.size and preset not in images.SIDES:
+        raise InputError(
+            f"--data.size {config.data.size}: {preset} has a size of its own; only "
+            f"{', '.join(images.SIDES)} are scaled"
+        )
     if preset != "digits":
         if not config.data.root:
             raise InputError(f"{preset}: give the folder of its files with --data.root DIR")
@@ -131,7 +136,8 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
             other classes, channels or sizes.
     """
     digits = preset == "digits"
-    test = images.read(preset, config.data.root, "test", labels=config.data.labels)
+    data = config.data
+    test = images.read(preset, data.root, "test", labels=data.labels, size=data.size)
     train = None
     if digits and not config.teacher:
         train = images.read(preset, config.data.root, "train")
@@ -140,6 +146,9 @@ def load(preset: str, config: DfkdConfig) -> Loaded:
     if config.method.needs_pool:
         pool = read_patches() if digits and not config.data.pool else None
         pool = pool or images.read_pool(config.data.pool, side, channels)
+    for read in (test, pool):
+        for note in read.notes if read else ():
+            say(f"{read.source}: {note}")
     teacher = None
     if config.teacher:
         teacher = pretrained.load(

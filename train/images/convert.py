@@ -1,9 +1,9 @@
 """Weights of an image classifier become Flax variables, `.safetensors` or `.npz`.
 
-FILE is `.pth`, `.pt`, `.bin` or `.tar`, which need torch, or `.npz` or `.safetensors`. Every weight
-must find its place and every place its weight, else all that does not fit is listed and nothing is
-written. An OUT that ends in `.pth` or `.pt`, or `--to torch`, writes torch's names for
-`load_state_dict`.
+FILE is `.pth`, `.pt`, `.bin`, `.tar` or `.ckpt`, which need torch, or `.npz` or `.safetensors`.
+Every weight must find its place and every place its weight, else what does not fit is counted and
+named, and nothing is written. An OUT that ends in `.pth` or `.pt`, or `--to torch`, writes torch's
+names for `load_state_dict`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import jax
 
 from corrkd_jax.data import images
 from corrkd_jax.data.variables import check_ending
-from corrkd_jax.data.weights import TORCH_ENDINGS, holds_weights
+from corrkd_jax.data.weights import READ_ENDINGS, TORCH_ENDINGS, holds_weights
 from corrkd_jax.errors import InputError
 from corrkd_jax.ranges import NotNegative
 from train.engine import cli
@@ -47,7 +47,7 @@ def takes(source: Path, target: Path, argv: Sequence[str]) -> bool:
     given = {word.partition("=")[0].replace("_", "-") for word in argv}
     endings = (*TORCH_ENDINGS, ".safetensors")
     return (
-        source.suffix.lower() in (*endings, ".bin", ".tar")
+        source.suffix.lower() in set(READ_ENDINGS) - {".npz"}
         or target.suffix in endings
         or any(cli.flag(field.name) in given for field in fields(ConvertOptions))
         or (source.suffix.lower() == ".npz" and holds_weights(source))

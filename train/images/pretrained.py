@@ -13,9 +13,10 @@ import numpy as np
 from corrkd_jax.data.image_set import Normalization
 from corrkd_jax.data.variables import split_notes, write_variables
 from corrkd_jax.data.weights import read_weights, write_weights
-from corrkd_jax.errors import InputError
+from corrkd_jax.errors import InputError, few, reason
 from corrkd_jax.models.backbones import lenet_table, named
 from corrkd_jax.models.torch_weights import Layer, convolution, to_flax, to_torch
+from train.engine.progress import say
 
 _SIDES = {"cifar": 32, "imagenet": 224}
 
@@ -55,20 +56,42 @@ def load(
 
     Raises:
         InputError: the file cannot be read, is of another network, or has other classes; weights
-            that are missing, in excess or of another shape are all listed.
+            that are missing, in excess or of another shape are counted and the first ones named;
+            one is no float or not finite; a variance is negative.
     """
-    arrays = read_weights(path)
-    with_notes = split_notes(arrays)
+    chosen: list[str] = []
+    arrays = read_weights(path, chosen)
+    for note in chosen:
+        say(f"{path}: {note}")
+    with_notes = split_notes(arrays, path)
     if with_notes is None:
+        _check_floats(path, arrays)
         model = _from_torch(path, arrays, network, classes, option)
     else:
         model = _from_notes(path, *with_notes, network)
     if classes not in (0, model.classes):
         raise InputError(f"{path}: has {model.classes} classes, the data have {classes}")
-    leaves = jax.tree_util.tree_leaves_with_path(model.variables)
-    if bad := [place for place, x in leaves if not np.isfinite(x).all()]:
-        raise InputError(f"{path}: {_slashed(bad[0])}: holds values that are not finite")
+    leaves = {_slashed(place): x for place, x in _leaves(model.variables)}
+    _check_floats(path, leaves)
+    for name, array in leaves.items():
+        if not np.isfinite(array).all():
+            raise InputError(f"{path}: {name}: holds values that are not finite")
+        if name.startswith("batch_stats/") and name.endswith("/var") and array.min() < 0:
+            raise InputError(
+                f"{path}: {name}: holds a negative variance, {array.min():g}; the file is damaged "
+                "or of another network"
+            )
     return model
+
+
+def _check_floats(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse integers, of which only counters without axes are no weights."""
+    for name, array in arrays.items():
+        if array.ndim and array.dtype.kind != "f":
+            raise InputError(
+                f"{path}: {name}: holds {array.dtype} numbers, as a quantised network does; save "
+                "its weights as floats"
+            )
 
 
 def save(path: str | Path, model: Pretrained) -> None:
@@ -112,8 +135,13 @@ def _from_notes(
             variables,
             normalization,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its notes are not those of train.convert ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{path}: its notes are not those of train.convert ({reason(error)})"
+        ) from error
+    sizes = {"classes": model.classes, "side": model.side, "channels": model.channels}
+    if wrong := [name for name, size in sizes.items() if not 0 < size < 2**20]:
+        raise InputError(f"{path}: {wrong[0]} {sizes[wrong[0]]}: is not possible; convert it again")
     noted = model.normalization
     if noted is not None and any(len(x) != model.channels for x in noted):
         raise InputError(
@@ -129,8 +157,8 @@ def _from_notes(
         raise InputError(f"{path}: is a {model.network}, not a {network}")
     expected = {_slashed(place): x.shape for place, x in _leaves(_shapes(model))}
     given = {_slashed(place): x.shape for place, x in _leaves(variables)}
-    if wrong := _wrong(given, expected):
-        raise InputError(f"{path}: does not fit a {model.network}: {'; '.join(wrong)}")
+    if any(wrong := _wrong(given, expected)):
+        raise InputError(f"{path}: does not fit a {model.network}: {_named(wrong)}")
     return model
 
 
@@ -153,15 +181,16 @@ def _from_torch(
         head = next(layer.source for layer in table if layer.target.endswith("linear"))
         channels = state[stem].shape[1] if stem in state and state[stem].ndim == 4 else 3
         ends = [state[k] for k in (f"{head}.weight", f"{head}.bias") if k in state]
-        last = next((len(x) for x in ends if x.ndim), classes or 1)
-        model = Pretrained(name, last, side, int(channels), None)
+        last = next((len(x) for x in ends if x.ndim), classes)
+        # a size of 0 is shown as one that does not fit
+        model = Pretrained(name, last or 1, side, int(channels) or 1, None)
         shapes = _shapes(model)
-        if not (wrong := _wrong_in_torch(state, table, shapes)):
+        if not any(wrong := _wrong_in_torch(state, table, shapes)):
             return replace(model, variables=to_flax(state, table, shapes, str(path)))
         misfits.append((name, wrong))
-    name, wrong = min(misfits, key=lambda pair: len(pair[1]))
+    name, wrong = min(misfits, key=lambda pair: sum(map(len, pair[1])))
     assumed = "" if network else f" (the nearest network known here; {option} names another)"
-    raise InputError(f"{path}: does not fit a {name}{assumed}: {'; '.join(wrong)}")
+    raise InputError(f"{path}: does not fit a {name}{assumed}: {_named(wrong)}")
 
 
 def _near(state: Mapping[str, np.ndarray], side: int) -> list[str]:
@@ -171,7 +200,7 @@ def _near(state: Mapping[str, np.ndarray], side: int) -> list[str]:
     blocks = [
         (int(group), int(number), len(weight))
         for name, weight in state.items()
-        for group, number in re.findall(r"^block(\d)\.layer\.(\d+)\.conv1\.weight$", name)
+        for group, number in re.findall(r"^block(\d)\.layer\.(\d{1,3})\.conv1\.weight$", name)
         if weight.ndim == 4
     ]
     if blocks:
@@ -195,7 +224,7 @@ def _table(name: str, side: int, state: Mapping[str, np.ndarray]) -> Sequence[La
 
 def _wrong_in_torch(
     state: Mapping[str, np.ndarray], table: Sequence[Layer], shapes: Any
-) -> list[str]:
+) -> list[list[str]]:
     """`_wrong` by torch's names, whose shapes are those of the variables laid out for torch."""
     hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
     expected = {name: x.shape for name, x in to_torch(hollow, table).items()}
@@ -205,23 +234,29 @@ def _wrong_in_torch(
 
 def _wrong(
     given: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
-) -> list[str]:
-    """Every array that is missing, in excess or of another shape, from names to shapes."""
+) -> list[list[str]]:
+    """The arrays that are missing, in excess and of another shape, from names to shapes."""
     return [
-        *(f"{name}: missing" for name in expected if name not in given),
-        *(f"{name}: no place for it" for name in given if name not in expected),
-        *(
+        [f"{name}: missing" for name in expected if name not in given],
+        [f"{name}: no place for it" for name in given if name not in expected],
+        [
             f"{name}: shape {given[name]}, the network has {shape}"
             for name, shape in expected.items()
             if given.get(name, shape) != shape
-        ),
+        ],
     ]
+
+
+def _named(wrong: Sequence[Sequence[str]]) -> str:
+    """The first of each kind of misfit, and how many more there are."""
+    return "; ".join(few(kind, 5, "; ") for kind in wrong if kind)
 
 
 def _shapes(model: Pretrained) -> Any:
     """Variables of a classifier as shapes."""
     network = named.build(model.network, model.classes, model.side).network
-    image = jnp.zeros((1, model.side, model.side, model.channels))
+    # a shape alone: sizes come from a file
+    image = jax.ShapeDtypeStruct((1, model.side, model.side, model.channels), jnp.float32)
     return jax.eval_shape(network.init, jax.random.key(0), image)
 
 

@@ -21,6 +21,8 @@ NAMES = ("wrn16_1", "wrn16_2", "wrn40_1", "wrn40_2", "resnet18", "resnet34", "re
 NAMES += ("vgg11", "mobilenetv2", "lenet5", "lenet5_half")
 """Names that a message offers; any `wrnDEPTH_WIDEN` and `mlpWIDTH_WIDTH...` will do as well."""
 
+_DEEPEST, _WIDEST = 1000, 100
+
 
 class Named(NamedTuple):
     """Network and the table of its torch weights.
@@ -62,7 +64,8 @@ def build(
     stem = "imagenet" if side >= 128 else "cifar"
     if found := re.fullmatch(r"wrn(\d+)_(\d+)", plain):
         depth, widen = map(int, found.groups())
-        if depth >= 10 and depth % 6 == 4:
+        # beyond that a name is damaged, and the network would take hours to lay out
+        if 10 <= depth <= _DEEPEST and depth % 6 == 4 and 0 < widen <= _WIDEST:
             table = wide_resnet_table(depth, widen)
             return Named(WideResNet(classes, depth, widen, **shared), table)
     if found := re.fullmatch(r"resnet(18|34|50)", plain):

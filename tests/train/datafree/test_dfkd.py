@@ -523,7 +523,7 @@ def test_presets_are_consistent(host, joint):
         given = dataclasses.replace(
             preset, data=dataclasses.replace(preset.data, root="x", pool="x"), teacher="x"
         )
-        if host == "dfnd" and name in ("svhn", "tiny_imagenet", "imagenet"):
+        if host == "dfnd" and name in ("svhn", "tiny_imagenet", "imagenet", "folders"):
             with pytest.raises(
                 InputError, match=r"--synthesis\.teacher-accuracy 0: give the teacher's"
             ):
