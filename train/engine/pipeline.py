@@ -292,9 +292,10 @@ class Pipeline:
 
     def _untrained(self, stage: Stage, data: dict[str, Tree], context: Context) -> Track:
         """A track of one seed whose shapes alone are of use."""
-        key = _stage_key(stage, jnp.int32(0))
-        nothing = Track(None, None, *[jnp.int32(0)] * 2, {}, {}, jnp.int32(0))
-        begun = self._fresh(stage, jnp.int32(0), nothing, data, context)
+        zero = jnp.int32(0)
+        key = _stage_key(stage, zero)
+        nothing = Track(None, None, zero, zero, {}, {}, zero)
+        begun = self._fresh(stage, zero, nothing, data, context)
         batch = stage.prepare(self._first_batch(stage, data), key, seen(data, context))
         _, metrics = self._arms(stage, stage.step, 2)(begun.state, batch, key)
         valid = self._validate(stage, begun.state, data["valid"], stage.batch)
