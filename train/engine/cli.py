@@ -48,7 +48,8 @@ class RunOptions:
     save_every: Annotated[float, NotNegative] = 60.0
     """Seconds between checkpoints; stages always end with one."""
     devices: Annotated[int, NotNegative] = 0
-    """Number of this machine's devices that are used; 0: all."""
+    """Number of this machine's devices that are used; 0: all. On a CPU: cores that share the
+    seeds."""
     split: Literal["auto", "seeds", "batch"] = "auto"
     """Sharing among several devices: each has seeds of its own, or a part of every batch."""
     lanes: Literal["auto", "vmap", "map"] = "auto"

@@ -9,6 +9,7 @@ On the devices it gains a leading axis of local devices. Two ways to use several
   itself, its simulated worlds, stands in an `Own`.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -49,6 +50,19 @@ def connect(coordinator: str, processes: int, process_id: int) -> None:
             jax.distributed.initialize(coordinator, processes, process_id)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator {coordinator}: {str(error).splitlines()[0]}") from error
+
+
+def offer_cpu_devices(count: int) -> None:
+    """Let a CPU stand for several devices, before JAX has looked for its own.
+
+    Does nothing after that, and where `XLA_FLAGS` says how many there are.
+
+    Args:
+        count: number of devices, best one a core.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
 
 
 def missing_device() -> str:
@@ -95,10 +109,13 @@ class Layout:
     Attributes:
         split: `"seeds"` or `"batch"`; `"batch"` on a single device, where both are one.
         devices: number of devices, in all processes.
+        seeds: number of seeds, where it does not divide among the devices: the last one then is
+            trained more than once, so that all devices do the same.
     """
 
     split: str
     devices: int
+    seeds: int | None = None
 
     @property
     def axis_name(self) -> str | None:
@@ -130,7 +147,9 @@ class Layout:
 def choose_layout(
     split: str, seeds: int, batch: int, devices: int = 0, option: str = "--optimizer.batch-size"
 ) -> Layout:
-    """Split seeds over the devices if they come out even, else the batch.
+    """Split seeds over the devices if they come out even or are those of a CPU, else the batch.
+
+    A core that waits for others gains nothing by a part of a batch, and draws other dropout.
 
     Args:
         split: `"auto"`, `"seeds"` or `"batch"`.
@@ -140,19 +159,27 @@ def choose_layout(
         option: what the batch is called on the command line.
 
     Raises:
-        InputError: there are not so many devices, or neither the seeds nor the batch divide
-            among them.
+        InputError: there are not so many devices, there are fewer seeds, or the batch does not
+            divide among them.
     """
     there = jax.device_count()
     if not 0 <= devices <= there or (devices not in (0, there) and jax.process_count() > 1):
         raise InputError(f"--devices {devices}: there are {there}")
     devices = devices or there
     if split == "auto":
-        split = "seeds" if seeds % devices == 0 and devices > 1 else "batch"
-    count, name = (seeds, "--seeds") if split == "seeds" else (batch, option)
-    if count % devices:
+        if cores := jax.default_backend() == "cpu" and seeds > 1 and jax.process_count() == 1:
+            devices = min(devices, seeds)
+        split = "seeds" if devices > 1 and (cores or seeds % devices == 0) else "batch"
+    if split == "seeds":
+        if seeds < devices:
+            raise InputError(
+                f"--seeds {seeds} leaves some of {devices} devices without one; choose more, or "
+                "fewer with --devices"
+            )
+        return Layout(split, devices, seeds if seeds % devices else None)
+    if batch % devices:
         raise InputError(
-            f"{name} {count} does not divide among {devices} devices; choose a multiple, or "
+            f"{option} {batch} does not divide among {devices} devices; choose a multiple, or "
             "fewer with --devices"
         )
     return Layout(split, devices)
@@ -199,10 +226,17 @@ def spread(tree: Any, layout: Layout) -> Any:
             return jax.tree.map(rows, x)
         x = np.asarray(x)
         if layout.split == "seeds":
+            x = _filled(x, layout)
             return x.reshape(layout.devices, -1, *x.shape[1:])[layout.own]
         return np.broadcast_to(x, (len(layout.local), *x.shape))
 
     return place(jax.tree.map(cut, tree, is_leaf=is_own), layout)
+
+
+def _filled(seeds: np.ndarray, layout: Layout) -> np.ndarray:
+    """`[seeds, ...]` with the last one again until it divides among the devices."""
+    short = -len(seeds) % layout.devices
+    return np.concatenate([seeds, *[seeds[-1:]] * short])
 
 
 def place(tree: Any, layout: Layout) -> Any:
@@ -236,7 +270,7 @@ def collect(tree: Any, layout: Layout) -> Any:
         if layout.split != "seeds":
             return np.asarray(x[0])
         x = everywhere(x)
-        return x.reshape(-1, *x.shape[2:])
+        return x.reshape(-1, *x.shape[2:])[: layout.seeds]
 
     return jax.tree.map(fetch, tree, is_leaf=is_own)
 
@@ -254,6 +288,7 @@ def own_batches(order: np.ndarray, layout: Layout) -> np.ndarray:
     """
     seeds, steps, batch = order.shape
     if layout.split == "seeds":
+        order = _filled(order, layout)
         blocks = order.reshape(layout.devices, -1, steps, batch).transpose(0, 2, 1, 3)
     else:
         blocks = order.reshape(seeds, steps, layout.devices, -1).transpose(2, 1, 0, 3)

@@ -35,6 +35,8 @@ def begin(options: RunOptions, program: str, name: str) -> Path:
     Raises:
         InputError: the processes cannot be joined, or there is no run to continue.
     """
+    if options.devices > 1:
+        parallel.offer_cpu_devices(options.devices)
     parallel.connect(options.coordinator, options.processes, options.process_id)
     return Path(parallel.decided(lambda: str(_folder(options, program, name))))
 

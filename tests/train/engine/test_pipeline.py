@@ -242,10 +242,42 @@ def test_shards_draw_noise_of_their_own(sets):
     assert abs(float(excess[0, 0]) - 900) < 500
 
 
-@pytest.mark.parametrize("seeds", [(5, 9), (5, 9, 1, 2)], ids=["one-each", "two-each"])
+@pytest.mark.parametrize(
+    "seeds", [(5, 9), (5, 9, 1, 2), (5, 9, 1)], ids=["one-each", "two-each", "uneven"]
+)
 def test_seeds_spread_over_devices(noisy, sets, seeds):
-    spread = toy.pipeline(Layout("seeds", 2), epochs=(3, 4), noise=1.0, validate_every=2)
+    layout = parallel.choose_layout("seeds", len(seeds), 16, devices=2)
+    spread = toy.pipeline(layout, epochs=(3, 4), noise=1.0, validate_every=2)
     assert_same(toy.train(spread, sets, seeds, (2,)), toy.train(noisy, sets, seeds))
+
+
+@pytest.mark.parametrize(
+    ("split", "seeds", "devices", "layout"),
+    [
+        ("auto", 5, 2, Layout("seeds", 2, 5)),
+        ("auto", 4, 2, Layout("seeds", 2)),
+        ("auto", 3, 8, Layout("seeds", 3)),
+        ("auto", 1, 4, Layout("batch", 4)),
+        ("auto", 5, 1, Layout("batch", 1)),
+        ("batch", 5, 2, Layout("batch", 2)),
+    ],
+)
+def test_cores_share_seeds_and_a_batch_only_on_request(split, seeds, devices, layout):
+    assert parallel.choose_layout(split, seeds, 16, devices) == layout
+
+
+def test_accelerators_share_a_batch_where_seeds_come_out_uneven(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert parallel.choose_layout("auto", 5, 16, 2) == Layout("batch", 2)
+    assert parallel.choose_layout("auto", 4, 16, 2) == Layout("seeds", 2)
+
+
+def test_batches_of_uneven_seeds_are_those_of_their_seeds():
+    order = np.arange(3 * 2 * 4).reshape(3, 2, 4)
+    own = parallel.own_batches(order, Layout("seeds", 2, 3))
+    assert own.shape == (2, 2, 2, 4)
+    np.testing.assert_array_equal(own[0], order[:2].transpose(1, 0, 2))
+    np.testing.assert_array_equal(own[1], order[[2, 2]].transpose(1, 0, 2))
 
 
 def test_fault_names_epoch_step_terms_and_lane(sets):
