@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -109,26 +110,35 @@ def headline_f1(logits: np.ndarray, truth: Truth, legacy_order: bool = False) ->
         truth: of the same split.
         legacy_order: swap truth and prediction as MulT's script did (do not compare with it).
     """
-    counts = confusions(logits, truth)
-    return np.asarray(metrics.weighted_f1(counts, legacy_order))
+    return np.asarray(_weighted_f1(confusions(logits, truth), legacy_order))
 
 
 def headline_accuracy(logits: np.ndarray, truth: Truth) -> np.ndarray:
     """Accuracy of logits `[..., n, tasks, classes]`, as `[..., tasks]`."""
-    return np.asarray(metrics.accuracy(confusions(logits, truth)))
+    return np.asarray(_accuracy(confusions(logits, truth)))
 
 
 def confusions(logits: np.ndarray, truth: Truth) -> Array:
     """Counts `[..., tasks, classes, classes]` of logits `[..., n, tasks, classes]`."""
-    predicted = predicted_classes(jnp.asarray(logits), truth.task.mode)
+    task = truth.task
+    return _confusions(logits, truth.classes, truth.weights, task.mode, task.metric_classes)
+
+
+# compiled as a whole: one by one, the operations of each shape take longer to compile than to run
+_weighted_f1 = jax.jit(metrics.weighted_f1, static_argnums=1)
+_accuracy = jax.jit(metrics.accuracy)
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _confusions(logits: Array, classes: Array, weights: Array, mode: str, count: int) -> Array:
+    predicted = predicted_classes(logits, mode)
     flat = predicted.reshape(-1, *predicted.shape[-2:])
-    count = truth.task.metric_classes
 
     def of_task(predicted: Array, true: Array, weights: Array) -> Array:
         return metrics.confusion(true, predicted, count, weights)
 
     of_tasks = jax.vmap(of_task, in_axes=(1, 1, 1))
-    counts = jax.vmap(of_tasks, in_axes=(0, None, None))(flat, truth.classes, truth.weights)
+    counts = jax.vmap(of_tasks, in_axes=(0, None, None))(flat, classes, weights)
     return counts.reshape(*predicted.shape[:-2], *counts.shape[1:])
 
 
