@@ -300,6 +300,13 @@ def refusal_of(error: Exception) -> str:
     """What a user can do about an error, in one line; empty if it is a fault of the program's."""
     if isinstance(error, InputError):
         return as_called(str(error))
+    full = str(error).partition("RESOURCE_EXHAUSTED: ")[2]  # so XLA begins what a device lacks
+    if isinstance(error, MemoryError) or full:
+        what = f" ({full.splitlines()[0][:200]})" if full else ""
+        return (
+            f"the memory is used up{what}; lower the batch size or the number of seeds or arms, or "
+            "give less data"
+        )
     if "jax" not in sys.modules:
         return ""
     from train.engine import parallel

@@ -147,7 +147,7 @@ def metadata_as(make: Callable[[dict[str, Any]], T], folder: Path) -> T:
         return make(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"{folder}: not finished yet; continue it with --resume") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged: {error!r}") from error
 
 

@@ -298,6 +298,25 @@ def test_a_missing_device_is_one_line(monkeypatch, capsys, error, platforms, sai
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (MemoryError(), ""),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory 9 bytes.\n\nmore"), " (Out of memory 9"),
+    ],
+)
+def test_memory_that_is_used_up_is_one_line(capsys, error, what):
+    def fails(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.guard(fails, [])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: the memory is used up{what}")
+    assert said.count("\n") == 1
+
+
 def test_an_error_that_a_library_makes_of_an_interrupt_is_an_interrupt(monkeypatch, capsys):
     def fails(argv):
         raise RuntimeError("INTERNAL: KeyboardInterrupt: <EMPTY MESSAGE>")

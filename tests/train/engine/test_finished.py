@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,16 @@ import numpy as np
 import pytest
 
 from corrkd_jax.errors import InputError
-from train.engine.finished import Finished, by_arm, choose, metadata_as, program_of, zeros
+from train.engine.finished import (
+    METADATA,
+    Finished,
+    by_arm,
+    choose,
+    metadata_as,
+    program_of,
+    zeros,
+)
+from train.engine.workdir import CONFIG
 
 
 @dataclass(frozen=True)
@@ -86,3 +96,11 @@ def test_the_program_of_a_run(tmp_path):
     assert program_of(tmp_path) == "msa"
     (tmp_path / "config.json").write_text("[]")
     assert program_of(tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", [CONFIG, METADATA])
+def test_json_that_is_nested_without_end_is_one_line(tmp_path, name):
+    (tmp_path / name).write_text("[" * 100_000)
+    read = program_of if name == CONFIG else partial(metadata_as, dict)
+    with pytest.raises(InputError, match=name):
+        read(tmp_path)
