@@ -23,6 +23,20 @@ def used() -> float:
     return sum(os.times()[:4])
 
 
+def limit(item: pytest.Item) -> float:
+    """Most CPU seconds of a test: those that it is marked with, or `TEST`."""
+    marker = item.get_closest_marker("seconds")
+    return float(marker.args[0]) if marker else TEST
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Sort tests by the longest of their file, so that none is begun when the others have ended."""
+    longest: dict[object, float] = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0.0), limit(item))
+    items.sort(key=lambda item: -longest[item.path])
+
+
 class Meter:
     """Writes into the report of each phase of a test what the phase took."""
 
@@ -51,8 +65,7 @@ class Meter:
         report = yield
         # a list of the report's own; the only thing that a worker sends
         report.user_properties.append(("cpu", item.stash.get(_seconds, 0.0)))
-        if marker := item.get_closest_marker("seconds"):
-            report.user_properties.append(("seconds", float(marker.args[0])))
+        report.user_properties.append(("seconds", limit(item)))
         return report
 
 

@@ -24,6 +24,10 @@ def pytest_configure(config) -> None:
         config.issue_config_time_warning(pytest.PytestWarning(text), stacklevel=2)
 
 
+def pytest_collection_modifyitems(items) -> None:
+    budget.longest_first(items)
+
+
 def pytest_collection_finish() -> None:
     """Leave what is imported out of the garbage that is looked for after every module."""
     gc.collect()

@@ -101,3 +101,14 @@ def test_work_and_children_count_and_sleep_does_not(tmp_path, workers):
     assert names == {"test_work", "test_child"}, done.stdout
     assert "4 passed" in done.stdout
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+def test_files_with_a_long_test_come_first_and_stay_whole():
+    def item(path, seconds=None):
+        marker = SimpleNamespace(args=(seconds,)) if seconds else None
+        return SimpleNamespace(path=path, get_closest_marker=lambda _: marker)
+
+    items = [item("a"), item("b"), item("b", 400), item("c", 5), item("d", 60)]
+    budget.longest_first(items)
+    assert [each.path for each in items] == ["b", "b", "d", "a", "c"]
+    assert items[1].get_closest_marker("seconds").args == (400,), "in their own order"
