@@ -184,7 +184,7 @@ def test_a_finished_run_is_evaluated(example, tmp_path, capsys):
     # other points: no claims about them
     evaluate.main([str(example.run), "--path", str(example.write(tmp_path / "points.npz"))])
     assert rows(capsys.readouterr().out) == rows(example.printed)[:4]
-    with pytest.raises(InputError, match=r"none\.npz: not a whole \.npz file"):
+    with pytest.raises(InputError, match=r"none\.npz: no such file"):
         evaluate.main([str(example.run), "--path", str(tmp_path / "none.npz")])
 
 
@@ -208,7 +208,7 @@ def test_a_finished_run_is_exported(example, tmp_path):
         ("--learning-rate", "0", "--learning-rate 0.0: must be positive"),
         ("--seeds", "0", "--seeds 0: must be positive"),
         ("--arms", "none", "--arms 'none': choose from 'cross-entropy', 'forward correction'"),
-        ("--path", "none.npz", "none.npz: not a whole .npz file of plain arrays"),
+        ("--path", "none.npz", "none.npz: no such file; check the path"),
     ],
 )
 def test_bad_input_is_one_line(example, tmp_path, capsys, option, value, complaint):

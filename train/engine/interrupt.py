@@ -119,11 +119,11 @@ class Interrupts:
         self._installed = self.said = False
 
     def __enter__(self) -> Self:
+        _State.asked = _State.late = False
+        _State.depth, _State.folder = 0, None
         main = threading.current_thread() is threading.main_thread()
         if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
             return self
-        _State.asked = _State.late = False
-        _State.depth, _State.folder = 0, None
         self._hears, self._tells = os.pipe()
         os.set_blocking(self._tells, False)
         # a byte for every signal, written by C, whatever the main thread does
