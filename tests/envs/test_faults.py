@@ -51,7 +51,7 @@ class TestFault:
 
     @pytest.mark.parametrize("condition", [faults.POWER_LOSS, faults.LOCKED])
     @pytest.mark.parametrize("parts", [("HFE",), ("KFE",), BOTH], ids="+".join)
-    @pytest.mark.parametrize(("number", "leg"), enumerate(c.LEGS))
+    @pytest.mark.parametrize(("number", "leg"), list(enumerate(c.LEGS)))
     def test_is_of_its_joints_and_its_leg(self, number, leg, parts, condition):
         fault = faults.fault(condition, tuple(f"{leg}_{part}" for part in parts))
         broken = {
@@ -74,7 +74,7 @@ class TestFault:
                 np.testing.assert_array_equal(faults.leg(fault), legs)
             assert not faults.leg(faults.Fault(none, none, 0)).any()
 
-    @pytest.mark.parametrize(("number", "leg"), enumerate(c.LEGS))
+    @pytest.mark.parametrize(("number", "leg"), list(enumerate(c.LEGS)))
     def test_drawn_of_one_leg_alone(self, number, leg):
         """Each set of joints of it and each condition is drawn, and no other leg."""
         mixture = faults.ANY_LEG._replace(legs=(leg,), probabilities=(0.0, 0.5, 0.5))

@@ -115,7 +115,7 @@ def test_share_of_the_time_that_a_foot_is_loaded():
     assert row.loaded[0] == pytest.approx(0.5 / 4)
 
 
-@pytest.mark.parametrize(("number", "leg"), enumerate(LEGS))
+@pytest.mark.parametrize(("number", "leg"), list(enumerate(LEGS)))
 def test_the_share_is_of_the_foot_of_the_leg_that_fails(number, leg):
     each = trail(100, {})
     each["standing"] = np.zeros((400, 4, 4), bool)
