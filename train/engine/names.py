@@ -5,9 +5,8 @@ import importlib.util
 from pathlib import Path
 
 from corrkd_jax.errors import InputError
+from corrkd_jax.packages import NAMES
 
-OURS = ("corrkd_jax", "train", "configs", "envs")
-"""Packages that stand side by side, in a checkout as where they are installed."""
 _MARK = "corrkd_jax"
 """Stands in the `__init__.py` of each."""
 
@@ -21,7 +20,7 @@ def require_ours() -> None:
     Raises:
         InputError: names the package, where it was found, and what to do.
     """
-    for name in OURS:
+    for name in NAMES:
         stranger = another(importlib.util.find_spec(name), name)
         if stranger:
             raise InputError(

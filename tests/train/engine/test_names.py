@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from corrkd_jax import command
+from corrkd_jax import packages
 from tests.train.sentiment.tiny import ROOT
 from train.engine import names
 
@@ -37,7 +37,6 @@ def python(folder, *words):
 
 def test_ours_are_ours():
     names.require_ours()
-    assert command.NAMES == names.OURS
 
 
 @pytest.mark.parametrize(
@@ -75,8 +74,8 @@ def test_the_command_sees_none_of_them(folder):
     assert "corrkd evaluate RUN" in done.stdout
     asks = """if True:
         import sys
-        from corrkd_jax import command
-        sys.meta_path.insert(0, command.Ours)
+        from corrkd_jax import packages
+        sys.meta_path.insert(0, packages.Finder)
         import train, configs
         print(train.__file__, configs.__file__)
     """
@@ -87,8 +86,8 @@ def test_the_command_sees_none_of_them(folder):
 
 
 def test_other_packages_are_not_looked_for():
-    assert command.Ours.find_spec("jax") is None
-    assert command.Ours.find_spec("train.engine") is None
+    assert packages.Finder.find_spec("jax") is None
+    assert packages.Finder.find_spec("train.engine") is None
 
 
 @pytest.mark.parametrize(
@@ -121,4 +120,4 @@ def test_what_is_installed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"corrkd": "corrkd_jax.command:main"}
     setuptools = project["tool"]["setuptools"]
-    assert {f"{name}*" for name in names.OURS} == set(setuptools["packages"]["find"]["include"])
+    assert {f"{name}*" for name in packages.NAMES} == set(setuptools["packages"]["find"]["include"])
