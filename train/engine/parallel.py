@@ -58,11 +58,11 @@ def offer_cpu_devices(count: int) -> None:
     Does nothing after that, and where `XLA_FLAGS` says how many there are.
 
     Args:
-        count: number of devices, best one a core.
+        count: number of devices that are wanted; there are no more than cores.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", count)
+            jax.config.update("jax_num_cpu_devices", min(count, os.cpu_count() or 1))
 
 
 def missing_device() -> str:
@@ -167,7 +167,8 @@ def choose_layout(
         raise InputError(f"--devices {devices}: there are {there}")
     devices = devices or there
     if split == "auto":
-        if cores := jax.default_backend() == "cpu" and seeds > 1 and jax.process_count() == 1:
+        cores = jax.default_backend() == "cpu" and jax.process_count() == 1 and seeds > 1
+        if cores:
             devices = min(devices, seeds)
         split = "seeds" if devices > 1 and (cores or seeds % devices == 0) else "batch"
     if split == "seeds":
@@ -236,7 +237,7 @@ def spread(tree: Any, layout: Layout) -> Any:
 def _filled(seeds: np.ndarray, layout: Layout) -> np.ndarray:
     """`[seeds, ...]` with the last one again until it divides among the devices."""
     short = -len(seeds) % layout.devices
-    return np.concatenate([seeds, *[seeds[-1:]] * short])
+    return np.concatenate([seeds, *[seeds[-1:]] * short]) if short else seeds
 
 
 def place(tree: Any, layout: Layout) -> Any:

@@ -1,7 +1,11 @@
 """The engine on a toy pipeline: cuts, lanes, devices, the best epoch, faults, streaming."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +13,7 @@ import numpy as np
 import pytest
 
 from corrkd_jax.errors import InputError
+from tests import xla
 from tests.train.engine import toy
 from train.engine import loop, parallel
 from train.engine.feed import Feed
@@ -264,6 +269,27 @@ def test_seeds_spread_over_devices(noisy, sets, seeds):
 )
 def test_cores_share_seeds_and_a_batch_only_on_request(split, seeds, devices, layout):
     assert parallel.choose_layout(split, seeds, 16, devices) == layout
+
+
+@pytest.mark.parametrize("wanted", [2, 10_000])
+def test_a_cpu_is_as_many_devices_as_asked_for_and_no_more_than_cores(wanted):
+    code = f"""if True:
+        import jax
+        from train.engine import parallel
+        parallel.offer_cpu_devices({wanted})
+        print(jax.device_count())
+        parallel.offer_cpu_devices(1)  # too late
+        print(jax.device_count())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla.one_device_flags()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(min(wanted, os.cpu_count()))] * 2
 
 
 def test_accelerators_share_a_batch_where_seeds_come_out_uneven(monkeypatch):
