@@ -131,7 +131,7 @@ def train(preset: str, config: QuadrupedConfig, options: cli.RunOptions, folder:
                 f"robot {config.robot}, {config.num_envs} at once; {steps:.3g} control steps an "
                 f"arm and seed; {seeds_in_words(run.seeds)}",
                 evaluation_of(config),
-                run.machine(layout.devices),
+                run.machine(),
             ]
             page = report.build(
                 robot.kind,

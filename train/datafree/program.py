@@ -207,7 +207,7 @@ def train(preset: str, config: DfkdConfig, options: cli.RunOptions, folder: Path
                 f"data: {loaded.test.source}, {len(loaded.test)} test images; host "
                 f"{config.host}; {seeds_in_words(run.seeds)}",
                 f"student {config.student}; teacher {teacher_of(config)}",
-                run.machine(layout.devices),
+                run.machine(),
             ]
             if loaded.teacher:
                 facts.append(teacher_line(config, loaded.teacher))

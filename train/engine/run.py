@@ -129,9 +129,10 @@ class Run:
     def layout(self, batch: int, option: str = "--optimizer.batch-size") -> parallel.Layout:
         """How the run lies on the devices; see `parallel.choose_layout`."""
         options = self.options
-        return parallel.choose_layout(
+        self._layout = parallel.choose_layout(
             options.split, len(self.seeds), batch, options.devices, option
         )
+        return self._layout
 
     def lanes(self, small: bool = False) -> Lanes:
         """How seeds and arms share a device.
@@ -172,13 +173,10 @@ class Run:
         """Seconds since the run began."""
         return time.monotonic() - self._started
 
-    def machine(self, devices: int) -> str:
-        """A report's line on devices, versions and time.
-
-        Args:
-            devices: that the run used.
-        """
+    def machine(self) -> str:
+        """A report's line on the devices of the layout, versions and time."""
+        device = jax.devices()[0].device_kind
         return (
-            f"machine: {devices} x {jax.devices()[0].device_kind}, {platform.machine()}, "
+            f"machine: {self._layout.devices} x {device}, {platform.machine()}, "
             f"jax {jax.__version__}; {self.seconds:.0f} s from start to report"
         )

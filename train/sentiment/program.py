@@ -104,7 +104,7 @@ def train(
         trained.save(run.workdir, inputs, best)
         rows, truth = evaluate_models(config, inputs, best, arms, lanes)
         if parallel.is_main():
-            facts += [run.machine(layout.devices), *inputs.dataset.notes]
+            facts += [run.machine(), *inputs.dataset.notes]
             write_results(run, preset, rows, truth, facts)
             say(f"\n{folder / 'report.md'} ({run.seconds:.0f} s)")
         return rows

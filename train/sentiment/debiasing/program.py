@@ -218,7 +218,7 @@ def _report(
         f"model {config.model}, de-biasing {config.debias}; {seeds_in_words(run.seeds)}; epoch: "
         f"{chosen}",
         *facts,
-        run.machine(jax.device_count()),
+        run.machine(),
     ]
     title = f"{config.model}, {config.debias}, {preset}"
     planted = not config.data.path
