@@ -140,10 +140,8 @@ def _map(path: Path, file: BinaryIO, member: zipfile.ZipInfo) -> np.ndarray | No
 def _load(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """The array in memory, compared with the checksum of its member."""
     with archive.open(member) as stream:
-        shape, fortran, dtype = _header(stream, member)
-        data = bytearray(stream.read())
-    if not data:
-        return np.zeros(shape, dtype)
-    array = np.frombuffer(data, dtype)
+        _header(stream, member)
+    with archive.open(member) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
     check_values(array, member.filename)
-    return array.reshape(shape, order="F" if fortran else "C")
+    return array

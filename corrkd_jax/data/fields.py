@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corrkd_jax.errors import InputError
+from corrkd_jax.errors import InputError, few
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 """Tasks of IEMOCAP's four binary emotions, in the order of its files."""
@@ -31,7 +31,7 @@ def take(fields: dict[str, Any], key: str, where: str) -> Any:
         InputError: there is no such field; the message lists those that there are.
     """
     if key not in fields:
-        found = ", ".join(sorted(map(str, fields))[:16]) or "none"
+        found = few(sorted(map(str, fields)), 16)
         raise InputError(f"{where}: no key {key!r}; the split must have it (found: {found})")
     return fields.pop(key)
 

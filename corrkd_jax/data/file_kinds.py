@@ -8,7 +8,7 @@ import bz2
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,13 +139,7 @@ def check_kind(path: str | Path, wanted: str, *readable: str) -> str:
     Raises:
         InputError: the file is of another kind, is missing, empty or cannot be read.
     """
-    kind = kind_of(path)
-    if kind is None:
-        return ""
-    if kind.key not in readable:
-        advice = kind.advice.format(file=Path(path).name)
-        raise InputError(f"{path}: is {kind.name}, not {wanted}; {advice}")
-    return kind.key
+    return _require(kind_of(path), path, wanted, readable)
 
 
 def check_text(path: str | Path, wanted: str) -> None:
@@ -162,8 +156,17 @@ def check_text(path: str | Path, wanted: str) -> None:
         kind = kind_of(path)
     except InputError:
         return
-    if kind is not None:
-        check_kind(path, wanted, "json")
+    _require(kind, path, wanted, ("json",))
+
+
+def _require(kind: Kind | None, path: str | Path, wanted: str, readable: Sequence[str]) -> str:
+    """Key of a file's kind, which must be one of `readable`; empty if none is known."""
+    if kind is None:
+        return ""
+    if kind.key not in readable:
+        advice = kind.advice.format(file=Path(path).name)
+        raise InputError(f"{path}: is {kind.name}, not {wanted}; {advice}")
+    return kind.key
 
 
 def zip_members(path: str | Path) -> list[str] | None:

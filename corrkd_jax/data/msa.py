@@ -44,7 +44,7 @@ from corrkd_jax.data.words import (
     rebuild_text,
     words_of_pieces,
 )
-from corrkd_jax.errors import InputError
+from corrkd_jax.errors import InputError, few
 
 __all__ = [
     "LABEL_MODES",
@@ -215,7 +215,7 @@ def _open(
                 "(MISA, CLUE). Name an MMSA file itself"
             )
         return "clue", content, ()
-    found = ", ".join(sorted(file.name for file in path.iterdir())[:12]) or "nothing"
+    found = few(sorted(file.name for file in path.iterdir()), 12)
     raise InputError(
         f"{path}: is a folder without train.pkl (MISA, CLUE), data_folds.pkl (UR-FUNNY) and "
         f"sarcasm_data.json (MUStARD); name a file or another folder (found: {found})"
@@ -229,7 +229,7 @@ def _layout(content: object, path: Path) -> str:
             f"{path}: holds a {type(content).__name__}, not a dict with the keys train, valid and "
             "test; use an MMSA, MulT or MAG-BERT file"
         )
-    found = ", ".join(sorted(map(str, content))[:12]) or "none"
+    found = few(sorted(map(str, content)), 12)
     for split in SPLITS:
         if split not in content and (split != "valid" or "dev" not in content):
             raise InputError(f"{path}: no split {split!r}; the file must have it (found: {found})")

@@ -114,7 +114,7 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, where: str, notes: lis
         if key.startswith(f"{split}/")
     }
     if others := sorted(fields.keys() - _MEMBERS):
-        notes.append(f"{split}: members of other layouts are not read: {', '.join(others[:8])}")
+        notes.append(f"{split}: members of other layouts are not read: {few(others)}")
     features, valid = {}, {}
     for modality in MODALITIES:
         array = checked.numbers(checked.take(fields, modality, where), where, modality)

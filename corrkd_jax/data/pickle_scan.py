@@ -23,7 +23,7 @@ _PLAIN = re.compile(
     re.DOTALL,
 )
 _TUPLES = frozenset(b"t\x85\x86\x87")
-_FRAME, _LONG_PUT, _PUT, _STOP, _LONG1, _LONG4 = b"\x95rp.\x8a\x8b"
+_FRAME, _LONG_PUT, _PUT, _STOP, _LONG4 = b"\x95rp.\x8b"
 # opcode -> bytes of the length that its argument begins with
 _SIZED = {
     **dict.fromkeys(b"UC\x8a\x8c", 1),

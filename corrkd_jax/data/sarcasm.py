@@ -16,7 +16,7 @@ from corrkd_jax.data.arrays import read_arrays
 from corrkd_jax.data.dataset import MODALITIES
 from corrkd_jax.data.fields import numbers, pad
 from corrkd_jax.data.file_kinds import check_text
-from corrkd_jax.errors import InputError
+from corrkd_jax.errors import InputError, few, reason
 
 TASKS = ("sarcasm",)
 HELD_OUT_SHOW = "FRIENDS"
@@ -117,8 +117,9 @@ def _items(path: Path) -> dict[str, dict]:
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read as JSON ({reason}); copy it again") from error
+        raise InputError(
+            f"{path}: cannot be read as JSON ({reason(error)}); copy it again"
+        ) from error
     if not isinstance(items, dict):
         raise InputError(f"{path}: holds a {type(items).__name__}, not an object of utterances")
     kinds = {"utterance": str, "speaker": str, "show": str, "sarcasm": bool}
@@ -168,7 +169,7 @@ def _check_absent(folder: Path, modality: str) -> None:
     if unknown:
         raise InputError(
             f"{folder}: {modality}: no {modality}.npz or {modality}.pkl, but "
-            f"{', '.join(unknown[:4])}; rename or remove it"
+            f"{few(unknown, 4)}; rename or remove it"
         )
     if modality == "text":
         raise InputError(

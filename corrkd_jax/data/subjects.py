@@ -15,7 +15,7 @@ import numpy as np
 
 from corrkd_jax.data.dataset import SPLITS, Dataset, Split, concatenate, make_dataset, take_rows
 from corrkd_jax.data.file_kinds import check_text
-from corrkd_jax.errors import InputError
+from corrkd_jax.errors import InputError, few
 
 _COLUMNS = ("video_id", "subject_id")
 _SEGMENT = re.compile(r"(.*)\[.*\]")
@@ -274,10 +274,9 @@ def split_by_subject(
             "once"
         )
     if unknown := (set(valid) | set(test)) - known:
-        some = ", ".join(sorted(known)[:8])
         raise InputError(
             f"{dataset.source}: no subject {min(unknown)} among the {len(known)} of train, valid "
-            f"and test ({some}{', ...' if len(known) > 8 else ''})"
+            f"and test ({few(sorted(known))})"
         )
     if len(set(valid) | set(test)) == len(known):
         raise InputError(

@@ -238,11 +238,8 @@ _FORGED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(_FORGED))
-def test_forged_arrays_are_refused(tmp_path: Path, name: str):
-    path = tmp_path / "forged.pkl"
-    path.write_bytes(b"\x80\x02" + _FORGED[name] + b".")
-    # In a process of its own: a failure here is a crash.
+def loaded_apart(path: Path) -> str:
+    """What a process of its own prints of a file, or of its refusal: a failure here is a crash."""
     code = (
         "import sys; from corrkd_jax.data import unpickle; from corrkd_jax.errors import InputError"
         "\ntry: print(repr(unpickle.load(sys.argv[1])))"
@@ -255,7 +252,15 @@ def test_forged_arrays_are_refused(tmp_path: Path, name: str):
         text=True,
     )
     assert done.returncode == 0, done
-    assert done.stdout.startswith(f"refused {path}"), done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(_FORGED))
+def test_forged_arrays_are_refused(tmp_path: Path, name: str):
+    path = tmp_path / "forged.pkl"
+    path.write_bytes(b"\x80\x02" + _FORGED[name] + b".")
+    printed = loaded_apart(path)
+    assert printed.startswith(f"refused {path}"), printed
 
 
 _MUCH = 813_041_292
@@ -332,19 +337,7 @@ def test_tuples_in_tuples_do_not_end_the_process(tmp_path: Path):
     """As a key they are hashed, which recurses in C: 200,000 overflow the usual stack."""
     path = tmp_path / "deep.pkl"
     path.write_bytes(b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.")
-    code = (
-        "import sys; from corrkd_jax.data import unpickle; from corrkd_jax.errors import InputError"
-        "\ntry: unpickle.load(sys.argv[1])"
-        "\nexcept InputError as error: print('refused', error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done
-    assert "RecursionError" in done.stdout
+    assert "RecursionError" in loaded_apart(path)
 
 
 def test_scan_passes_what_pickle_writes(tmp_path: Path):
