@@ -182,9 +182,8 @@ def build(
     _training(report, kind, metrics, seeds)
     if rates:
         report.add(throughput.table(rates))
-    report.next_steps(_next_steps(folder, seeds, detects=any(
-        row["stage"] == "detector" for row in metrics
-    )))  # fmt: skip
+    detects = any(row["stage"] == "detector" for row in metrics)
+    report.next_steps(_next_steps(folder, seeds, detects))
     return report
 
 

@@ -37,8 +37,8 @@ def policies_table(metrics: Rows, names: Mapping[str, str]) -> str:
         names: arm -> its name in tables.
     """
     head = ["in training", "epoch kept"]
-    head += [f"{what}, {group}" for what in ("survival x 100", "reward a step x 1000")
-             for group in GROUPS.values()]  # fmt: skip
+    for what in ("survival x 100", "reward a step x 1000"):
+        head += [f"{what}, {group}" for group in GROUPS.values()]
     lines = []
     for arm, stage in _arms(metrics):
         best = kept(metrics, stage, arm)

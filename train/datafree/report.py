@@ -11,7 +11,7 @@ from configs.dfkd import DfkdConfig
 from train.datafree import pictures
 from train.datafree.arms import ALONE, BALANCED, FLAT, KDCI, RANDOM, SCALED, pictured
 from train.engine import tables
-from train.engine.report import Report, command
+from train.engine.report import Report, evaluate_and_export
 from train.engine.tables import Claims, cell, paired, points
 
 MEANINGS = {
@@ -146,17 +146,9 @@ def build(
     title = f"substitution data of {pictured(results.names)}, seed {config.first_seed}, by epoch"
     report.add(f"{title}:")
     report.figure("images.png", title, pictures.png(picture))
-    report.next_steps(next_steps(folder))
+    evaluated = "accuracy by class and predictions.csv; --data.path DIR: of other images"
+    report.next_steps(evaluate_and_export(folder, evaluated, "a student to use elsewhere"))
     return report
-
-
-def next_steps(folder: Path) -> dict[str, str]:
-    """Commands that go on from a finished run."""
-    return {
-        command("train.evaluate", folder): "accuracy by class and predictions.csv; --data.path "
-        "DIR: of other images",
-        command("train.export", folder, folder / "export"): "a student to use elsewhere",
-    }
 
 
 def _accuracies(results: Results) -> str:

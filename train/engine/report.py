@@ -161,6 +161,20 @@ def command(program: str, *arguments: object) -> str:
     return shlex.join(["python", "-m", program, *map(str, arguments)])
 
 
+def evaluate_and_export(folder: Path, evaluated: str, exported: str) -> dict[str, str]:
+    """Commands that every finished run can go on with, for `Report.next_steps`.
+
+    Args:
+        folder: of the run.
+        evaluated: what `train.evaluate` writes.
+        exported: what `train.export` writes.
+    """
+    return {
+        command("train.evaluate", folder): evaluated,
+        command("train.export", folder, folder / "export"): exported,
+    }
+
+
 def legend_beside(axes: "Axes") -> None:
     """Set the legend of axes to their right, where it hides nothing that is drawn."""
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))

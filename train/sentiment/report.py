@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.engine import tables
-from train.engine.report import Report, command, legend_beside
+from train.engine.report import Report, evaluate_and_export, legend_beside
 from train.engine.tables import Claims, cell, paired, points
 from train.sentiment import corrkd, paper_tables
 from train.sentiment.results import (
@@ -197,17 +197,9 @@ def build(
         report.section("Training")
         caption = "validation score and loss"
         report.figure("training.png", caption, _training_figure(metrics))
-    report.next_steps(next_steps(folder))
+    evaluated = "table, curve and predictions.csv; --data.path FILE: on another file"
+    report.next_steps(evaluate_and_export(folder, evaluated, "a model to use elsewhere"))
     return report
-
-
-def next_steps(folder: Path) -> dict[str, str]:
-    """Commands that go on from a finished run."""
-    return {
-        command("train.evaluate", folder): "table, curve and predictions.csv; --data.path FILE: "
-        "on another file",
-        command("train.export", folder, folder / "export"): "a model to use elsewhere",
-    }
 
 
 def _curve_figure(rows: Sequence[Row], truth: Truth) -> "Figure":

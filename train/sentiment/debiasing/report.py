@@ -10,7 +10,7 @@ import numpy as np
 from configs.debias import DebiasConfig
 from corrkd_jax import metrics
 from train.engine import tables
-from train.engine.report import Report, command, legend_beside
+from train.engine.report import Report, evaluate_and_export, legend_beside
 from train.engine.tables import Claims, cell, paired, points
 from train.sentiment.debiasing import arms, counterfactual
 from train.sentiment.report import class_name
@@ -145,7 +145,8 @@ def build(
     if planted and (claims := planted_claims(config, dict(reports))):
         report.section("What was planted", claims.table())
     report.figure("accuracy.png", "accuracy by row", _figure(reports, named))
-    report.next_steps(next_steps(folder))
+    evaluated = "tables and predictions.csv; --data.path FILE: on another file"
+    report.next_steps(evaluate_and_export(folder, evaluated, "a model to use elsewhere"))
     return report
 
 
@@ -308,15 +309,6 @@ def _reading(config: DebiasConfig) -> str:
             "alone."
         )
     return "No de-biasing was asked for."
-
-
-def next_steps(folder: Path) -> dict[str, str]:
-    """Commands that go on from a finished run."""
-    return {
-        command("train.evaluate", folder): "tables and predictions.csv; --data.path FILE: on "
-        "another file",
-        command("train.export", folder, folder / "export"): "a model to use elsewhere",
-    }
 
 
 def _figure(reports: Sequence[tuple[str, Table]], named: Mapping[str, str]) -> "Figure":
